@@ -1,0 +1,78 @@
+"""What can go wrong between Airflow and CDF, one class for each thing a caller does differently."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+
+class CdfError(AirflowException):
+    """
+    Base of all errors of this package.
+
+    Derived from ``AirflowException`` because that is what Airflow's ``soft_fail`` turns into a skip.
+    The message is the interface: it names the workflow, execution or task and holds no secret.
+    """
+
+
+class CdfInputError(CdfError, AirflowFailException):
+    """What the caller asked for cannot be sent to CDF. Nothing was sent, and a retry would not help."""
+
+
+class CdfConnectionError(CdfError, AirflowFailException):
+    """The Airflow connection is incomplete or contradicts itself. Nothing was sent."""
+
+
+class CdfLoginError(CdfError):
+    """The identity provider gave no usable token."""
+
+
+class CdfUnreachableError(CdfError):
+    """
+    The request got no answer.
+
+    :param sent: whether CDF may have received, and carried out, the request all the same. ``False`` only
+        where it is certain that it did not (the connection was refused).
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class CdfAnswerError(CdfError):
+    """CDF answered with success, but with something that is not the answer its API promises."""
+
+
+class CdfApiError(CdfError):
+    """
+    CDF answered with an error.
+
+    :param status_code: the HTTP status.
+    :param cdf_message: CDF's own words, without ours around them.
+    :param request_id: CDF's ``x-request-id``, which Cognite's support asks for.
+    """
+
+    def __init__(
+        self, message: str, *, status_code: int, cdf_message: str = "", request_id: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.cdf_message = cdf_message
+        self.request_id = request_id
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later: rate limits and faults on CDF's side."""
+        return self.status_code == 429 or self.status_code >= 500
+
+
+class CdfExecutionFailedError(CdfError):
+    """A workflow execution ended in another status than COMPLETED."""
+
+
+class CdfWaitImpossibleError(CdfError, AirflowFailException):
+    """What a sensor waits for can no longer happen, so neither waiting on nor a retry would help."""
+
+
+class CdfNothingToReportToError(CdfError, AirflowFailException):
+    """There is no CDF task that still waits for a report."""
