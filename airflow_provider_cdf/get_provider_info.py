@@ -24,17 +24,20 @@ EXTRA_FIELDS: dict[str, dict[str, Any]] = {
         "Log in through Microsoft Entra ID: token URL and scope follow from the tenant and the host.",
     ),
     "token_url": _text(
-        "Token URL", "Log in through another identity provider: its OAuth 2.0 token endpoint, instead of a tenant."
+        "Token URL",
+        "Log in through another identity provider: its OAuth 2.0 token endpoint.",
     ),
-    "scopes": _text("Scopes", "OAuth scopes, separated by spaces. With a tenant they default to the host's /.default."),
-    "audience": _text("Audience", "OAuth audience, where the identity provider asks for one (Auth0, Cognito)."),
+    "scopes": _text(
+        "Scopes", "OAuth scopes, separated by spaces. Default with a tenant: https://<host>/.default."
+    ),
+    "audience": _text("Audience", "OAuth audience, where the identity provider wants one (Auth0, Cognito)."),
     "idp": {
         "label": "Identity provider",
         "description": (
-            "'cdf' logs in at Cognite itself (https://auth.cognite.com/oauth2/token), instead of a tenant or a "
-            "token URL."
+            "'cdf' logs in at Cognite itself (https://auth.cognite.com/oauth2/token), "
+            "instead of a tenant or a token URL."
         ),
-        "schema": {"type": ["string", "null"], "enum": ["cdf", None]},
+        "schema": {"type": ["string", "null"], "enum": ["cdf"]},
     },
     "organization": _text("Organization", "Organization in Cognite Fusion, for links only."),
     "allow_http": {

@@ -15,7 +15,10 @@ class CdfError(AirflowException):
 
 
 class CdfInputError(CdfError, AirflowFailException):
-    """What the caller asked for cannot be sent to CDF. Nothing was sent, and a retry would not help."""
+    """What the caller asked for would be refused by CDF, so it was not sent. A retry would not help."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message} Nothing was sent to CDF.")
 
 
 class CdfConnectionError(CdfError, AirflowFailException):
@@ -47,23 +50,27 @@ class CdfApiError(CdfError):
     """
     CDF answered with an error.
 
-    :param status_code: the HTTP status.
+    :param code: the HTTP status.
     :param cdf_message: CDF's own words, without ours around them.
     :param request_id: CDF's ``x-request-id``, which Cognite's support asks for.
     """
 
     def __init__(
-        self, message: str, *, status_code: int, cdf_message: str = "", request_id: str | None = None
+        self, message: str, *, code: int, cdf_message: str = "", request_id: str | None = None
     ) -> None:
         super().__init__(message)
-        self.status_code = status_code
+        self.code = code
         self.cdf_message = cdf_message
         self.request_id = request_id
 
     @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed later: rate limits and faults on CDF's side."""
-        return self.status_code == 429 or self.status_code >= 500
+        return self.code == 429 or self.code >= 500
+
+
+class CdfSilenceError(CdfError):
+    """A wait was given up because CDF did not give one answer for a long time."""
 
 
 class CdfExecutionFailedError(CdfError):

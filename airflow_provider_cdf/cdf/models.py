@@ -174,6 +174,7 @@ class WorkflowExecution(_Answer):
     :param engine_execution_id: UUID in the engine underneath; of use to Cognite's support only.
     :param created_time: milliseconds since the epoch, like ``start_time`` and ``end_time``.
     :param start_time: absent while the execution queues behind ``maxConcurrentExecutions``.
+    :param metadata: strings by the specification; recorded executions hold numbers too.
     """
 
     id: str
@@ -185,9 +186,7 @@ class WorkflowExecution(_Answer):
     start_time: int | None = None
     end_time: int | None = None
     reason_for_incompletion: str | None = None
-    metadata: Annotated[dict[str, str], BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        default_factory=dict
-    )
+    metadata: _Object = Field(default_factory=dict)
 
 
 class WorkflowExecutionDetails(WorkflowExecution):

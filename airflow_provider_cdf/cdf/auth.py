@@ -1,0 +1,209 @@
+"""
+Logging in to CDF: OAuth 2.0 client credentials as an httpx auth flow.
+
+CDF accepts access tokens of the project's identity provider. The client secret goes to the token URL only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass, field
+
+import httpx
+
+from airflow_provider_cdf.cdf.errors import CdfLoginError
+
+#: Cognite's own identity provider, for projects with CDF-managed logins.
+COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
+#: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
+RENEW_BEFORE_END = 30.0
+#: RFC 6749 lets a provider keep the lifetime to itself. A 401 would renew the token earlier.
+UNSTATED_LIFETIME = 300.0
+#: How often a thread or coroutine looks whether somebody else's token request has been answered, seconds.
+LOOK_AGAIN = 0.02
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """
+    What the identity provider needs to know to give a token.
+
+    :param scope: scopes separated by spaces.
+    :param audience: sent only where the provider wants one.
+    """
+
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scope: str | None = None
+    audience: str | None = None
+
+
+@dataclass(frozen=True)
+class _Token:
+    value: str = field(repr=False)
+    #: On ``time.monotonic()``: the wall clock of a machine may jump.
+    renew_at: float
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() < self.renew_at
+
+
+class ClientCredentialsAuth(httpx.Auth):
+    """
+    Put a bearer token on each request; fetch it when there is none, and once more after a 401.
+
+    One generator, :meth:`auth_flow`, is the whole login for both of httpx's clients. However many threads
+    and event loops share this object, one of them fetches the token and the others wait for it. Waiting is
+    a short sleep between looks instead of a lock to block on, because no lock of the standard library can be
+    waited for from threads and from coroutines alike, and survive the cancellation of a waiting coroutine.
+    """
+
+    def __init__(self, credentials: ClientCredentials) -> None:
+        self.credentials = credentials
+        self._token: _Token | None = None
+        self._fetching = threading.Lock()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, None]:  # type: ignore[override]
+        """
+        Yield what to send next, or ``None`` for "somebody else fetches the token, look again shortly".
+
+        :raises CdfLoginError: if the identity provider does not give a usable token.
+        """
+        token = yield from self._fresh_token()
+        request.headers["Authorization"] = f"Bearer {token.value}"
+        response = yield request
+        if response.status_code != 401:
+            return
+        # The token may have been revoked, or this machine's clock runs slow: a new one settles it.
+        if self._token is token:
+            self._token = None
+        token = yield from self._fresh_token()
+        request.headers["Authorization"] = f"Bearer {token.value}"
+        yield request
+
+    def _fresh_token(self) -> Generator[httpx.Request | None, httpx.Response, _Token]:
+        while True:
+            token = self._token
+            if token is not None and token.is_fresh:
+                return token
+            if not self._fetching.acquire(blocking=False):
+                yield None
+                continue
+            # Released also where the client closes this generator: a failed or cancelled token request.
+            try:
+                if self._token is not token:
+                    continue  # fetched between our look and our turn
+                response = yield self._token_request()
+                self._token = self._read_token(response)
+                return self._token
+            finally:
+                self._fetching.release()
+
+    def _token_request(self) -> httpx.Request:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self.credentials.client_id,
+            "client_secret": self.credentials.client_secret,
+            "scope": self.credentials.scope,
+            "audience": self.credentials.audience,
+        }
+        return httpx.Request(
+            "POST",
+            self.credentials.token_url,
+            data={name: value for name, value in form.items() if value},
+            headers={"Accept": "application/json"},
+        )
+
+    def _read_token(self, response: httpx.Response) -> _Token:
+        where = f"The token endpoint {self.credentials.token_url}"
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise CdfLoginError(
+                f"{where} answered HTTP {response.status_code} with something that is not a JSON object. "
+                "Is the token URL right?"
+            )
+        if not response.is_success:
+            words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
+            raise CdfLoginError(
+                f"{where} gave no token to client {self.credentials.client_id!r} "
+                f"(HTTP {response.status_code}): {self._without_secret(words) or 'no reason given'}"
+            )
+        value, lifetime = answer.get("access_token"), answer.get("expires_in")
+        try:
+            seconds = UNSTATED_LIFETIME if lifetime is None else float(lifetime)
+        except (TypeError, ValueError):
+            seconds = UNSTATED_LIFETIME
+        if not isinstance(value, str) or not value:
+            raise CdfLoginError(f"{where} answered HTTP {response.status_code} without an access_token.")
+        # A token that lives for less than a minute is renewed at half its life, not at once.
+        return _Token(value, time.monotonic() + max(seconds - RENEW_BEFORE_END, seconds / 2))
+
+    def _without_secret(self, text: str) -> str:
+        return text.replace(self.credentials.client_secret, "***")
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Drive :meth:`auth_flow` for ``httpx.Client``."""
+        flow = self.auth_flow(request)
+        try:
+            step = next(flow)
+            while True:
+                if step is None:
+                    time.sleep(LOOK_AGAIN)
+                    step = next(flow)
+                else:
+                    response = yield step
+                    response.read()
+                    step = flow.send(response)
+        except StopIteration:
+            return
+        finally:
+            flow.close()
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Drive :meth:`auth_flow` for ``httpx.AsyncClient``."""
+        flow = self.auth_flow(request)
+        try:
+            step = next(flow)
+            while True:
+                if step is None:
+                    await asyncio.sleep(LOOK_AGAIN)
+                    step = next(flow)
+                else:
+                    response = yield step
+                    await response.aread()
+                    step = flow.send(response)
+        except StopIteration:
+            return
+        finally:
+            flow.close()
+
+
+_shared: dict[ClientCredentials, ClientCredentialsAuth] = {}
+_shared_lock = threading.Lock()
+
+
+def _start_over_after_fork() -> None:
+    # Airflow forks its task processes. A lock that another thread held at that moment is never released in
+    # the child.
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    _shared.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over_after_fork)
+
+
+def shared_auth(credentials: ClientCredentials) -> ClientCredentialsAuth:
+    """Return this process's login for these credentials, so that all hooks and triggers use one token."""
+    with _shared_lock:
+        return _shared.setdefault(credentials, ClientCredentialsAuth(credentials))

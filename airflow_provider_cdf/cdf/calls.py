@@ -1,0 +1,320 @@
+"""
+Each call to CDF as a value: what to send, what comes back, and what it may be repeated for.
+
+A call is checked when it is made, so that bad input is refused before anything is sent. The two clients in
+``client.py`` send the same values.
+
+API reference: https://api-docs.cognite.com/20230101/tag/Workflows
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from airflow_provider_cdf.cdf.errors import CdfInputError
+from airflow_provider_cdf.cdf.models import (
+    REPORTABLE_STATUSES,
+    ExecutionPage,
+    SessionList,
+    TaskExecution,
+    TaskStatus,
+    TokenInspection,
+    WorkflowExecution,
+    WorkflowExecutionDetails,
+    WorkflowStatus,
+)
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+AnyStatus = TypeVar("AnyStatus", TaskStatus, WorkflowStatus)
+
+#: "100 KB" in the API reference; its own examples of that limit count 100 000.
+MAX_JSON_BYTES = 100_000
+MAX_METADATA_PAIRS = 10
+MAX_METADATA_KEY = 32
+MAX_METADATA_VALUE = 255
+MAX_CANCEL_REASON = 500
+#: The most that a list answers at once.
+PAGE_SIZE = 1000
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Call(Generic[AnswerT]):
+    """
+    One request to CDF.
+
+    :param purpose: completes "CDF refused to ..." in error messages.
+    :param path: below the base URL; external ids in it are percent-encoded.
+    :param answer: the model that reads a successful answer.
+    :param content: the JSON body, to the byte; hidden from ``repr`` because a session request holds a secret.
+    :param repeatable: whether a second execution of the same request would do no harm.
+    :param capability: the CDF capability that the client needs, for the message of a 403.
+    """
+
+    purpose: str
+    method: Literal["GET", "POST"]
+    path: str
+    answer: type[AnswerT]
+    content: bytes | None = field(default=None, repr=False)
+    repeatable: bool = False
+    capability: str = "workflowOrchestrationAcl:WRITE"
+
+
+def inspect_token() -> Call[TokenInspection]:
+    """Ask whose token this is, and what it may do in which projects."""
+    return Call(
+        purpose="inspect the access token",
+        method="GET",
+        path="/api/v1/token/inspect",
+        answer=TokenInspection,
+        repeatable=True,
+        capability="",
+    )
+
+
+def create_session(project: str, *, client_id: str, client_secret: str) -> Call[SessionList]:
+    """Open a session for a run; its nonce works once and lives about a minute, so make it just before."""
+    return Call(
+        purpose="create a session for the run",
+        method="POST",
+        path=f"{_project(project)}/sessions",
+        answer=SessionList,
+        content=_encode(
+            {"items": [{"clientId": client_id, "clientSecret": client_secret}]}, "session request"
+        ),
+        repeatable=True,
+        capability="sessionsAcl:CREATE",
+    )
+
+
+def run(
+    project: str,
+    workflow_external_id: str,
+    version: str,
+    *,
+    nonce: str,
+    input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's own name
+    metadata: Mapping[str, str] | None = None,
+) -> Call[WorkflowExecution]:
+    """Start an execution. The same nonce a second time is refused; another nonce starts another execution."""
+    what = f"workflow {workflow_external_id!r} version {version!r}"
+    body: dict[str, Any] = {"authentication": {"nonce": nonce}}
+    if input is not None:
+        body["input"] = _json_object(input, f"input of {what}")
+    if metadata is not None:
+        body["metadata"] = check_metadata(metadata, what)
+    return Call(
+        purpose=f"run {what}",
+        method="POST",
+        path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}"
+        f"/versions/{_segment(version, 'version')}/run",
+        answer=WorkflowExecution,
+        content=_encode(body, f"request to run {what}"),
+    )
+
+
+def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
+    """Read an execution with its tasks."""
+    return Call(
+        purpose=f"read execution {execution_id}",
+        method="GET",
+        path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}",
+        answer=WorkflowExecutionDetails,
+        repeatable=True,
+        capability="workflowOrchestrationAcl:READ",
+    )
+
+
+def list_executions(
+    project: str,
+    *,
+    workflow_external_id: str | None = None,
+    version: str | None = None,
+    status: str | Sequence[str] | None = None,
+    created_after: datetime | None = None,
+    cursor: str | None = None,
+) -> Call[ExecutionPage]:
+    """Read one page of executions, without their tasks."""
+    if version is not None and workflow_external_id is None:
+        raise CdfInputError("A version narrows down a workflow: give workflow_external_id with it.")
+    what: dict[str, Any] = {}
+    if workflow_external_id is not None:
+        workflow = {"externalId": workflow_external_id}
+        what["workflowFilters"] = [workflow | ({"version": version} if version is not None else {})]
+    if status is not None:
+        statuses = [status] if isinstance(status, str) else list(status)
+        what["status"] = [_one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses]
+    if created_after is not None:
+        what["createdTimeStart"] = int(created_after.timestamp() * 1000)
+    body: dict[str, Any] = {"limit": PAGE_SIZE}
+    if what:
+        body["filter"] = what
+    if cursor is not None:
+        body["cursor"] = cursor
+    return Call(
+        purpose=f"list the executions of workflow {workflow_external_id!r}"
+        if workflow_external_id
+        else "list executions",
+        method="POST",
+        path=f"{_workflows(project)}/executions/list",
+        answer=ExecutionPage,
+        content=_encode(body, "list request"),
+        repeatable=True,
+        capability="workflowOrchestrationAcl:READ",
+    )
+
+
+def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[WorkflowExecution]:
+    """
+    End an execution as TERMINATED.
+
+    Its running tasks become CANCELED; a function call or transformation job that one of them has started
+    goes on by itself. A reason longer than CDF's 500 characters is cut: to leave the execution running
+    because of it would be worse.
+    """
+    body = {} if not reason else {"reason": reason[:MAX_CANCEL_REASON]}
+    return Call(
+        purpose=f"cancel execution {execution_id}",
+        method="POST",
+        path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
+        answer=WorkflowExecution,
+        content=_encode(body, "cancel request"),
+    )
+
+
+def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecution]:
+    """Run the failed tasks of an execution that ended badly once more, under the same execution id."""
+    return Call(
+        purpose=f"retry execution {execution_id}",
+        method="POST",
+        path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/retry",
+        answer=WorkflowExecution,
+        content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
+    )
+
+
+def update_task(
+    project: str, cdf_task_id: str, status: str, output: Mapping[str, Any] | None = None
+) -> Call[TaskExecution]:
+    """Report the end of a task that waits for it (``isAsyncComplete``)."""
+    wanted = check_reportable(status)
+    body: dict[str, Any] = {"status": wanted}
+    if output is not None:
+        body["output"] = _json_object(output, f"output for CDF task {cdf_task_id}")
+    return Call(
+        purpose=f"set task {cdf_task_id} to {wanted}",
+        method="POST",
+        path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
+        answer=TaskExecution,
+        content=_encode(body, "task update"),
+    )
+
+
+def check_uuid(value: object, name: str) -> str:
+    """
+    Return the id, or refuse it before it becomes part of a URL.
+
+    :raises CdfInputError: if it is not a UUID of 36 characters, as CDF's executions and tasks have.
+    """
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return value
+    raise CdfInputError(
+        f"{name} must be a UUID such as 059edaa4-a17a-4102-910e-2c3591500cce, not {value!r}."
+        + (" The task that should have provided it left no value." if value in (None, "", "None") else "")
+    )
+
+
+def check_reportable(status: str) -> TaskStatus:
+    """
+    Return the status as CDF writes it.
+
+    :raises CdfInputError: if a task cannot be set to it.
+    """
+    return _one_of(TaskStatus, status, REPORTABLE_STATUSES)
+
+
+def check_output(output: object, what: str) -> None:
+    """
+    Refuse an output that CDF would refuse.
+
+    :raises CdfInputError: if it is not a JSON object, or more than 100 000 bytes of JSON.
+    """
+    _json_object(output, what)
+
+
+def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
+    """
+    Return the metadata of a run.
+
+    :raises CdfInputError: beyond 10 pairs, keys of 32 or values of 255 characters, or if one is no string.
+    """
+    if len(metadata) > MAX_METADATA_PAIRS:
+        raise CdfInputError(
+            f"Metadata of {what} has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}. "
+        )
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise CdfInputError(
+                f"Metadata of {what} must be strings; {key!r} has a value of type {type(value).__name__}. "
+            )
+        for text, limit, which in (
+            (key, MAX_METADATA_KEY, "key"),
+            (value, MAX_METADATA_VALUE, "value of key"),
+        ):
+            if len(text) > limit:
+                raise CdfInputError(
+                    f"Metadata of {what}: the {which} {key!r} has {len(text)} characters; "
+                    f"CDF takes at most {limit}."
+                )
+    return dict(metadata)
+
+
+def _json_object(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CdfInputError(f"The {what} must be a JSON object (a dict), not {type(value).__name__}.")
+    size = len(_encode(value, what))
+    if size > MAX_JSON_BYTES:
+        raise CdfInputError(
+            f"The {what} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
+            "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
+        )
+    return value
+
+
+def _encode(value: object, what: str) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        # from None: the traceback of the json module says nothing that the message does not.
+        raise CdfInputError(f"The {what} is not JSON: {error}.") from None
+
+
+def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
+    wanted = value.strip().upper() if isinstance(value, str) else value
+    if wanted not in allowed:
+        raise CdfInputError(f"Status {value!r} is none of {', '.join(allowed)}.")
+    return enum(wanted)
+
+
+def _project(project: str) -> str:
+    return f"/api/v1/projects/{_segment(project, 'project')}"
+
+
+def _workflows(project: str) -> str:
+    return f"{_project(project)}/workflows"
+
+
+def _segment(value: object, name: str) -> str:
+    # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
+    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
+        raise CdfInputError(f"{name} must be a non-empty string, not {value!r}.")
+    return quote(value, safe="")

@@ -1,0 +1,277 @@
+"""
+Two thin senders of the same calls, one for threads and one for event loops.
+
+Each holds one connection pool. Redirects are never followed: they would carry credentials elsewhere.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from airflow_provider_cdf import __version__
+from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_auth
+from airflow_provider_cdf.cdf.calls import AnswerT, Call
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfApiError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
+
+#: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
+REQUEST_TIMEOUT = 30.0
+
+ResultT = TypeVar("ResultT")
+
+#: A conversation with CDF: yields calls, is sent their answers, returns its result. Written once, and
+#: performed by either client.
+Conversation: TypeAlias = Generator[Call[Any], Any, ResultT]
+
+PageAt: TypeAlias = Callable[[str | None], Call[ExecutionPage]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Where CDF is, and who asks.
+
+    :param base_url: such as ``https://westeurope-1.cognitedata.com``, without a trailing slash.
+    :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
+    """
+
+    base_url: str
+    project: str
+    credentials: ClientCredentials
+    label: str = "these settings"
+
+
+class _Sender:
+    """What both clients know about requests and answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def _client_options(self) -> dict[str, Any]:
+        return {
+            "base_url": self.settings.base_url,
+            "auth": shared_auth(self.settings.credentials),
+            "headers": {
+                "Accept": "application/json",
+                "User-Agent": f"airflow-provider-cdf/{__version__}",
+                "x-cdp-app": "airflow-provider-cdf",
+            },
+            "timeout": REQUEST_TIMEOUT,
+            "verify": _tls(),
+        }
+
+    @staticmethod
+    def _request(call: Call[AnswerT], build_request: Callable[..., httpx.Request]) -> httpx.Request:
+        headers = {"Content-Type": "application/json"} if call.content is not None else None
+        return build_request(call.method, call.path, content=call.content, headers=headers)
+
+    def _read(self, call: Call[AnswerT], response: httpx.Response) -> AnswerT:
+        if not response.is_success:
+            raise self._refusal(call, response)
+        try:
+            return call.answer.model_validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the answer"
+            raise CdfAnswerError(
+                f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, but not what its API "
+                f"promises: {where}: {first['msg']}.{_request_id_note(response)}"
+            ) from None
+
+    def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
+        code = response.status_code
+        words = _cdf_message(response)
+        client = f"client {self.settings.credentials.client_id!r}"
+        message = (
+            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): {words}."
+        )
+        if code == 401:
+            message += (
+                f" A new access token was refused too: has {client} access to this project? Look at project, "
+                f"host, scopes and audience of {self.settings.label}."
+            )
+        elif code == 403 and call.capability:
+            message += f" There, {client} needs the capability {call.capability}."
+        elif response.is_redirect:
+            message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
+        return CdfApiError(
+            message + _request_id_note(response),
+            code=code,
+            cdf_message=words,
+            request_id=response.headers.get("x-request-id"),
+        )
+
+    def _no_answer(self, call: Call[AnswerT], error: httpx.HTTPError) -> CdfError:
+        what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
+        if str(error.request.url) == self.settings.credentials.token_url:
+            return CdfUnreachableError(
+                f"Could not {call.purpose}: no answer from the token endpoint "
+                f"{self.settings.credentials.token_url} ({what}). Nothing was sent to CDF.",
+                sent=False,
+            )
+        # Only where no connection was made is it certain that CDF never saw the request.
+        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        fate = (
+            "Nothing was sent to CDF."
+            if not sent
+            else "Nothing was changed in CDF."
+            if call.repeatable
+            else "It is not known whether CDF did it all the same."
+        )
+        return CdfUnreachableError(
+            f"Could not {call.purpose}: no answer from {self.settings.base_url} ({what}). {fate}", sent=sent
+        )
+
+
+class CdfClient(_Sender):
+    """
+    CDF over one pool of connections, for threads.
+
+    :param settings: where CDF is, and who asks.
+    :param transport: replaces the network, for tests.
+    """
+
+    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
+        super().__init__(settings)
+        self._http = httpx.Client(transport=transport, **self._client_options())
+
+    def send(self, call: Call[AnswerT]) -> AnswerT:
+        """
+        Send one call and read its answer.
+
+        :raises CdfError: of the class that says what happened; its message names the call.
+        """
+        try:
+            response = self._http.send(self._request(call, self._http.build_request))
+        except httpx.HTTPError as error:
+            raise self._no_answer(call, error) from None
+        return self._read(call, response)
+
+    def perform(self, conversation: Conversation[ResultT]) -> ResultT:
+        """Carry out a conversation of several calls."""
+        try:
+            call = next(conversation)
+            while True:
+                try:
+                    answer = self.send(call)
+                except CdfError as error:
+                    call = conversation.throw(error)
+                else:
+                    call = conversation.send(answer)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+    def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
+        """Iterate over all pages of a list, given the call for the page at a cursor."""
+        cursor: str | None = None
+        while True:
+            page = self.send(page_at(cursor))
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncCdfClient(_Sender):
+    """
+    CDF over one pool of connections, for coroutines of one event loop.
+
+    :param settings: where CDF is, and who asks.
+    :param transport: replaces the network, for tests.
+    """
+
+    def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        super().__init__(settings)
+        self._http = httpx.AsyncClient(transport=transport, **self._client_options())
+
+    async def send(self, call: Call[AnswerT]) -> AnswerT:
+        """
+        Send one call and read its answer.
+
+        :raises CdfError: of the class that says what happened; its message names the call.
+        """
+        try:
+            response = await self._http.send(self._request(call, self._http.build_request))
+        except httpx.HTTPError as error:
+            raise self._no_answer(call, error) from None
+        return self._read(call, response)
+
+    async def perform(self, conversation: Conversation[ResultT]) -> ResultT:
+        """Carry out a conversation of several calls."""
+        try:
+            call = next(conversation)
+            while True:
+                try:
+                    answer = await self.send(call)
+                except CdfError as error:
+                    call = conversation.throw(error)
+                else:
+                    call = conversation.send(answer)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+    async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
+        """Iterate over all pages of a list, given the call for the page at a cursor."""
+        cursor: str | None = None
+        while True:
+            page = await self.send(page_at(cursor))
+            for execution in page.items:
+                yield execution
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Loading the CA certificates takes 30 ms of the event loop, so once a process instead of once a client.
+    return httpx.create_ssl_context()
+
+
+def _cdf_message(response: httpx.Response) -> str:
+    """Return CDF's own words, or the beginning of whatever a proxy in between said."""
+    try:
+        error = response.json()["error"]
+        words = error["message"] if isinstance(error, dict) else error
+    except (ValueError, KeyError, TypeError):
+        words = " ".join(response.text.split())[:200] or response.reason_phrase
+    return f"{str(words).rstrip('.') or 'no reason given'}."
+
+
+def _request_id_note(response: httpx.Response) -> str:
+    request_id = response.headers.get("x-request-id")
+    return f" [request id {request_id}]" if request_id else ""
