@@ -10,7 +10,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
 
 import httpx
@@ -64,8 +64,9 @@ class ClientCredentialsAuth(httpx.Auth):
     waited for from threads and from coroutines alike, and survive the cancellation of a waiting coroutine.
     """
 
-    def __init__(self, credentials: ClientCredentials) -> None:
+    def __init__(self, credentials: ClientCredentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
+        self._on_token = on_token
         self._token: _Token | None = None
         self._fetching = threading.Lock()
 
@@ -100,8 +101,11 @@ class ClientCredentialsAuth(httpx.Auth):
                 if self._token is not token:
                     continue  # fetched between our look and our turn
                 response = yield self._token_request()
-                self._token = self._read_token(response)
-                return self._token
+                fetched = self._read_token(response)
+                if self._on_token is not None:
+                    self._on_token(fetched.value)
+                self._token = fetched
+                return fetched
             finally:
                 self._fetching.release()
 
@@ -203,7 +207,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_over_after_fork)
 
 
-def shared_auth(credentials: ClientCredentials) -> ClientCredentialsAuth:
-    """Return this process's login for these credentials, so that all hooks and triggers use one token."""
+def shared_auth(
+    credentials: ClientCredentials, on_token: Callable[[str], None] | None = None
+) -> ClientCredentialsAuth:
+    """
+    Return this process's login for these credentials, so that all hooks and triggers use one token.
+
+    :param on_token: told each token that is fetched; the first caller's counts.
+    """
     with _shared_lock:
-        return _shared.setdefault(credentials, ClientCredentialsAuth(credentials))
+        return _shared.setdefault(credentials, ClientCredentialsAuth(credentials, on_token))

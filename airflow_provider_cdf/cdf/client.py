@@ -41,12 +41,14 @@ class Settings:
 
     :param base_url: such as ``https://westeurope-1.cognitedata.com``, without a trailing slash.
     :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
+    :param on_token: told each new access token, so that it can be kept out of logs.
     """
 
     base_url: str
     project: str
     credentials: ClientCredentials
     label: str = "these settings"
+    on_token: Callable[[str], None] | None = None
 
 
 class _Sender:
@@ -58,7 +60,7 @@ class _Sender:
     def _client_options(self) -> dict[str, Any]:
         return {
             "base_url": self.settings.base_url,
-            "auth": shared_auth(self.settings.credentials),
+            "auth": shared_auth(self.settings.credentials, self.settings.on_token),
             "headers": {
                 "Accept": "application/json",
                 "User-Agent": f"airflow-provider-cdf/{__version__}",
@@ -82,8 +84,8 @@ class _Sender:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             raise CdfAnswerError(
-                f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, but not what its API "
-                f"promises: {where}: {first['msg']}.{_request_id_note(response)}"
+                f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, "
+                f"but not what its API promises: {where}: {first['msg']}.{_request_id_note(response)}"
             ) from None
 
     def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:

@@ -1,0 +1,343 @@
+"""The hook: an Airflow connection's CDF, for tasks and for triggers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_cdf.cdf import calls, conversations
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt, Settings
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_cdf.hooks.connection import read_connection
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_cdf.cdf.models import (
+        TaskExecution,
+        TokenInspection,
+        WorkflowExecution,
+        WorkflowExecutionDetails,
+    )
+
+
+class CdfHook(BaseHook):
+    """
+    Authenticated calls to CDF Data Workflows.
+
+    Each method that talks to CDF has a twin for coroutines, with the prefix ``a``. They raise
+    :class:`~airflow_provider_cdf.cdf.errors.CdfError` and its subclasses, whose messages name what was asked
+    for and hold no secret. Input that CDF would refuse is refused before anything is sent.
+
+    :param cdf_conn_id: id of an Airflow connection of type ``cdf``.
+    """
+
+    conn_name_attr = "cdf_conn_id"
+    default_conn_name = "cdf_default"
+    conn_type = "cdf"
+    hook_name = "Cognite Data Fusion"
+
+    def __init__(self, cdf_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.cdf_conn_id = cdf_conn_id
+        self._async_client: AsyncCdfClient | None = None
+
+    # -- connection form of Airflow 2.11 to 3.1; later ones read the provider info ------------------------
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Name the fields of the connection form (Airflow below 3.2)."""
+        return {
+            "hidden_fields": list(UI_FIELD_BEHAVIOUR["hidden-fields"]),
+            "relabeling": dict(UI_FIELD_BEHAVIOUR["relabeling"]),
+            "placeholders": dict(UI_FIELD_BEHAVIOUR["placeholders"]),
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Make the fields of the connection form (Airflow below 3.2)."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import BooleanField, StringField
+
+        def field(spec: Mapping[str, Any]) -> Any:
+            label, description = lazy_gettext(spec["label"]), spec["description"]
+            if "boolean" in spec["schema"]["type"]:
+                return BooleanField(label, description=description)
+            return StringField(label, widget=BS3TextFieldWidget(), description=description)
+
+        return {name: field(spec) for name, spec in EXTRA_FIELDS.items()}
+
+    # -- clients ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def client(self) -> CdfClient:
+        """The client for threads, made at first use."""
+        connection = self.get_connection(self.cdf_conn_id)
+        return CdfClient(_settings(self.cdf_conn_id, connection, connection.extra_dejson))
+
+    async def aclient(self) -> AsyncCdfClient:
+        """Return the client for coroutines of the running event loop, made at first use."""
+        if self._async_client is None:
+            connection = await get_async_connection(self.cdf_conn_id, hook=self)
+            settings = _settings(self.cdf_conn_id, connection, await get_async_extra_dejson(connection))
+            # In a thread, because the first client of a process loads the CA certificates.
+            self._async_client = await asyncio.to_thread(AsyncCdfClient, settings)
+        return self._async_client
+
+    def close(self) -> None:
+        """Close the connections of :attr:`client`, if there are any."""
+        if "client" in self.__dict__:
+            self.client.close()
+            del self.client
+
+    async def aclose(self) -> None:
+        """Close the connections of :meth:`aclient`, if there are any."""
+        if self._async_client is not None:
+            client, self._async_client = self._async_client, None
+            await client.close()
+
+    # -- runs -------------------------------------------------------------------------------------------
+
+    def run_workflow(
+        self,
+        workflow_external_id: str,
+        version: str,
+        *,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's own name
+        metadata: Mapping[str, str] | None = None,
+    ) -> WorkflowExecution:
+        """
+        Start an execution, under a session made just before.
+
+        :param workflow_external_id: external id of the workflow.
+        :param version: its version.
+        :param input: JSON object of at most 100 000 bytes; tasks read it as ``${workflow.input...}``.
+        :param metadata: at most 10 pairs of strings, keys of 32 and values of 255 characters.
+        :return: the execution as CDF accepted it, without its tasks.
+        :raises CdfInputError: if input or metadata break these limits.
+        """
+        return self.client.perform(
+            conversations.run_workflow(
+                self.client.settings, workflow_external_id, version, input=input, metadata=metadata
+            )
+        )
+
+    async def arun_workflow(
+        self,
+        workflow_external_id: str,
+        version: str,
+        *,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's own name
+        metadata: Mapping[str, str] | None = None,
+    ) -> WorkflowExecution:
+        """Do what :meth:`run_workflow` does, for coroutines."""
+        client = await self.aclient()
+        return await client.perform(
+            conversations.run_workflow(
+                client.settings, workflow_external_id, version, input=input, metadata=metadata
+            )
+        )
+
+    def get_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+        """
+        Read an execution with its tasks.
+
+        :param execution_id: UUID of the execution.
+        :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
+        """
+        return self.client.send(calls.get_execution(self.client.settings.project, execution_id))
+
+    async def aget_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+        """Do what :meth:`get_execution` does, for coroutines."""
+        client = await self.aclient()
+        return await client.send(calls.get_execution(client.settings.project, execution_id))
+
+    def list_executions(
+        self,
+        *,
+        workflow_external_id: str | None = None,
+        version: str | None = None,
+        status: str | Sequence[str] | None = None,
+        created_after: datetime | None = None,
+    ) -> Iterator[WorkflowExecution]:
+        """
+        Iterate over executions, without their tasks, page by page.
+
+        :param workflow_external_id: only those of this workflow.
+        :param version: only those of this version of it.
+        :param status: only those in this status or these statuses, in any case.
+        :param created_after: only those created since; whether CDF counts that very moment is undocumented.
+        """
+        page_at = _page_at(self.client.settings, workflow_external_id, version, status, created_after)
+        return self.client.executions(page_at)
+
+    async def alist_executions(
+        self,
+        *,
+        workflow_external_id: str | None = None,
+        version: str | None = None,
+        status: str | Sequence[str] | None = None,
+        created_after: datetime | None = None,
+    ) -> AsyncIterator[WorkflowExecution]:
+        """Do what :meth:`list_executions` does, for coroutines."""
+        client = await self.aclient()
+        page_at = _page_at(client.settings, workflow_external_id, version, status, created_after)
+        async for execution in client.executions(page_at):
+            yield execution
+
+    def cancel_execution(self, execution_id: str, reason: str | None = None) -> WorkflowExecution:
+        """
+        End a running execution as TERMINATED; what its tasks started outside the workflow goes on.
+
+        :param reason: becomes the execution's reason; cut at 500 characters.
+        :raises CdfApiError: if the execution has already ended, or there is none.
+        """
+        return self.client.send(calls.cancel(self.client.settings.project, execution_id, reason))
+
+    async def acancel_execution(self, execution_id: str, reason: str | None = None) -> WorkflowExecution:
+        """Do what :meth:`cancel_execution` does, for coroutines."""
+        client = await self.aclient()
+        return await client.send(calls.cancel(client.settings.project, execution_id, reason))
+
+    def retry_execution(self, execution_id: str) -> WorkflowExecution:
+        """
+        Run the failed tasks of an execution that ended badly once more, under the same id.
+
+        :raises CdfApiError: if the execution is in no state to be retried, or there is none.
+        """
+        return self.client.perform(conversations.retry_execution(self.client.settings, execution_id))
+
+    async def aretry_execution(self, execution_id: str) -> WorkflowExecution:
+        """Do what :meth:`retry_execution` does, for coroutines."""
+        client = await self.aclient()
+        return await client.perform(conversations.retry_execution(client.settings, execution_id))
+
+    # -- tasks ------------------------------------------------------------------------------------------
+
+    def update_task(
+        self,
+        cdf_task_id: str,
+        status: str,
+        output: Mapping[str, Any] | None = None,
+        *,
+        execution_id: str | None = None,
+    ) -> TaskExecution:
+        """
+        Report the end of a task that waits for it (``isAsyncComplete``).
+
+        :param cdf_task_id: UUID of the attempt, from ``executed_tasks``; a retried task has another.
+        :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
+            FAILED_WITH_TERMINAL_ERROR (it does not), in any case.
+        :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level.
+        :param execution_id: with it, an unclear answer is cleared up by reading the task's state.
+        :raises CdfInputError: if status or output are not what CDF takes.
+        :raises CdfNothingToReportToError: if the task has already ended in another status (only noticed with
+            ``execution_id``; otherwise ``CdfApiError``).
+        """
+        return self.client.perform(
+            conversations.update_task(
+                self.client.settings, cdf_task_id, status, output, execution_id=execution_id
+            )
+        )
+
+    async def aupdate_task(
+        self,
+        cdf_task_id: str,
+        status: str,
+        output: Mapping[str, Any] | None = None,
+        *,
+        execution_id: str | None = None,
+    ) -> TaskExecution:
+        """Do what :meth:`update_task` does, for coroutines."""
+        client = await self.aclient()
+        return await client.perform(
+            conversations.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
+        )
+
+    # -- connection test --------------------------------------------------------------------------------
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Log in, and look whether the client may use workflows in the project. For Airflow's Test button."""
+        try:
+            return _judge(self.client.settings, self.client.send(calls.inspect_token()))
+        except CdfError as error:
+            return False, str(error)
+
+    async def atest_connection(self) -> tuple[bool, str]:
+        """Do what :meth:`test_connection` does, for coroutines."""
+        try:
+            client = await self.aclient()
+            return _judge(client.settings, await client.send(calls.inspect_token()))
+        except CdfError as error:
+            return False, str(error)
+
+
+def _settings(conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> Settings:
+    return read_connection(
+        conn_id,
+        host=connection.host,
+        port=connection.port,
+        login=connection.login,
+        password=connection.password,
+        extra=extra,
+        on_token=_keep_out_of_logs,
+    )
+
+
+def _keep_out_of_logs(token: str) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        mask_secret(token)
+    else:
+        # Masking tells the supervisor and waits for its answer, which an event loop must not.
+        loop.run_in_executor(None, mask_secret, token)
+
+
+def _page_at(
+    settings: Settings,
+    workflow_external_id: str | None,
+    version: str | None,
+    status: str | Sequence[str] | None,
+    created_after: datetime | None,
+) -> PageAt:
+    def page_at(cursor: str | None) -> Any:
+        return calls.list_executions(
+            settings.project,
+            workflow_external_id=workflow_external_id,
+            version=version,
+            status=status,
+            created_after=created_after,
+            cursor=cursor,
+        )
+
+    page_at(None)  # refuses bad input now, not at the first iteration
+    return page_at
+
+
+def _judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
+    who = f"client {settings.credentials.client_id!r}"
+    where = f"project {settings.project!r} at {settings.base_url}"
+    if all(project.project_url_name != settings.project for project in inspection.projects):
+        known = ", ".join(repr(project.project_url_name) for project in inspection.projects) or "none"
+        return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
+    granted = set()
+    for capability in inspection.capabilities:
+        scope = capability.get("projectScope") or {}
+        if "allProjects" in scope or settings.project in (scope.get("projects") or ()):
+            for acl, grant in capability.items():
+                if acl.endswith("Acl") and isinstance(grant, dict):
+                    granted |= {f"{acl}:{action}" for action in grant.get("actions") or ()}
+    wanted = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
+    missing = [capability for capability in wanted if capability not in granted]
+    if missing:
+        return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
+    return True, f"Logged in to {where} as {who}, which may run workflows there."

@@ -1,0 +1,179 @@
+"""From an Airflow connection to the settings of a CDF client."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_cdf.cdf.auth import COGNITE_TOKEN_URL, ClientCredentials
+from airflow_provider_cdf.cdf.client import Settings
+from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS
+
+_TENANT = re.compile(r"[A-Za-z0-9.-]+")
+#: A private link host is ``pNNN.plink.<cluster host>``; tokens are issued for the cluster itself.
+_PRIVATE_LINK = re.compile(r"^p\d+\.plink\.")
+
+
+def read_connection(
+    conn_id: str,
+    *,
+    host: str | None,
+    port: int | None,
+    login: str | None,
+    password: str | None,
+    extra: Mapping[str, Any],
+    on_token: Callable[[str], None] | None = None,
+) -> Settings:
+    """
+    Check a connection and turn it into settings.
+
+    :raises CdfConnectionError: naming every field that is missing, unknown or in contradiction to another.
+    """
+    return _Reader(host, port, login, password, extra).read(conn_id, on_token)
+
+
+class _Reader:
+    """Collects everything that is wrong with a connection, so that it can be mended in one go."""
+
+    def __init__(
+        self,
+        host: str | None,
+        port: int | None,
+        login: str | None,
+        password: str | None,
+        extra: Mapping[str, Any],
+    ) -> None:
+        self.host, self.port, self.login, self.password = host, port, login, password
+        # The connection form saves fields that nobody touched as null, and cleared ones as "".
+        self.extra = {name: value for name, value in extra.items() if value not in (None, "")}
+        self.problems: list[str] = []
+
+    def read(self, conn_id: str, on_token: Callable[[str], None] | None) -> Settings:
+        unknown = sorted(self.extra.keys() - EXTRA_FIELDS.keys())
+        if unknown:
+            self.problems.append(
+                f"extra has {', '.join(map(repr, unknown))}, which this package does not know "
+                f"(it knows {', '.join(EXTRA_FIELDS)})"
+            )
+        allow_http = self._flag("allow_http")
+        project = self._text("project") or self._missing("extra 'project'")
+        client_id = (self.login or "").strip() or self._missing("login (the client id)")
+        client_secret = self.password or self._missing("password (the client secret)")
+        base_url = self._base_url(allow_http)
+        token_url, scope, audience = self._login_at(base_url, allow_http)
+        if self.problems:
+            raise CdfConnectionError(
+                f"Airflow connection {conn_id!r} cannot be used: {'; '.join(self.problems)}. "
+                "Nothing was sent to CDF."
+            )
+        return Settings(
+            base_url=base_url,
+            project=project,
+            credentials=ClientCredentials(token_url, client_id, client_secret, scope, audience),
+            label=f"Airflow connection {conn_id!r}",
+            on_token=on_token,
+        )
+
+    def _login_at(self, base_url: str, allow_http: bool) -> tuple[str, str | None, str | None]:
+        """Return token URL, scope and audience: the connection says one of three things."""
+        tenant, token_url, idp = self._text("tenant_id"), self._text("token_url"), self._text("idp")
+        scopes, audience = self._text("scopes"), self._text("audience")
+        scopes = " ".join(re.split(r"[,\s]+", scopes)) if scopes else None
+        given = [
+            name for name, value in (("tenant_id", tenant), ("token_url", token_url), ("idp", idp)) if value
+        ]
+        if len(given) != 1:
+            # Never Cognite's own by default: a forgotten tenant must not send a secret there.
+            self.problems.append(
+                "where to log in is "
+                + (f"said {len(given)} times, by {' and '.join(given)}" if given else "missing")
+                + ": extra needs exactly one of 'tenant_id' (Microsoft Entra ID), 'token_url' (another "
+                "identity provider) or 'idp': 'cdf' (Cognite's own)"
+            )
+            return "", None, None
+        if idp:
+            if idp.lower() != "cdf":
+                self.problems.append(f"extra 'idp' can only be 'cdf', not {idp!r}")
+            if scopes or audience:
+                self.problems.append("extra 'idp': 'cdf' takes neither 'scopes' nor 'audience'")
+            return COGNITE_TOKEN_URL, None, None
+        if tenant:
+            if not _TENANT.fullmatch(tenant):
+                self.problems.append(f"extra 'tenant_id' must be a tenant's id or domain, not {tenant!r}")
+            cluster = _PRIVATE_LINK.sub("", urlsplit(base_url).netloc)
+            return (
+                f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+                scopes or f"https://{cluster}/.default",
+                audience,
+            )
+        return self._url(token_url or "", "extra 'token_url'", allow_http), scopes, audience
+
+    def _base_url(self, allow_http: bool) -> str:
+        host = (self.host or "").strip()
+        if not host:
+            return self._missing("host (the CDF base URL, or the name of a cluster)")
+        if "://" not in host:
+            is_cluster_name = re.fullmatch(r"[A-Za-z0-9-]+", host) and host != "localhost"
+            host = f"https://{host}.cognitedata.com" if is_cluster_name else f"https://{host}"
+        if self.port and urlsplit(host).port is None:
+            scheme, rest = host.split("://", 1)
+            authority, slash, path = rest.partition("/")
+            host = f"{scheme}://{authority}:{self.port}{slash}{path}"
+        return self._url(host, "host", allow_http).rstrip("/")
+
+    def _url(self, url: str, name: str, allow_http: bool) -> str:
+        # The URL itself is not repeated in messages: people have put passwords and keys into it.
+        try:
+            parts = urlsplit(url)
+            hostname, port = parts.hostname, parts.port
+        except ValueError as error:
+            self.problems.append(f"{name} is not a URL ({error})")
+            return url
+        if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
+            self.problems.append(f"{name} is not of the form https://name or https://name/path")
+        elif parts.username or parts.password:
+            self.problems.append(
+                f"{name} must hold no user name or password, login and password are for those"
+            )
+        elif parts.scheme == "http" and not (allow_http or _is_loopback(hostname)):
+            self.problems.append(
+                f"{name} would send credentials unencrypted: use https, or set extra 'allow_http' to true"
+            )
+        # CDF's own SDK mistrusts upper-case hosts; names are compared without case anyway.
+        authority = (f"[{hostname}]" if hostname and ":" in hostname else hostname or "") + (
+            f":{port}" if port else ""
+        )
+        return parts._replace(netloc=authority).geturl()
+
+    def _text(self, name: str) -> str | None:
+        value = self.extra.get(name)
+        if value is not None and not isinstance(value, str):
+            self.problems.append(f"extra {name!r} must be text, not {type(value).__name__}")
+            return None
+        return (value or "").strip() or None
+
+    def _flag(self, name: str) -> bool:
+        value = self.extra.get(name, False)
+        if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+            return value.strip().lower() == "true"
+        if not isinstance(value, bool):
+            self.problems.append(f"extra {name!r} must be true or false, not {value!r}")
+            return False
+        return value
+
+    def _missing(self, what: str) -> str:
+        self.problems.append(f"{what} is missing")
+        return ""
+
+
+def _is_loopback(hostname: str) -> bool:
+    if hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return False
