@@ -242,6 +242,18 @@ def check_reportable(status: str) -> TaskStatus:
     return _one_of(TaskStatus, status, REPORTABLE_STATUSES)
 
 
+def check_task_statuses(status: str | Sequence[str]) -> list[str]:
+    """
+    Return the task statuses as CDF writes them.
+
+    :raises CdfInputError: if there is none, or one that CDF does not have.
+    """
+    statuses = [status] if isinstance(status, str) else list(status)
+    if not statuses:
+        raise CdfInputError("No task status is given.")
+    return [str(_one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
+
+
 def check_output(output: object, what: str) -> None:
     """
     Refuse an output that CDF would refuse.

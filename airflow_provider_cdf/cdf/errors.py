@@ -73,6 +73,10 @@ class CdfSilenceError(CdfError):
     """A wait was given up because CDF did not give one answer for a long time."""
 
 
+class CdfTimeoutError(CdfError):
+    """What an operator waited for did not happen in the time it was given."""
+
+
 class CdfExecutionFailedError(CdfError):
     """A workflow execution ended in another status than COMPLETED."""
 

@@ -1,0 +1,59 @@
+"""Which Airflow task a CDF execution belongs to, written into the execution's metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow_provider_cdf.cdf.calls import MAX_METADATA_PAIRS, check_metadata
+from airflow_provider_cdf.cdf.errors import CdfInputError
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+#: Finds the execution that an earlier try of the same logical run has started.
+RUN_KEY = "airflow_run_key"
+#: Finds the execution of one submission whose answer was lost.
+SUBMIT_ID = "airflow_submit_id"
+
+
+def run_key(ti: RuntimeTaskInstanceProtocol) -> str:
+    """
+    Return what is the same for all tries of one logical run of a task, and for nothing else.
+
+    ``max_tries`` stays as it is over automatic retries and edits of ``retries``, and grows when a person
+    clears the task, who expects a new execution.
+    """
+    identity = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def run_metadata(
+    own: Mapping[str, str] | None, ti: RuntimeTaskInstanceProtocol, workflow: str
+) -> dict[str, str]:
+    """
+    Return the metadata of a new submission: the user's own pairs, the two keys, then who started it.
+
+    CDF takes 10 pairs. The two keys always go in; the readable ones where there is room, and where the user
+    has not used their names.
+
+    :raises CdfInputError: if the user's pairs leave no room for the keys, use their names, or are too long.
+    """
+    own = check_metadata(own or {}, workflow)
+    room_for_own = MAX_METADATA_PAIRS - 2
+    if len(own) > room_for_own:
+        raise CdfInputError(
+            f"Metadata of {workflow} has {len(own)} pairs; {room_for_own} is the most, because CDF takes "
+            f"{MAX_METADATA_PAIRS} and two are needed to find the run again ({RUN_KEY!r}, {SUBMIT_ID!r})."
+        )
+    if taken := sorted({RUN_KEY, SUBMIT_ID} & own.keys()):
+        raise CdfInputError(f"Metadata of {workflow} must not set {' and '.join(map(repr, taken))}.")
+    metadata = {**own, RUN_KEY: run_key(ti), SUBMIT_ID: str(uuid.uuid4())}
+    readable = {"airflow_dag_id": ti.dag_id, "airflow_run_id": ti.run_id, "airflow_task_id": ti.task_id}
+    for key, value in readable.items():
+        if key not in metadata and len(metadata) < MAX_METADATA_PAIRS:
+            metadata[key] = value
+    return metadata

@@ -1,0 +1,178 @@
+"""Operator that reports the end of a CDF task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
+
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfNothingToReportToError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_cdf.cdf.models import TaskExecution
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+
+#: States of upstream tasks that count as work done.
+_GOOD_STATES = frozenset({"success", "skipped"})
+
+
+class CdfTaskUpdateOperator(BaseOperator):
+    """
+    Report the end of an asynchronous CDF task, and return the id of the attempt that was reported on.
+
+    The task is found by ``execution_id`` and ``task_external_id``, which hold for whichever attempt CDF is
+    at, or addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
+
+    Without a ``status`` the report follows from the work before it, and the operator runs however that
+    ended: COMPLETED with ``output`` if all direct upstream tasks succeeded or were skipped, otherwise
+    FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the failed ones, after which this task
+    fails too, so that the DAG run is red. CDF does not retry that, as Airflow has done its own retries.
+
+    :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
+        FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
+        (templated)
+    :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level, so
+        that later CDF tasks read it as ``${task.output.key}``. (templated)
+    :param execution_id: UUID of the execution. (templated)
+    :param task_external_id: external id of the task. (templated)
+    :param cdf_task_id: UUID of the attempt, instead of ``task_external_id``; with an ``execution_id`` an
+        unclear answer can be cleared up. (templated)
+    :param cdf_conn_id: id of the Airflow connection. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        "status",
+        "task_output",
+        "execution_id",
+        "task_external_id",
+        "cdf_task_id",
+        "cdf_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        status: str | None = None,
+        output: Mapping[str, Any] | None = None,
+        execution_id: str | None = None,
+        task_external_id: str | None = None,
+        cdf_task_id: str | None = None,
+        cdf_conn_id: str = "cdf_default",
+        **kwargs: Any,
+    ) -> None:
+        if (task_external_id is None) == (cdf_task_id is None):
+            raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
+        if task_external_id is not None and execution_id is None:
+            raise ValueError("task_external_id needs the execution_id that the task belongs to.")
+        if status is None and kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE) != TriggerRule.ALL_DONE:
+            raise ValueError(
+                "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
+                "CDF would be left waiting."
+            )
+        super().__init__(**kwargs)
+        self.status = status
+        # Not `self.output`: that is what Airflow calls an operator's own XCom.
+        self.task_output = output
+        self.execution_id = execution_id
+        self.task_external_id = task_external_id
+        self.cdf_task_id = cdf_task_id
+        self.cdf_conn_id = cdf_conn_id
+
+    @cached_property
+    def hook(self) -> CdfHook:
+        """The hook of this operator's connection."""
+        from airflow_provider_cdf.hooks.cdf import CdfHook
+
+        return CdfHook(self.cdf_conn_id)
+
+    def execute(self, context: Context) -> str:
+        """Find the task, report, and fail if what was reported is a failure of this DAG run."""
+        from airflow_provider_cdf.cdf.calls import check_output, check_reportable
+
+        failed: dict[str, str] = {}
+        status, output = self.status, self.task_output
+        if status is None:
+            failed = self._failed_upstream(context)
+            status = "FAILED_WITH_TERMINAL_ERROR" if failed else "COMPLETED"
+            if failed:
+                ti = context["ti"]
+                output = {"airflow": {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": failed}}
+        status = check_reportable(status)
+        if output is not None:
+            check_output(output, f"output for CDF task {self.task_external_id or self.cdf_task_id}")
+
+        task_id = self._report(status, output, failed)
+        if failed:
+            raise AirflowFailException(
+                f"Reported {status} to CDF task {self.task_external_id or task_id}, because of "
+                f"{_in_words(failed)}. This task fails with them, so that the DAG run does."
+            )
+        return task_id
+
+    def _report(self, status: str, output: Mapping[str, Any] | None, failed: Mapping[str, str]) -> str:
+        if self.cdf_task_id is None:
+            task = self._waiting_task(status, failed)
+            if task.status == status:
+                self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, status)
+                return task.id
+            task_id = task.id
+        else:
+            task_id = self.cdf_task_id
+        updated = self.hook.update_task(task_id, status, output, execution_id=self.execution_id or None)
+        self.log.info("Set task %r (%s) to %s.", updated.external_id, updated.id, updated.status)
+        return updated.id
+
+    def _waiting_task(self, status: str, failed: Mapping[str, str]) -> TaskExecution:
+        """
+        Return the attempt that waits for this report, or has already had it.
+
+        :raises CdfNothingToReportToError: if there is none.
+        """
+        from airflow_provider_cdf.waiting import current_attempt
+
+        because = f" Failed before: {_in_words(failed)}." if failed else ""
+        if self.execution_id in (None, "", "None"):
+            raise CdfNothingToReportToError(
+                f"Nothing to report {status} to: there is no execution id, so the CDF workflow of task "
+                f"{self.task_external_id!r} was never started.{because}"
+            )
+        try:
+            execution = self.hook.get_execution(str(self.execution_id))
+        except CdfApiError as error:
+            if error.code not in (400, 404):
+                raise
+            raise CdfNothingToReportToError(f"Nothing to report {status} to: {error}{because}") from None
+        task = current_attempt(execution, str(self.task_external_id))
+        if task is not None and task.status == status:
+            return task
+        if task is None:
+            state = "has not started"
+        elif task.status.has_ended:
+            reason = f" ({task.reason_for_incompletion})" if task.reason_for_incompletion else ""
+            state = f"has already ended {task.status}{reason}"
+        elif execution.status.has_ended:
+            state = f"was left {task.status}"
+        else:
+            return task
+        raise CdfNothingToReportToError(
+            f"Nothing to report {status} to: task {self.task_external_id!r} of execution {execution.id} "
+            f"{state}, and the workflow is {execution.status}.{because}"
+        )
+
+    def _failed_upstream(self, context: Context) -> dict[str, str]:
+        """Return the state of each direct upstream task that did not end well, by task id."""
+        from airflow_provider_cdf.operators.upstream import upstream_states
+
+        return {
+            task_id: state or "no state"
+            for task_id, state in upstream_states(self, context["ti"]).items()
+            if state not in _GOOD_STATES
+        }
+
+
+def _in_words(failed: Mapping[str, str]) -> str:
+    return ", ".join(f"Airflow task {task_id!r} ({state})" for task_id, state in sorted(failed.items()))

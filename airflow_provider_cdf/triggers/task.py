@@ -1,0 +1,44 @@
+"""Deferred waiting for a task of an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdf.triggers.polling import ExecutionTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.waiting import Verdict
+
+
+class CdfTaskTrigger(ExecutionTrigger):
+    """
+    Fires when a task is in a wanted status (``reached``, with ``cdf_task_id``), or never will be.
+
+    The parameters are those of :class:`~airflow_provider_cdf.triggers.polling.ExecutionTrigger`, and:
+
+    :param task_external_id: external id of the task.
+    :param target_statuses: the wanted statuses, in upper case.
+    """
+
+    def __init__(
+        self, task_external_id: str = "", target_statuses: Sequence[str] = ("IN_PROGRESS",), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.task_external_id = task_external_id
+        self.target_statuses = target_statuses
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores to make this trigger again."""
+        path, kwargs = super().serialize()
+        return path, kwargs | {
+            "task_external_id": self.task_external_id,
+            "target_statuses": list(self.target_statuses),
+        }
+
+    def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
+        """Say what an observation means for this wait."""
+        from airflow_provider_cdf.waiting import wait_for_task
+
+        return wait_for_task(execution, self.task_external_id, self.target_statuses)
