@@ -1,0 +1,128 @@
+"""What the unit tests do to the emulator and to operators, without this package's client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_cdf.emulator import CdfEmulator
+
+
+def function_task(external_id: str, *, waits: bool = False, **more: Any) -> dict[str, Any]:
+    """Define a function task; one that waits stays IN_PROGRESS until somebody reports its end."""
+    return {
+        "externalId": external_id,
+        "type": "function",
+        "parameters": {
+            "function": {"externalId": external_id, "data": {"pump": "${workflow.input.pump}"}},
+            "isAsyncComplete": waits,
+        },
+        "retries": 0,
+        **more,
+    }
+
+
+class Project:
+    """
+    The emulator's project, asked over HTTP and without this package's client.
+
+    :param cdf: the emulator.
+    """
+
+    def __init__(self, cdf: CdfEmulator) -> None:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": cdf.client_id,
+            "client_secret": cdf.client_secret,
+        }
+        token = httpx.post(cdf.token_url, data=form).raise_for_status().json()["access_token"]
+        self._http = httpx.Client(
+            base_url=f"{cdf.url}/api/v1/projects/{cdf.project}", headers={"Authorization": f"Bearer {token}"}
+        )
+        self._cdf = cdf
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._http.post(path, json=body).raise_for_status().json()
+
+    def define(self, *tasks: dict[str, Any], version: str = "1") -> str:
+        """Make a workflow of these tasks and return its external id, new each time."""
+        external_id = f"workflow-{uuid.uuid4()}"
+        item = {"workflowExternalId": external_id, "version": version, "workflowDefinition": {"tasks": tasks}}
+        self.post("/workflows/versions", {"items": [item]})
+        return external_id
+
+    def run(self, workflow: str, version: str = "1", **body: Any) -> str:
+        """Start an execution and return its id."""
+        credentials = {"clientId": self._cdf.client_id, "clientSecret": self._cdf.client_secret}
+        nonce = self.post("/sessions", {"items": [credentials]})["items"][0]["nonce"]
+        body = {"authentication": {"nonce": nonce}, "input": {"pump": "P-101"}, **body}
+        return self.post(f"/workflows/{workflow}/versions/{version}/run", body)["id"]
+
+    def execution(self, execution_id: str) -> dict[str, Any]:
+        return self._http.get(f"/workflows/executions/{execution_id}").raise_for_status().json()
+
+    def executions(self, workflow: str) -> list[dict[str, Any]]:
+        body = {"filter": {"workflowFilters": [{"externalId": workflow}]}}
+        return self.post("/workflows/executions/list", body)["items"]
+
+    def task(self, execution_id: str, external_id: str, status: str = "IN_PROGRESS") -> dict[str, Any]:
+        """Return a task of an execution, as soon as it is in a status."""
+        for _ in range(200):
+            tasks = self.execution(execution_id)["executedTasks"]
+            for task in tasks:
+                if task["externalId"] == external_id and task["status"] == status:
+                    return task
+            time.sleep(0.02)
+        raise AssertionError(f"{external_id} is not {status}: {tasks}")
+
+    def update(self, task_id: str, status: str, output: dict[str, Any] | None = None) -> None:
+        self.post(f"/workflows/tasks/{task_id}/update", {"status": status, "output": output or {}})
+
+    def cancel(self, execution_id: str, reason: str = "cancelled") -> None:
+        self.post(f"/workflows/executions/{execution_id}/cancel", {"reason": reason})
+
+
+@dataclass
+class FakeTaskInstance:
+    """What operators use of a task instance, outside of a running Airflow."""
+
+    dag_id: str = "plant"
+    run_id: str = "manual__1"
+    task_id: str = "task"
+    map_index: int = -1
+    max_tries: int = 0
+    try_number: int = 1
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+        return {self.run_id: self.states.get(task_ids[0], {})}
+
+
+def run_to_end(operator: Any, context: dict[str, Any]) -> Any:
+    """Execute an operator as Airflow does: when it defers, run its trigger and resume it with the event."""
+    try:
+        return operator.execute(context)
+    except TaskDeferred as deferred:
+        while True:
+            event = asyncio.run(first_event(deferred.trigger))
+            try:
+                return operator.resume_execution(deferred.method_name, {"event": event}, context)
+            except TaskDeferred as again:
+                deferred = again
+
+
+async def first_event(trigger: Any) -> Any:
+    """Run a trigger and return the payload of its one event."""
+    events = [event.payload async for event in trigger.run()]
+    assert len(events) == 1, events
+    return events[0]
