@@ -1,0 +1,271 @@
+"""LocalAirflow: real Airflow processes, started, killed, replaced and ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from airflow_provider_cdf.demo.local_airflow import COMMANDS, LocalAirflow, LocalAirflowError
+from airflow_provider_cdf.demo.processes import MARK, end_all, marked
+
+pytestmark = pytest.mark.slow
+
+DAGS = {
+    "deferring.py": """
+from datetime import timedelta
+
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, BaseOperator, task
+
+
+class Defer(BaseOperator):
+    def execute(self, context):
+        seconds = context["dag_run"].conf["seconds"]
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=seconds)), method_name="resume")
+
+    def resume(self, context, event=None):
+        return {"seven": 7}
+
+
+with DAG("deferring", schedule=None):
+
+    @task
+    def after(value):
+        print(f"the value is {value}")
+
+    after(Defer(task_id="defer").output)
+""",
+    "broken.py": 'from airflow.sdk import DAG\nfrom nowhere import nothing\n\nDAG("broken")\n',
+}
+
+
+def processes_with_home(home: Path) -> list[psutil.Process]:
+    """All processes whose environment has this AIRFLOW_HOME."""
+    found = []
+    for process in psutil.process_iter(["environ", "status"]):
+        environ = process.info["environ"] or {}
+        if process.info["status"] != psutil.STATUS_ZOMBIE and environ.get("AIRFLOW_HOME") == str(home):
+            found.append(process)
+    return found
+
+
+def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.fixture(scope="module")
+def dags_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dags")
+    for name, text in DAGS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def airflow(dags_folder: Path) -> Iterator[LocalAirflow]:
+    # What a user has exported must not reach the cluster, nor a proxy come between its processes.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("AIRFLOW_HOME", "/nonexistent")
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "NoSuchExecutor")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        with LocalAirflow(
+            dags_folder,
+            env={
+                "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+                "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+            },
+        ) as airflow:
+            airflow.wait_until_healthy()
+            yield airflow
+
+
+def test_runs_a_dag_that_defers(airflow: LocalAirflow) -> None:
+    run_id = airflow.trigger_dag("deferring", conf={"seconds": 0})
+    assert airflow.wait_for_dag_run("deferring", run_id) == "success"
+    assert airflow.dag_run_state("deferring", run_id) == "success"
+    tasks = airflow.task_instances("deferring", run_id)
+    assert {task["task_id"]: task["state"] for task in tasks} == {"defer": "success", "after": "success"}
+    assert airflow.xcom("deferring", run_id, "defer") == {"seven": 7}
+    log = airflow.task_log("deferring", run_id, "after")
+    assert "info the value is {'seven': 7}" in log
+    airflow.check()
+
+
+def test_keeps_to_its_own_home(airflow: LocalAirflow) -> None:
+    assert not Path("/nonexistent").exists()
+    assert (airflow.home / "airflow.db").exists()
+    assert {"scheduler.log", "triggerer.log"} <= {path.name for path in airflow.home.iterdir()}
+
+
+def test_import_error_is_reported(airflow: LocalAirflow) -> None:
+    with pytest.raises(
+        LocalAirflowError, match=r"could not import broken\.py:[^$]*No module named 'nowhere'"
+    ):
+        airflow.trigger_dag("broken")
+
+
+def test_unknown_dag_is_reported(airflow: LocalAirflow) -> None:
+    with pytest.raises(LocalAirflowError, match=r"no DAG 'unknown' in .* within 1 s"):
+        airflow.trigger_dag("unknown", timeout=1)
+
+
+def test_api_errors_say_what_airflow_answered(airflow: LocalAirflow) -> None:
+    with pytest.raises(
+        LocalAirflowError, match=r"answers 404 to GET /dags/deferring/dagRuns/none: .*not found"
+    ):
+        airflow.dag_run_state("deferring", "none")
+
+
+def test_trigger_ids_are_not_reused(airflow: LocalAirflow) -> None:
+    with sqlite3.connect(airflow.home / "airflow.db", timeout=30) as db:
+        insert = "INSERT INTO trigger (classpath, kwargs, created_date) VALUES ('x', '', '') RETURNING id"
+        ids = []
+        for _ in range(2):
+            ids.append(db.execute(insert).fetchone()[0])
+            db.execute("DELETE FROM trigger WHERE id = ?", ids[-1:])
+        assert ids[0] < ids[1]
+        indexes = [name for _, name, *_ in db.execute("PRAGMA index_list('trigger')")]
+        assert "idx_trigger_team_name" in indexes
+        assert db.execute("PRAGMA foreign_key_list('trigger')").fetchone()[2] == "team"
+        references = "SELECT count(*) FROM sqlite_master WHERE sql LIKE '%REFERENCES \"trigger\" (id)%'"
+        assert db.execute(references).fetchone()[0] >= 3
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        db.rollback()
+
+
+def test_killed_triggerer_is_named_and_replaced(airflow: LocalAirflow) -> None:
+    run_id = airflow.trigger_dag("deferring", conf={"seconds": 4})
+    assert wait_until(
+        lambda: "deferred" in [task["state"] for task in airflow.task_instances("deferring", run_id)], 20
+    )
+    killed = airflow.processes["triggerer"]
+    orphans = psutil.Process(killed.pid).children(recursive=True)
+    assert orphans
+    airflow.kill("triggerer")
+    with pytest.raises(
+        LocalAirflowError, match=r"Airflow's triggerer has died \(killed by SIGKILL\)"
+    ) as error:
+        airflow.check()
+    assert "Starting the triggerer" in str(error.value)
+    assert wait_until(lambda: not any(orphan.is_running() for orphan in orphans), 5)
+
+    airflow.start("triggerer")
+    assert airflow.processes["triggerer"].pid != killed.pid
+    with pytest.raises(LocalAirflowError, match="triggerer is still running"):
+        airflow.start("triggerer")
+    airflow.wait_until_healthy(timeout=30)
+    assert airflow.wait_for_dag_run("deferring", run_id) == "success"
+
+
+def test_healthy_means_the_new_process(airflow: LocalAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The heartbeat of the process before it is still fresh.
+    monkeypatch.setattr(airflow.processes["scheduler"], "started_at", time.time() + 60)
+    with pytest.raises(LocalAirflowError, match=r"Airflow's scheduler did not become healthy within 1 s"):
+        airflow.wait_until_healthy(timeout=1)
+
+
+def test_port_that_is_taken(dags_folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LocalAirflowError, match=f"Port {port} on 127.0.0.1 is taken by another program"):
+            LocalAirflow(dags_folder, port=port)
+
+
+def test_failed_start_leaves_no_process(dags_folder: Path) -> None:
+    airflow = LocalAirflow(dags_folder, env={"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "nonsense://"})
+    with pytest.raises(LocalAirflowError, match=r"could not be made \(exit code 1\)[^$]*nonsense") as error:
+        airflow.start()
+    try:
+        assert error.value.__notes__ == [f"Airflow's logs are in {airflow.home}"]
+        assert (airflow.home / "db-migrate.log").exists()
+        assert processes_with_home(airflow.home) == []
+    finally:
+        for path in sorted(airflow.home.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        airflow.home.rmdir()
+
+
+SECOND_CLUSTER = """
+import json, sys, time
+from pathlib import Path
+from airflow_provider_cdf.demo.local_airflow import LocalAirflow
+
+with LocalAirflow(Path(sys.argv[1])) as airflow:
+    airflow.wait_until_healthy()
+    print(json.dumps([str(airflow.home), airflow._guard.pid]), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_parent_takes_its_cluster_along_and_no_other(
+    airflow: LocalAirflow, dags_folder: Path
+) -> None:
+    command = [sys.executable, "-c", SECOND_CLUSTER, str(dags_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        home, guard = json.loads(parent.stdout.readline())
+        assert len(processes_with_home(Path(home))) >= len(COMMANDS)
+        parent.kill()
+    assert wait_until(lambda: not processes_with_home(Path(home)), 10)
+    assert wait_until(lambda: not Path(home).exists() and not psutil.pid_exists(guard), 5)
+    airflow.check()
+    airflow.wait_until_healthy(timeout=10)
+
+
+def test_end_all_finds_what_hides() -> None:
+    """A grandchild in another session, that ignores SIGTERM and has another environment."""
+    hidden = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(0, flush=True); time.sleep(60)"
+    )
+    script = (
+        "import subprocess, sys, time; "
+        f"subprocess.Popen([sys.executable, '-c', {hidden!r}], env={{}}, start_new_session=True); "
+        "time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, MARK: "hiding"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout
+        assert parent.stdout.readline() == b"0\n"
+        found = marked("hiding")
+        assert len(found) == 2
+        end_all("hiding", grace=0.5)
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in found)
+        assert parent.wait() == -signal.SIGTERM
+
+
+def test_stop_leaves_nothing(airflow: LocalAirflow) -> None:
+    """The last one: it ends the cluster that the others share."""
+    run_id = airflow.trigger_dag("deferring", conf={"seconds": 600})
+    assert wait_until(
+        lambda: "deferred" in [task["state"] for task in airflow.task_instances("deferring", run_id)], 20
+    )
+    pids = {process.pid for process in processes_with_home(airflow.home)}
+    assert {process.pid for process in airflow.processes.values()} < pids
+    began = time.monotonic()
+    airflow.stop()
+    assert time.monotonic() - began < 8
+    assert processes_with_home(airflow.home) == []
+    assert not airflow.home.exists()
+    airflow.stop()
