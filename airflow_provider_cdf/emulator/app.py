@@ -1,0 +1,73 @@
+"""
+The API over HTTP: reads requests, asks the engine, writes answers. It knows no rule of workflows.
+
+https://api-docs.cognite.com/20230101/
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from airflow_provider_cdf.emulator import routes_executions, routes_sessions, routes_workflows
+from airflow_provider_cdf.emulator.definitions import describe
+from airflow_provider_cdf.emulator.deps import authorize
+from airflow_provider_cdf.emulator.driver import Driver
+from airflow_provider_cdf.emulator.errors import CdfError
+from airflow_provider_cdf.emulator.http import JsonAnswer, error_answer
+from airflow_provider_cdf.emulator.tokens import Tokens
+
+
+def create_app(driver: Driver, tokens: Tokens) -> FastAPI:
+    """
+    The emulator as an ASGI application.
+
+    :param driver: drives the engine
+    :param tokens: who may ask for what
+    """
+    app = FastAPI(
+        title="Emulator of CDF Data Workflows",
+        description="Not CDF: a stand-in on this machine, for development and tests.",
+        version="20230101",
+        redirect_slashes=False,
+    )
+    app.state.driver = driver
+    app.state.tokens = tokens
+
+    project = APIRouter(prefix="/api/v1/projects/{project}", dependencies=[Depends(authorize)])
+    for router in (routes_sessions.router, routes_executions.router, routes_workflows.router):
+        project.include_router(router)
+    app.include_router(project)
+    app.include_router(routes_sessions.identity_router)
+
+    app.add_exception_handler(CdfError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _failed)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> JsonAnswer:
+    assert isinstance(error, CdfError)  # noqa: S101 - for the type checker
+    return error_answer(error.code, error.message, error.missing)
+
+
+async def _invalid(request: Request, error: Exception) -> JsonAnswer:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type checker
+    first = error.errors()[0]
+    place, *steps = first["loc"]
+    if place == "body":
+        return error_answer(400, describe({**first, "loc": steps}, error.body))
+    return error_answer(400, f"{steps[-1]}: {first['msg']}")
+
+
+async def _no_route(request: Request, error: Exception) -> JsonAnswer:
+    assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
+    what = f"{request.method} {request.url.path}"
+    return error_answer(error.status_code, f"{error.detail}: {what} is not part of the emulated API.")
+
+
+async def _failed(request: Request, error: Exception) -> JsonAnswer:
+    # The error itself goes to the log of uvicorn.
+    return error_answer(500, "The emulator failed at this request, which is a mistake in it; see its log.")

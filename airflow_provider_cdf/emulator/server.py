@@ -1,0 +1,211 @@
+"""The emulator as a server in a thread of this process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import uvicorn
+
+from airflow_provider_cdf.emulator.app import create_app
+from airflow_provider_cdf.emulator.clock import Clock, ManualClock, RunningClock
+from airflow_provider_cdf.emulator.driver import Driver
+from airflow_provider_cdf.emulator.engine import Engine, Pace
+from airflow_provider_cdf.emulator.functions import Functions
+from airflow_provider_cdf.emulator.http import Conventions
+from airflow_provider_cdf.emulator.tokens import Tokens
+from airflow_provider_cdf.emulator.toolkit import load
+
+
+class CdfEmulator:
+    """
+    A stand-in for CDF's Data Workflows on this machine, for development and tests. It is no CDF: state is in
+    memory, and functions do what you tell them.
+
+    ::
+
+        with CdfEmulator(workflows=["workflows/"]) as cdf:
+            os.environ["AIRFLOW_CONN_CDF_DEFAULT"] = cdf.airflow_connection_uri()
+
+    :param workflows: files and directories with workflows in the Cognite Toolkit's YAML format
+    :param functions: by external id what a function does: a JSON value that it answers, a
+        :class:`~airflow_provider_cdf.emulator.functions.Reply`, or a callable ``handle(client, data, ...)``.
+        Others answer ``{}``.
+    :param cdf_requests: by ``"GET /timeseries"`` what cdf tasks get as answer; ``{"items": []}`` otherwise
+    :param port: 0 for any free one
+    :param host: the address to listen at; anything but loopback lets others in
+    :param project: the CDF project
+    :param client_id: the client that may ask for tokens
+    :param client_secret: its secret; made up if not given
+    :param token_lifetime: of access tokens, in seconds
+    :param clock: a :class:`~airflow_provider_cdf.emulator.clock.ManualClock` stops the time; see
+        :meth:`advance`
+    :param pace: how long things take
+    :param max_concurrent_executions: in the project; more than that queue
+    :param retain: how many ended executions to remember; None for all
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[str | os.PathLike[str]] = (),
+        *,
+        functions: Mapping[str, Any] | None = None,
+        cdf_requests: Mapping[str, Any] | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        project: str = "emulator",
+        client_id: str = "emulator-client",
+        client_secret: str | None = None,
+        token_lifetime: int = 3600,
+        clock: Clock | None = None,
+        pace: Pace | None = None,
+        max_concurrent_executions: int = 200,
+        retain: int | None = None,
+    ) -> None:
+        self.project = project
+        self.client_id = client_id
+        self.client_secret = client_secret or secrets.token_urlsafe(24)
+        self._clock = clock or RunningClock()
+        #: What workflows do. While the emulator runs it belongs to its threads: see :meth:`turn`.
+        self.engine = Engine(
+            self._clock,
+            Functions(functions),
+            Functions(cdf_requests),
+            pace=pace,
+            max_concurrent_executions=max_concurrent_executions,
+            retain=retain,
+        )
+        load(workflows, self.engine.catalog)
+        self.tokens = Tokens(client_id, self.client_secret, project, token_lifetime, self._clock.client_now)
+        self._host = host
+        self._port = port
+        self._driver: Driver | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, as ``https://westeurope-1.cognitedata.com`` is that of a CDF cluster."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104
+        return f"http://{host}:{self._port}"
+
+    @property
+    def token_url(self) -> str:
+        """Where access tokens are issued."""
+        return f"{self.url}/oauth2/token"
+
+    def turn(self) -> AbstractContextManager[Engine]:
+        """The engine for this thread alone, up to date: ``with cdf.turn() as engine: ...``"""
+        if self._driver is None:
+            raise RuntimeError("The CDF emulator is not running; use it as `with CdfEmulator() as cdf:`")
+        return self._driver.turn()
+
+    def airflow_connection_uri(self) -> str:
+        """What ``AIRFLOW_CONN_CDF_DEFAULT`` can be set to."""
+        # The host is quoted whole, or Airflow would take scheme and port out of it.
+        login, password, host = (
+            quote(part, safe="") for part in (self.client_id, self.client_secret, self.url)
+        )
+        extra = urlencode({"project": self.project, "token_url": self.token_url})
+        return f"cdf://{login}:{password}@{host}/?{extra}"
+
+    def advance(self, seconds: float) -> None:
+        """
+        Move a stopped clock forward, and let everything happen that was to happen meanwhile.
+
+        :param seconds: how far
+        """
+        if not isinstance(self._clock, ManualClock):
+            raise TypeError("Only a stopped clock can be moved; use CdfEmulator(clock=ManualClock())")
+        self._clock.advance(seconds)
+        with self.turn():
+            pass
+
+    def start(self) -> None:
+        """
+        Start to listen.
+
+        :raises OSError: if the port is taken
+        """
+        listening = self._listen()
+        self._port = listening.getsockname()[1]
+        self._driver = Driver(self.engine, self._clock, self._make_client)
+        config = uvicorn.Config(
+            Conventions(create_app(self._driver, self.tokens)),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            server_header=False,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="cdf-emulator", daemon=True
+        )
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                self.stop()
+                raise RuntimeError("The CDF emulator's server did not start; see the log")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Stop listening and stop the time. What is in memory is still there to look at."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+        if self._driver is not None:
+            self._driver.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((self._host, self._port))
+            listening.listen(128)
+        except OSError as error:
+            listening.close()
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(
+                    error.errno,
+                    f"Port {self._port} of {self._host} is taken by another program, so the CDF emulator"
+                    " cannot listen there; choose another port, or 0 for any free one",
+                ) from None
+            raise
+        return listening
+
+    def _make_client(self) -> Any:
+        """What a handler gets as ``client``: the official SDK, logged in here, if it is installed."""
+        try:
+            from cognite.client import ClientConfig, CogniteClient, global_config
+            from cognite.client.credentials import OAuthClientCredentials
+        except ImportError:
+            return None
+        global_config.disable_pypi_version_check = True
+        credentials = OAuthClientCredentials(
+            token_url=self.token_url, client_id=self.client_id, client_secret=self.client_secret, scopes=[]
+        )
+        return CogniteClient(
+            ClientConfig(
+                client_name="function", project=self.project, base_url=self.url, credentials=credentials
+            )
+        )
