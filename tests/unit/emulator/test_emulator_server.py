@@ -12,8 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.models.connection import Connection as ModelsConnection
-from airflow.sdk import Connection as SdkConnection
+from airflow.sdk import Connection
 from emulator_helpers import function
 from emulator_http import Api
 
@@ -39,17 +38,14 @@ VERSION = """\
 """
 
 
-@pytest.mark.parametrize(
-    "from_uri", [lambda uri: SdkConnection.from_uri(uri, "cdf"), lambda uri: ModelsConnection(uri=uri)]
-)
-def test_airflow_reads_the_connection_back(from_uri: Any) -> None:
+def test_airflow_reads_the_connection_back() -> None:
     with CdfEmulator(project="a/b&c", client_id="id:@/", client_secret="s%3A/:@?&") as cdf:
-        connection = from_uri(cdf.airflow_connection_uri())
+        connection = Connection.from_uri(cdf.airflow_connection_uri(), "cdf")
         assert connection.conn_type == "cdf"
         assert (connection.host, connection.port) == (cdf.url, None)
         assert (connection.login, connection.password) == ("id:@/", "s%3A/:@?&")
         assert connection.extra_dejson == {"project": "a/b&c", "token_url": cdf.token_url}
-        again = SdkConnection.from_uri(connection.get_uri(), "cdf")
+        again = Connection.from_uri(connection.get_uri(), "cdf")
         assert (again.host, again.password) == (connection.host, connection.password)
 
 
@@ -129,23 +125,15 @@ def test_importing_the_package_loads_no_server_no_airflow_and_no_client_of_ours(
         "print([m for m in ('fastapi', 'uvicorn', 'yaml') if m in early]);"
         "print([m for m in sys.modules if m == 'airflow' or m.startswith('airflow_provider_cdf.cdf')])"
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
+    command = [sys.executable, "-c", script]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.split("\n")[:2] == ["[]", "[]"]
 
 
 def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> None:
     (tmp_path / "a.WorkflowVersion.yaml").write_text(VERSION)
-    command = [
-        sys.executable,
-        "-m",
-        "airflow_provider_cdf.emulator",
-        "--port",
-        "0",
-        "--workflows",
-        str(tmp_path),
-    ]
+    module = "airflow_provider_cdf.emulator"
+    command = [sys.executable, "-m", module, "--port", "0", "--workflows", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         printed = ""
@@ -155,7 +143,7 @@ def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> No
             printed += line
         assert "NOT CDF" in printed
         uri = printed.split("AIRFLOW_CONN_CDF_DEFAULT='")[1].split("'")[0]
-        connection = SdkConnection.from_uri(uri, "cdf_default")
+        connection = Connection.from_uri(uri, "cdf_default")
         login = {"client_id": connection.login, "client_secret": connection.password}
         form = {"grant_type": "client_credentials", **login}
         assert httpx.post(connection.extra_dejson["token_url"], data=form).status_code == 200
