@@ -19,7 +19,8 @@ os.environ |= {
     "AIRFLOW_HOME": str(HOME),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-    "AIRFLOW__CORE__DAGS_FOLDER": str(HOME / "dags"),
+    # Airflow reads this once, and dag.test() finds a DAG only there.
+    "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parents[1] / "example_dags"),
     # Airflow's own log lines about each state change would bury the test's.
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
 }
