@@ -10,21 +10,29 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from airflow_provider_cdf.emulator import routes_executions, routes_sessions, routes_workflows
+from airflow_provider_cdf.emulator import (
+    routes_executions,
+    routes_resources,
+    routes_sessions,
+    routes_triggers,
+    routes_workflows,
+)
 from airflow_provider_cdf.emulator.definitions import describe
 from airflow_provider_cdf.emulator.deps import authorize
 from airflow_provider_cdf.emulator.driver import Driver
 from airflow_provider_cdf.emulator.errors import CdfError
 from airflow_provider_cdf.emulator.http import JsonAnswer, error_answer
+from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 
 
-def create_app(driver: Driver, tokens: Tokens) -> FastAPI:
+def create_app(driver: Driver, tokens: Tokens, resources: Resources) -> FastAPI:
     """
     The emulator as an ASGI application.
 
     :param driver: drives the engine
     :param tokens: who may ask for what
+    :param resources: what is there beside workflows
     """
     app = FastAPI(
         title="Emulator of CDF Data Workflows",
@@ -34,12 +42,15 @@ def create_app(driver: Driver, tokens: Tokens) -> FastAPI:
     )
     app.state.driver = driver
     app.state.tokens = tokens
+    app.state.resources = resources
 
     project = APIRouter(prefix="/api/v1/projects/{project}", dependencies=[Depends(authorize)])
-    for router in (routes_sessions.router, routes_executions.router, routes_workflows.router):
-        project.include_router(router)
+    # Fixed paths first: /workflows/triggers must not be taken for the workflow "triggers".
+    for routes in (routes_sessions, routes_executions, routes_triggers, routes_workflows, routes_resources):
+        project.include_router(routes.router)
     app.include_router(project)
     app.include_router(routes_sessions.identity_router)
+    app.include_router(routes_resources.upload_router)
 
     app.add_exception_handler(CdfError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

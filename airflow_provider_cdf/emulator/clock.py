@@ -131,3 +131,51 @@ class Timers:
         if due is None or due > now:
             return None
         return heapq.heappop(self._heap)[2]
+
+
+class Timeline:
+    """
+    The time of workflows: what is to happen when, and what time it is while it happens.
+
+    :param clock: what time it is outside
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._now = clock.now()
+        self._timers = Timers()
+
+    def now(self) -> int:
+        """The time of what is happening now: while time is caught up with, that of the event."""
+        return self._now
+
+    def advance(self) -> None:
+        """Let everything happen that was to happen by now, in order and each at its own time."""
+        now = self._clock.now()
+        while (timer := self._timers.pop_due(now)) is not None:
+            self._now = max(self._now, timer.due)
+            if timer.action is not None:
+                timer.action()
+        self._now = max(self._now, now)
+
+    def next_due(self) -> int | None:
+        """When something will happen next; None if nothing will."""
+        return self._timers.next_due()
+
+    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """
+        Have something happen later.
+
+        :param seconds: of workflow time
+        :param action: what is to happen
+        """
+        return self.at(self._now + round(seconds * 1000), action)
+
+    def at(self, due: int, action: Callable[[], None]) -> Timer:
+        """
+        Have something happen at a certain time.
+
+        :param due: milliseconds since 1970
+        :param action: what is to happen
+        """
+        return self._timers.set(due, action)

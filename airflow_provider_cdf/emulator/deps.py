@@ -9,6 +9,7 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator
 
 from airflow_provider_cdf.emulator.driver import Driver
+from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 
 
@@ -22,8 +23,14 @@ async def _tokens(request: Request) -> Tokens:
     return tokens
 
 
+async def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
 TheDriver = Annotated[Driver, Depends(_driver)]
 TheTokens = Annotated[Tokens, Depends(_tokens)]
+TheResources = Annotated[Resources, Depends(_resources)]
 
 #: A path parameter, whose slashes the router has left encoded.
 PathId = Annotated[str, AfterValidator(unquote), Path(max_length=765)]

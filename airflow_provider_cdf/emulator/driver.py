@@ -38,12 +38,12 @@ class Driver:
         """The engine, up to date, for this thread alone. Nothing slow may happen inside."""
         with self._turn:
             self._engine.advance()
-            due = self._engine.next_due()
+            due = self._engine.timeline.next_due()
             try:
                 yield self._engine
             finally:
                 self._make_calls()
-                if self._engine.next_due() != due:
+                if self._engine.timeline.next_due() != due:
                     self._turn.notify()
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ class Driver:
                 except Exception:  # a mistake in one rule must not stop the time for everybody
                     log.exception("The emulator's engine failed")
                 self._make_calls()
-                due = self._engine.next_due()
+                due = self._engine.timeline.next_due()
                 self._turn.wait(None if due is None else self._clock.wait_seconds(due))
 
     def _make_calls(self) -> None:

@@ -1,56 +1,26 @@
 """
-The rules of Data workflows: which task starts when, and what follows from the way it ends.
+The engine: what can be done with workflows, their executions and their tasks.
 
-The engine knows no HTTP and no threads. Whoever drives it calls :meth:`Engine.advance` when time has passed,
-makes the calls in :attr:`Engine.calls`, and lets one thread in at a time. Where Cognite's documentation
-leaves a rule open, Conductor's decides, which is the engine behind Data workflows.
+It knows no HTTP and no threads. Whoever drives it calls :meth:`Engine.advance` when time has passed, makes
+the calls in :attr:`Engine.calls`, and lets one thread in at a time.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4
 
 from airflow_provider_cdf.emulator.catalog import Catalog
-from airflow_provider_cdf.emulator.clock import Clock, Timer, Timers
-from airflow_provider_cdf.emulator.definitions import AnyTask, FunctionTask
+from airflow_provider_cdf.emulator.clock import Clock, Timeline
+from airflow_provider_cdf.emulator.definitions import FunctionTask
 from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError
-from airflow_provider_cdf.emulator.functions import FunctionCall, Functions
-from airflow_provider_cdf.emulator.references import resolve
+from airflow_provider_cdf.emulator.functions import Functions
+from airflow_provider_cdf.emulator.lifecycle import RETRIED, Lifecycle, Pace
 from airflow_provider_cdf.emulator.sessions import Sessions
-from airflow_provider_cdf.emulator.store import (
-    WAITING,
-    Execution,
-    PlannedTask,
-    Store,
-    TaskExecution,
-    Version,
-)
-from airflow_provider_cdf.emulator.work import Work
-
-#: Statuses of an attempt that a retry of the whole execution runs again.
-_RETRIED = frozenset({"CANCELED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "TIMED_OUT"})
-_MAX_TASKS_PER_EXECUTION = 200
-_EXECUTION_TIMEOUT_MS = 24 * 3600 * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long things take in the emulated CDF, in seconds of workflow time."""
-
-    #: From SCHEDULED to IN_PROGRESS.
-    pickup: float = 0.05
-    function: float = 0.2
-    #: Long enough to cancel an execution right after its start.
-    cdf: float = 0.5
-    transformation: float = 0.5
-    simulation: float = 0.5
-    #: Before the nth retry of a task it waits n times as long; the real one is said to wait n times 20 s.
-    retry_delay: float = 1.0
+from airflow_provider_cdf.emulator.store import WAITING, Execution, Store, TaskExecution
+from airflow_provider_cdf.emulator.triggers import Triggers
 
 
 class Engine:
@@ -74,49 +44,28 @@ class Engine:
         retain: int | None = None,
     ) -> None:
         self.store = Store()
-        self.catalog = Catalog(self.store, self.now)
+        self.timeline = Timeline(clock)
+        self.catalog = Catalog(self.store, self.timeline.now)
         self.sessions = Sessions(clock.client_now)
         self.functions = functions or Functions()
+        self._lifecycle = Lifecycle(
+            self.store,
+            self.timeline,
+            self.catalog,
+            self.functions,
+            cdf_requests or Functions(),
+            pace or Pace(),
+            max_concurrent_executions,
+            retain,
+        )
         #: Calls of Python handlers that whoever drives the engine has to make.
-        self.calls: deque[FunctionCall] = deque()
-        self.pace = pace or Pace()
-        self._clock = clock
-        self._now = clock.now()
-        self._timers = Timers()
-        self._max_concurrent_executions = max_concurrent_executions
-        self._retain = retain
-        self._starting = False
-        self._work = Work(self, cdf_requests or Functions())
+        self.calls = self._lifecycle.calls
 
-    # Time
-
-    def now(self) -> int:
-        """The time of what is happening now: while time is caught up with, that of the event."""
-        return self._now
+        self.triggers = Triggers(self.store, self.timeline, self.run)
 
     def advance(self) -> None:
-        """Let everything happen that was to happen by now, in order and each at its own time."""
-        now = self._clock.now()
-        while (timer := self._timers.pop_due(now)) is not None:
-            self._now = max(self._now, timer.due)
-            if timer.action is not None:
-                timer.action()
-        self._now = max(self._now, now)
-
-    def next_due(self) -> int | None:
-        """When something will happen next; None if nothing will."""
-        return self._timers.next_due()
-
-    def after(self, seconds: float, action: Callable[[], None]) -> Timer:
-        """
-        Have something happen later.
-
-        :param seconds: of workflow time
-        :param action: what is to happen
-        """
-        return self._timers.set(self._now + round(seconds * 1000), action)
-
-    # Executions, as the API sees them
+        """Let everything happen that was to happen by now."""
+        self.timeline.advance()
 
     def run(
         self,
@@ -145,12 +94,12 @@ class Engine:
             version=record,
             input={**(input or {}), "version": version},
             metadata=dict(metadata or {}),
-            created_time=self._now,
+            created_time=self.timeline.now(),
             sequence=self.store.next_sequence(),
         )
-        self._plan(execution, record)
+        self._lifecycle.plan(execution)
         self.store.add_execution(execution)
-        self._queue(execution)
+        self._lifecycle.queue(execution)
         return execution
 
     def execution(self, execution_id: str) -> Execution:
@@ -207,7 +156,7 @@ class Engine:
             raise InvalidRequestError(
                 f"Workflow execution with id {execution_id} cannot be cancelled: it is {execution.status}."
             )
-        self._end(execution, "TERMINATED", reason)
+        self._lifecycle.end(execution, "TERMINATED", reason)
         return execution
 
     def retry(self, execution_id: str, *, nonce: str | None = None) -> Execution:
@@ -228,9 +177,9 @@ class Engine:
         execution.status = "RUNNING"
         execution.end_time = execution.reason = None
         for planned in execution.plan.values():
-            if planned.current is not None and planned.current.status in _RETRIED:
+            if planned.current is not None and planned.current.status in RETRIED:
                 planned.max_attempts = max(planned.max_attempts, len(planned.attempts) + 1)
-        self._queue(execution)
+        self._lifecycle.queue(execution)
         return execution
 
     def update_task(
@@ -255,7 +204,7 @@ class Engine:
             )
         task.output = {**task.output, **(output or {})}
         reason = None if status == "COMPLETED" else f"Task was updated to {status} through the API"
-        self.end_attempt(task, status, reason)
+        self._lifecycle.end_attempt(task, status, reason)
         return task
 
     def task(self, task_id: str) -> TaskExecution:
@@ -282,9 +231,9 @@ class Engine:
                 f"Task '{task_external_id}' of execution {execution_id} cannot be skipped: it has started,"
                 " or its execution has ended."
             )
-        task = self._new_attempt(execution, planned)
-        task.status, task.end_time = "SKIPPED", self._now
-        self._decide(execution)
+        task = self._lifecycle.new_attempt(execution, planned)
+        task.status, task.end_time = "SKIPPED", self.timeline.now()
+        self._lifecycle.decide(execution)
         return task
 
     def function_returned(self, task_id: str, response: Any = None, error: str | None = None) -> None:
@@ -297,197 +246,7 @@ class Engine:
         """
         task = self.store.tasks.get(task_id)
         if task is not None and task.status == "IN_PROGRESS":
-            self._work.function_returned(task, response, error)
-
-    # What follows from the way an attempt ends
-
-    def end_attempt(self, task: TaskExecution, status: str, reason: str | None = None) -> None:
-        """
-        End an attempt at a task, and do what the task's onFailure and retries ask for.
-
-        :param task: an attempt that waits
-        :param status: COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR or TIMED_OUT
-        :param reason: why it did not complete
-        """
-        self._close(task, status, reason)
-        execution, planned = task.execution, task.planned
-        skip = task.definition.on_failure == "skipTask"
-        if status == "COMPLETED":
-            self._decide(execution)
-        elif self._may_retry(task, status, skip):
-            again = self._new_attempt(execution, planned)
-            delay = self.pace.retry_delay * (len(planned.attempts) - 1)
-            again.timers.append(self.after(self.pace.pickup + delay, lambda: self._start(again)))
-        elif skip:
-            task.status = "COMPLETED_WITH_ERRORS"
-            self._decide(execution)
-        else:
-            failed = f"Task {task.id} ('{task.external_id}') failed with status: {status}"
-            self._end(execution, "FAILED", f"{failed} and reason: '{reason}'" if reason else failed)
-
-    @staticmethod
-    def _may_retry(task: TaskExecution, status: str, skip: bool) -> bool:
-        if len(task.planned.attempts) >= task.planned.max_attempts:
-            return False
-        return status == "FAILED" or (status == "TIMED_OUT" and skip)
-
-    def spawn(self, task: TaskExecution, definitions: list[AnyTask]) -> None:
-        """
-        Add the tasks of a dynamic task or subworkflow to its execution, and end it as COMPLETED.
-
-        Those that depend on it wait for the new tasks, as a recorded execution shows.
-
-        :param task: the attempt that runs
-        :param definitions: the new tasks
-        """
-        execution, planned = task.execution, task.planned
-        total = len(execution.plan) + len(definitions)
-        if total > _MAX_TASKS_PER_EXECUTION:
-            reason = f"The execution would have {total} tasks; the limit is {_MAX_TASKS_PER_EXECUTION}"
-            self.end_attempt(task, "FAILED", reason)
-            return
-        for definition in definitions:
-            child = PlannedTask(
-                definition, task.external_id, len(execution.plan), max_attempts=definition.retries + 1
-            )
-            execution.plan[child.key] = child
-            planned.children.append(child)
-        self.end_attempt(task, "COMPLETED")
-
-    def _plan(self, execution: Execution, version: Version) -> None:
-        for position, definition in enumerate(version.definition.tasks):
-            planned = PlannedTask(definition, None, position, max_attempts=definition.retries + 1)
-            execution.plan[planned.key] = planned
-
-    def _queue(self, execution: Execution) -> None:
-        execution.queued = True
-        self.store.running[execution.id] = execution
-        self.store.queued.setdefault(execution.workflow_external_id, deque()).append(execution)
-        self._start_queued()
-
-    def _start_queued(self) -> None:
-        """Start executions that wait for others of their workflow, or of the project, to end."""
-        if self._starting:  # an execution without tasks ends while it is being started
-            return
-        self._starting = True
-        while (execution := self._next_in_line()) is not None:
-            execution.queued = False
-            self.store.started[execution.workflow_external_id] += 1
-            self._begin(execution)
-        self._starting = False
-
-    def _next_in_line(self) -> Execution | None:
-        store = self.store
-        if store.started.total() >= self._max_concurrent_executions:
-            return None
-        for external_id, queue in store.queued.items():
-            workflow = store.workflows.get(external_id)
-            limit = workflow.max_concurrent_executions if workflow else None
-            if limit is None or store.started[external_id] < limit:
-                execution = queue.popleft()
-                if not queue:
-                    del store.queued[external_id]
-                return execution
-        return None
-
-    def _begin(self, execution: Execution) -> None:
-        if execution.start_time is None:
-            execution.start_time = self._now
-        execution.timeout = self.after(
-            _EXECUTION_TIMEOUT_MS / 1000,
-            lambda: self._end(execution, "TIMED_OUT", "The execution took longer than 24 hours"),
-        )
-        for planned in list(execution.plan.values()):
-            if planned.current is not None and planned.current.status in _RETRIED:
-                self._schedule(execution, planned)
-        self._decide(execution)
-
-    def _decide(self, execution: Execution) -> None:
-        """Schedule every task whose dependencies have ended well; end the execution if all tasks have."""
-        if execution.status != "RUNNING":
-            return
-        for planned in list(execution.plan.values()):
-            if planned.current is None and self._dependencies_satisfied(execution, planned):
-                self._schedule(execution, planned)
-        if all(planned.satisfied for planned in execution.plan.values()):
-            self._end(execution, "COMPLETED")
-
-    @staticmethod
-    def _dependencies_satisfied(execution: Execution, planned: PlannedTask) -> bool:
-        return all(
-            execution.plan[(planned.parent, dependency)].satisfied
-            for dependency in planned.definition.dependencies
-        )
-
-    def _schedule(self, execution: Execution, planned: PlannedTask) -> None:
-        task = self._new_attempt(execution, planned)
-        task.timers.append(self.after(self.pace.pickup, lambda: self._start(task)))
-
-    def _new_attempt(self, execution: Execution, planned: PlannedTask) -> TaskExecution:
-        parameters = self._work.parameters(planned.definition)
-        task = TaskExecution(
-            id=str(uuid4()),
-            execution=execution,
-            planned=planned,
-            attempt=len(planned.attempts) + 1,
-            input=resolve(parameters, lambda task, part: self._look_up(execution, planned, task, part)),
-        )
-        planned.attempts.append(task)
-        self.store.tasks[task.id] = task
-        return task
-
-    @staticmethod
-    def _look_up(execution: Execution, planned: PlannedTask, external_id: str, part: str) -> Any:
-        if external_id == "workflow":
-            return execution.input if part == "input" else None
-        plan = execution.plan
-        # Siblings first, then the tasks of the definition, then those nested anywhere else.
-        found = plan.get((planned.parent, external_id)) or plan.get((None, external_id))
-        if found is None:
-            found = next((other for key, other in plan.items() if key[1] == external_id), None)
-        if found is None or found.current is None:
-            return None
-        return found.current.output if part == "output" else found.current.input
-
-    def _start(self, task: TaskExecution) -> None:
-        task.status, task.start_time = "IN_PROGRESS", self._now
-        seconds = task.definition.timeout
-        task.timers = [
-            self.after(
-                seconds, lambda: self.end_attempt(task, "TIMED_OUT", f"The task took longer than {seconds} s")
-            )
-        ]
-        self._work.start(task)
-
-    def _close(self, task: TaskExecution, status: str, reason: str | None) -> None:
-        task.status, task.end_time, task.reason = status, self._now, reason
-        for timer in task.timers:
-            timer.cancel()
-        task.timers = []
-
-    def _end(self, execution: Execution, status: str, reason: str | None = None) -> None:
-        """End an execution: nothing of it may go on."""
-        for task in execution.tasks():
-            if task.status in WAITING:
-                self._close(task, "CANCELED", f"The execution ended with status {status}")
-        execution.status, execution.end_time, execution.reason = status, self._now, reason
-        if execution.timeout is not None:
-            execution.timeout.cancel()
-        store = self.store
-        store.running.pop(execution.id, None)
-        store.ended[execution.id] = execution
-        if execution.queued:
-            queue = store.queued[execution.workflow_external_id]
-            queue.remove(execution)
-            if not queue:
-                del store.queued[execution.workflow_external_id]
-            execution.queued = False
-        else:
-            store.started[execution.workflow_external_id] -= 1
-        if self._retain is not None:
-            while len(store.ended) > self._retain:
-                store.forget(next(iter(store.ended.values())))
-        self._start_queued()
+            self._lifecycle.work.function_returned(task, response, error)
 
 
 def _check_uuid(value: str, name: str) -> str:

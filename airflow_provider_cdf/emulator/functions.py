@@ -67,6 +67,10 @@ class Functions:
         behaviour = self._functions.get(external_id, default)
         return Reply() if behaviour is None else behaviour
 
+    def names(self) -> list[str]:
+        """The external ids of the functions that are configured."""
+        return list(self._functions)
+
     @staticmethod
     def id_of(external_id: str) -> int:
         """The numeric id of a function, always the same for the same external id."""

@@ -24,9 +24,9 @@ def page(
     """
     after = _decode(cursor)
     items: list[dict[str, Any]] = []
-    last = after
+    last = 0
     for number, record in numbered:
-        if number <= after:
+        if after is not None and number <= after:
             continue
         if len(items) == limit:
             return {"items": items, "nextCursor": _encode(last)}
@@ -39,14 +39,14 @@ def _encode(number: int) -> str:
     return base64.urlsafe_b64encode(f"after:{number}".encode()).decode()
 
 
-def _decode(cursor: str | None) -> int:
+def _decode(cursor: str | None) -> int | None:
     if cursor is None:
-        return 0
+        return None
     try:
         name, _, number = (
             base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode().partition(":")
         )
-        if name == "after" and number.isascii() and number.isdigit():
+        if name == "after":
             return int(number)
     except ValueError:
         pass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from airflow_provider_cdf.emulator.definitions import (
     Absent,
@@ -123,6 +123,60 @@ class Retry(Model):
 class TaskUpdate(Model):
     status: Literal["COMPLETED", "FAILED", "FAILED_WITH_TERMINAL_ERROR"]
     output: Absent[JsonObject] = None
+
+
+class ScheduleRule(Model):
+    trigger_type: Literal["schedule"]
+    cron_expression: str
+    timezone: Absent[str] = None
+
+
+class SyncTable(Model):
+    """A table of a data modeling query; of its many fields the emulator needs none but the limit."""
+
+    model_config = ConfigDict(extra="allow")
+
+    limit: Absent[int] = None
+
+
+class DataModelingQuery(Model):
+    model_config = ConfigDict(extra="allow")
+
+    with_: Annotated[dict[str, SyncTable], Field(alias="with", min_length=1, max_length=50)]
+    select: Annotated[dict[str, dict[str, Any]], Field(min_length=1, max_length=50)]
+
+
+class DataModelingRule(Model):
+    trigger_type: Literal["dataModeling"]
+    data_modeling_query: DataModelingQuery
+    batch_size: Annotated[int, Field(ge=1, le=1000)]
+    batch_timeout: Annotated[int, Field(ge=10, le=86_400)]
+
+    @model_validator(mode="after")
+    def _limits_are_the_batch_size(self) -> Self:
+        for name in self.data_modeling_query.select:
+            table = self.data_modeling_query.with_.get(name)
+            if table is None or table.limit != self.batch_size:
+                raise ValueError(f"the limit of the table '{name}' that is selected must be the batchSize")
+        return self
+
+
+class TriggerItem(Model):
+    external_id: ExternalId
+    trigger_rule: Annotated[ScheduleRule | DataModelingRule, Field(discriminator="trigger_type")]
+    workflow_external_id: ExternalId
+    workflow_version: ExternalId
+    authentication: Authentication
+    input: Absent[JsonObject] = None
+    metadata: Absent[Metadata] = None
+
+
+class TriggerUpsert(Model):
+    items: Annotated[list[TriggerItem], Field(min_length=1, max_length=1)]
+
+
+class TriggerDelete(Model):
+    items: Annotated[list[WorkflowId], Field(min_length=1, max_length=1)]
 
 
 class ClientCredentials(Model):

@@ -19,9 +19,11 @@ import uvicorn
 from airflow_provider_cdf.emulator.app import create_app
 from airflow_provider_cdf.emulator.clock import Clock, ManualClock, RunningClock
 from airflow_provider_cdf.emulator.driver import Driver
-from airflow_provider_cdf.emulator.engine import Engine, Pace
+from airflow_provider_cdf.emulator.engine import Engine
 from airflow_provider_cdf.emulator.functions import Functions
 from airflow_provider_cdf.emulator.http import Conventions
+from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 from airflow_provider_cdf.emulator.toolkit import load
 
@@ -139,8 +141,9 @@ class CdfEmulator:
         listening = self._listen()
         self._port = listening.getsockname()[1]
         self._driver = Driver(self.engine, self._clock, self._make_client)
+        resources = Resources(self.engine.functions, self.engine.timeline.now)
         config = uvicorn.Config(
-            Conventions(create_app(self._driver, self.tokens)),
+            Conventions(create_app(self._driver, self.tokens, resources)),
             log_level="warning",
             access_log=False,
             lifespan="off",

@@ -129,6 +129,23 @@ class Execution:
         return itertools.chain.from_iterable(planned.attempts for planned in self.plan.values())
 
 
+@dataclass(slots=True, eq=False)
+class Trigger:
+    external_id: str
+    rule: dict[str, Any]
+    workflow_external_id: str
+    workflow_version: str
+    input: dict[str, Any] | None
+    metadata: dict[str, str] | None
+    created_time: int
+    last_updated_time: int
+    is_paused: bool = False
+    #: When it fires next, if it has a schedule.
+    timer: Timer | None = None
+    #: Its runs with their numbers, the newest first.
+    history: deque[tuple[int, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=1000))
+
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -168,6 +185,7 @@ class Store:
     def __init__(self) -> None:
         self.workflows: Table[str, Workflow] = Table()
         self.versions: Table[tuple[str, str], Version] = Table()
+        self.triggers: dict[str, Trigger] = {}
         self.executions: dict[str, Execution] = {}
         self.tasks: dict[str, TaskExecution] = {}
         #: The executions whose status is RUNNING, queued ones too.

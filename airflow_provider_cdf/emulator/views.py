@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_cdf.emulator.sessions import Session, Sessions
-from airflow_provider_cdf.emulator.store import Execution, TaskExecution, Version, Workflow
+from airflow_provider_cdf.emulator.store import Execution, TaskExecution, Trigger, Version, Workflow
 
 Json = dict[str, Any]
 
@@ -67,6 +67,20 @@ def task(record: TaskExecution) -> Json:
         input=record.input,
         output=record.output,
         reasonForIncompletion=record.reason,
+    )
+
+
+def trigger(record: Trigger) -> Json:
+    return _present(
+        externalId=record.external_id,
+        triggerRule=record.rule,
+        input=record.input,
+        metadata=record.metadata,
+        workflowExternalId=record.workflow_external_id,
+        workflowVersion=record.workflow_version,
+        createdTime=record.created_time,
+        lastUpdatedTime=record.last_updated_time,
+        isPaused=record.is_paused,
     )
 
 

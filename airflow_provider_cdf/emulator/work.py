@@ -18,46 +18,47 @@ from airflow_provider_cdf.emulator.definitions import (
     TransformationTask,
     check_not_nested,
     parse_dynamic_tasks,
+    to_json,
 )
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.functions import FunctionCall, Functions, Reply
+from airflow_provider_cdf.emulator.references import Lookup, resolve
 from airflow_provider_cdf.emulator.store import TaskExecution
 
 if TYPE_CHECKING:
-    from airflow_provider_cdf.emulator.engine import Engine
+    from airflow_provider_cdf.emulator.lifecycle import Lifecycle
 
 
 class Work:
     """
-    Starts the work of a task and tells the engine how it ended.
+    Starts the work of a task and says how it ended.
 
-    :param engine: whose tasks they are
+    :param lifecycle: of the tasks
     :param cdf_requests: what cdf tasks get as answer
     """
 
-    def __init__(self, engine: Engine, cdf_requests: Functions) -> None:
-        self._engine = engine
+    def __init__(self, lifecycle: Lifecycle, cdf_requests: Functions) -> None:
+        self._lifecycle = lifecycle
         self._cdf_requests = cdf_requests
         self._ids = itertools.count(1_000_001)
         #: Transformation external id -> when its job ends, and the job's id.
         self._transformation_jobs: dict[str, tuple[int, int]] = {}
 
     @staticmethod
-    def parameters(definition: AnyTask) -> dict[str, Any]:
+    def input(definition: AnyTask, lookup: Lookup) -> dict[str, Any]:
         """
-        The parameters of a task as its ``input`` shows them, with references still to be resolved.
+        The parameters of a task as its ``input`` shows them.
 
         :param definition: of the task
+        :param lookup: finds what its references refer to
         """
-        if isinstance(definition, SubworkflowTask) and isinstance(
-            definition.parameters.subworkflow, InlineSubworkflow
-        ):
-            return {}  # its tasks resolve their own references, when they start
-        shown = definition.parameters.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        shown: dict[str, Any] = to_json(definition)["parameters"]
+        if isinstance(definition, SubworkflowTask):
+            return shown  # the tasks in it resolve their own references, when they start
         if isinstance(definition, FunctionTask):
             shown["isAsyncComplete"] = bool(definition.parameters.is_async_complete)
             shown["function"].setdefault("data", {})
-        return shown
+        return dict(resolve(shown, lookup))
 
     def start(self, task: TaskExecution) -> None:
         """
@@ -81,16 +82,16 @@ class Work:
                 message = "Simulated by the emulator: no simulator was run"
                 self._complete_after(
                     task,
-                    self._engine.pace.simulation,
+                    self._lifecycle.pace.simulation,
                     {"runId": run_id, "logId": log_id, "statusMessage": message},
                 )
 
     def _complete_after(self, task: TaskExecution, seconds: float, output: dict[str, Any]) -> None:
         def complete() -> None:
             task.output = output
-            self._engine.end_attempt(task, "COMPLETED")
+            self._lifecycle.end_attempt(task, "COMPLETED")
 
-        task.timers.append(self._engine.after(seconds, complete))
+        task.timers.append(self._lifecycle.timeline.after(seconds, complete))
 
     def _fail_after(
         self,
@@ -102,9 +103,9 @@ class Work:
     ) -> None:
         def fail() -> None:
             task.output = output or {}
-            self._engine.end_attempt(task, status, reason)
+            self._lifecycle.end_attempt(task, status, reason)
 
-        task.timers.append(self._engine.after(seconds, fail))
+        task.timers.append(self._lifecycle.timeline.after(seconds, fail))
 
     def _start_function(self, task: TaskExecution) -> None:
         function = task.input["function"]
@@ -113,21 +114,21 @@ class Work:
             problem = (
                 "externalId is not a string" if not isinstance(external_id, str) else "data is not an object"
             )
-            self._engine.end_attempt(
+            self._lifecycle.end_attempt(
                 task, "FAILED", f"The function's {problem} once its references are resolved"
             )
             return
         task.call_id = next(self._ids)
-        behaviour = self._engine.functions.get(external_id)
+        behaviour = self._lifecycle.functions.get(external_id)
         if isinstance(behaviour, Reply):
-            seconds = self._engine.pace.function if behaviour.seconds is None else behaviour.seconds
+            seconds = self._lifecycle.pace.function if behaviour.seconds is None else behaviour.seconds
             task.timers.append(
-                self._engine.after(
+                self._lifecycle.timeline.after(
                     seconds, lambda: self.function_returned(task, behaviour.response, behaviour.error)
                 )
             )
             return
-        self._engine.calls.append(
+        self._lifecycle.calls.append(
             FunctionCall(
                 task_id=task.id,
                 call_id=task.call_id,
@@ -151,23 +152,23 @@ class Work:
         if error is None:
             error = _refuse_response(response)
         if error is not None:
-            self._engine.end_attempt(task, "FAILED", f"The function call failed: {error}")
+            self._lifecycle.end_attempt(task, "FAILED", f"The function call failed: {error}")
             return
         task.output["response"] = response
         if not task.input["isAsyncComplete"]:
-            self._engine.end_attempt(task, "COMPLETED")
+            self._lifecycle.end_attempt(task, "COMPLETED")
 
     def _start_transformation(self, task: TaskExecution) -> None:
         transformation = task.input["transformation"]
         external_id = transformation["externalId"]
-        now, seconds = self._engine.now(), self._engine.pace.transformation
+        now, seconds = self._lifecycle.timeline.now(), self._lifecycle.pace.transformation
         busy_until, job_id = self._transformation_jobs.get(str(external_id), (0, 0))
         policy = transformation.get("concurrencyPolicy", "fail")
         if busy_until > now:
             wait = (busy_until - now) / 1000
             if policy == "fail":
                 reason = f"Transformation '{external_id}' is already running (job {job_id})"
-                self._engine.end_attempt(task, "FAILED", reason)
+                self._lifecycle.end_attempt(task, "FAILED", reason)
                 return
             if policy == "waitForCurrent":
                 self._complete_after(task, wait, {"jobId": job_id})
@@ -188,7 +189,7 @@ class Work:
             answer = Reply(
                 error="The emulator answers cdf tasks with a Reply or a JSON value, not a callable"
             )
-        seconds = self._engine.pace.cdf if answer.seconds is None else answer.seconds
+        seconds = self._lifecycle.pace.cdf if answer.seconds is None else answer.seconds
         patience = request.get("requestTimeoutInMillis")
         limit = (patience if isinstance(patience, int | float) else 10_000) / 1000
         if seconds > limit:
@@ -212,12 +213,12 @@ class Work:
                     tasks = subworkflow.tasks
                 else:
                     own = (task.execution.workflow_external_id, task.execution.version.version)
-                    tasks = self._engine.catalog.subworkflow(subworkflow, own).tasks
+                    tasks = self._lifecycle.catalog.subworkflow(subworkflow, own).tasks
                     check_not_nested(tasks, f"subworkflow task '{task.external_id}'")
         except InvalidRequestError as error:
-            self._engine.end_attempt(task, "FAILED", error.message)
+            self._lifecycle.end_attempt(task, "FAILED", error.message)
             return
-        self._engine.spawn(task, list(tasks))
+        self._lifecycle.spawn(task, list(tasks))
 
     @staticmethod
     def _check_unique(task: TaskExecution, tasks: list[AnyTask]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from airflow_provider_cdf.emulator.clock import ManualClock
 from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
-from airflow_provider_cdf.emulator.engine import Engine, Pace
+from airflow_provider_cdf.emulator.engine import Engine
 from airflow_provider_cdf.emulator.functions import Functions
+from airflow_provider_cdf.emulator.lifecycle import Pace
 from airflow_provider_cdf.emulator.store import Execution, TaskExecution
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo
 
 import pytest
 from cognite.client import ClientConfig, CogniteClient, global_config
 from cognite.client.credentials import OAuthClientCredentials
 from cognite.client.data_classes import (
     CDFTaskParameters,
+    DynamicTaskParameters,
     FunctionTaskParameters,
+    SimulationTaskParameters,
+    SubworkflowTaskParameters,
+    TransformationTaskParameters,
     WorkflowDefinitionUpsert,
     WorkflowExecution,
     WorkflowTask,
+    WorkflowTriggerUpsert,
     WorkflowUpsert,
     WorkflowVersionUpsert,
 )
+from cognite.client.data_classes.workflows import SubworkflowReferenceParameters, WorkflowScheduledTriggerRule
 from cognite.client.exceptions import CogniteAPIError, CogniteNotFoundError, CogniteOAuthError
 
 from airflow_provider_cdf.emulator import CdfEmulator
@@ -129,3 +136,69 @@ def test_sessions(client: CogniteClient) -> None:
 def test_wrong_secret(cdf: CdfEmulator) -> None:
     with pytest.raises(CogniteOAuthError, match="invalid_client"):
         sdk_client(cdf, client_secret="guess").workflows.list()
+
+
+def test_triggers(client: CogniteClient) -> None:
+    upsert(client, "sdk-trigger", async_task("a"))
+    rule = WorkflowScheduledTriggerRule(cron_expression="*/15 * * * *", timezone=ZoneInfo("Europe/Oslo"))
+    trigger = WorkflowTriggerUpsert("sdk-t", rule, "sdk-trigger", "1", input={"x": 1}, metadata={"k": "v"})
+    upserted = client.workflows.triggers.upsert(trigger)
+    assert upserted.trigger_rule == rule
+    assert upserted.dump() in [listed.dump() for listed in client.workflows.triggers.list(limit=None)]
+    client.workflows.triggers.pause("sdk-t")
+    assert client.workflows.triggers.list(limit=None)[0].is_paused
+    client.workflows.triggers.resume("sdk-t")
+    assert client.workflows.triggers.list_runs("sdk-t") == []
+    with pytest.raises(CogniteAPIError, match=r"Workflow trigger not found\."):
+        client.workflows.triggers.list_runs("nobody")
+    client.workflows.triggers.delete("sdk-t")
+    assert client.workflows.triggers.list(limit=None) == []
+
+
+def test_every_type_of_task(cdf: CdfEmulator, client: CogniteClient) -> None:
+    upsert(client, "sdk-inner", WorkflowTask("inner", CDFTaskParameters("/timeseries/list", "POST", body={})))
+    generated = WorkflowTask("generated", FunctionTaskParameters("f", data={})).dump()
+    cdf.engine.functions.set("generate", {"tasks": [generated]})
+    reference = "${generate.output.response.tasks}"
+    upsert(
+        client,
+        "sdk-types",
+        WorkflowTask("generate", FunctionTaskParameters("generate", data={})),
+        WorkflowTask("t", TransformationTaskParameters("non-existing-transformation")),
+        WorkflowTask("d", DynamicTaskParameters(reference), depends_on=["generate"]),
+        WorkflowTask("inline", SubworkflowTaskParameters([WorkflowTask("x", FunctionTaskParameters("f"))])),
+        WorkflowTask("reference", SubworkflowReferenceParameters("sdk-inner", "1")),
+        WorkflowTask("s", SimulationTaskParameters("routine")),
+    )
+    started = client.workflows.executions.run("sdk-types", "1")
+    done = ended(client, started.id)
+    assert done.status == "completed"
+    assert {attempt.external_id: attempt.task_type for attempt in done.executed_tasks} == {
+        "generate": "function",
+        "t": "transformation",
+        "d": "dynamic",
+        "inline": "subworkflow",
+        "reference": "subworkflow",
+        "s": "simulation",
+        "inner": "cdf",
+        "generated": "function",
+        "x": "function",
+    }
+    listed = client.workflows.versions.list([("sdk-types", "1")])[0]
+    assert listed.dump() == client.workflows.versions.retrieve(("sdk-types", "1")).dump()
+
+
+def test_what_the_sdk_needs_around_workflows(client: CogniteClient) -> None:
+    (data_set,) = client.data_sets.list(limit=1)
+    assert client.data_sets.retrieve(data_set.id).dump() == data_set.dump()
+    assert client.time_series.list(limit=5) == []
+    assert client.functions.retrieve(external_id="nobody") is None
+    created = client.functions.create(name="made", external_id="made", function_handle=handle)
+    assert client.functions.retrieve(external_id="made").status == "Ready"
+    assert client.functions.retrieve(id=created.id).external_id == "made"
+    client.functions.delete(external_id="made")
+    assert client.functions.retrieve(external_id="made") is None
+
+
+def handle(data: dict) -> dict:
+    return data
