@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -193,9 +192,7 @@ class LocalAirflow(AirflowApi):
                 process.signal(signal.SIGKILL)
             process.popen.wait()
         self._http.close()
-        if not keep:
-            shutil.rmtree(self.home, ignore_errors=True)
-        self._guard.dismiss()
+        self._guard.dismiss()  # which also removes the home
         self._guard = None
 
     def _stop_after(self, error: BaseException | None) -> None:

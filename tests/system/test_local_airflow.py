@@ -46,6 +46,26 @@ with DAG("deferring", schedule=None):
 
     after(Defer(task_id="defer").output)
 """,
+    "sleeping.py": """
+import time
+from pathlib import Path
+
+from airflow.sdk import DAG, BaseOperator
+
+
+class Sleep(BaseOperator):
+    def execute(self, context):
+        self.note = Path(context["dag_run"].conf["note"])
+        self.note.write_text("running")
+        time.sleep(600)
+
+    def on_kill(self):
+        self.note.write_text("on_kill")
+
+
+with DAG("sleeping", schedule=None):
+    Sleep(task_id="sleep")
+""",
     "broken.py": 'from airflow.sdk import DAG\nfrom nowhere import nothing\n\nDAG("broken")\n',
 }
 
@@ -58,6 +78,10 @@ def processes_with_home(home: Path) -> list[psutil.Process]:
         if process.info["status"] != psutil.STATUS_ZOMBIE and environ.get("AIRFLOW_HOME") == str(home):
             found.append(process)
     return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
@@ -82,6 +106,7 @@ def airflow(dags_folder: Path) -> Iterator[LocalAirflow]:
     # What a user has exported must not reach the cluster, nor a proxy come between its processes.
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("AIRFLOW_HOME", "/nonexistent")
+        monkeypatch.setenv("AIRFLOW_CONFIG", "/nonexistent/airflow.cfg")
         monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "NoSuchExecutor")
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -110,13 +135,14 @@ def test_runs_a_dag_that_defers(airflow: LocalAirflow) -> None:
 
 def test_keeps_to_its_own_home(airflow: LocalAirflow) -> None:
     assert not Path("/nonexistent").exists()
+    assert "AIRFLOW_CONFIG" not in psutil.Process(airflow.processes["scheduler"].pid).environ()
     assert (airflow.home / "airflow.db").exists()
     assert {"scheduler.log", "triggerer.log"} <= {path.name for path in airflow.home.iterdir()}
 
 
 def test_import_error_is_reported(airflow: LocalAirflow) -> None:
     with pytest.raises(
-        LocalAirflowError, match=r"could not import broken\.py:[^$]*No module named 'nowhere'"
+        LocalAirflowError, match=r"^Airflow could not import broken\.py:[^$]*No module named 'nowhere'"
     ):
         airflow.trigger_dag("broken")
 
@@ -156,15 +182,17 @@ def test_killed_triggerer_is_named_and_replaced(airflow: LocalAirflow) -> None:
         lambda: "deferred" in [task["state"] for task in airflow.task_instances("deferring", run_id)], 20
     )
     killed = airflow.processes["triggerer"]
-    orphans = psutil.Process(killed.pid).children(recursive=True)
-    assert orphans
+    children = psutil.Process(killed.pid).children(recursive=True)
+    assert children
+    for child in children:
+        child.suspend()  # left to itself it would notice, and end by itself
     airflow.kill("triggerer")
     with pytest.raises(
         LocalAirflowError, match=r"Airflow's triggerer has died \(killed by SIGKILL\)"
     ) as error:
         airflow.check()
     assert "Starting the triggerer" in str(error.value)
-    assert wait_until(lambda: not any(orphan.is_running() for orphan in orphans), 5)
+    assert wait_until(lambda: not any(map(is_alive, children)), 1)
 
     airflow.start("triggerer")
     assert airflow.processes["triggerer"].pid != killed.pid
@@ -251,16 +279,15 @@ def test_end_all_finds_what_hides() -> None:
         found = marked("hiding")
         assert len(found) == 2
         end_all("hiding", grace=0.5)
-        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in found)
+        assert not any(map(is_alive, found))
         assert parent.wait() == -signal.SIGTERM
 
 
-def test_stop_leaves_nothing(airflow: LocalAirflow) -> None:
+def test_stop_leaves_nothing(airflow: LocalAirflow, tmp_path: Path) -> None:
     """The last one: it ends the cluster that the others share."""
-    run_id = airflow.trigger_dag("deferring", conf={"seconds": 600})
-    assert wait_until(
-        lambda: "deferred" in [task["state"] for task in airflow.task_instances("deferring", run_id)], 20
-    )
+    note = tmp_path / "note"
+    airflow.trigger_dag("sleeping", conf={"note": str(note)})
+    assert wait_until(lambda: note.exists() and note.read_text() == "running", 20)
     pids = {process.pid for process in processes_with_home(airflow.home)}
     assert {process.pid for process in airflow.processes.values()} < pids
     began = time.monotonic()
@@ -268,4 +295,5 @@ def test_stop_leaves_nothing(airflow: LocalAirflow) -> None:
     assert time.monotonic() - began < 8
     assert processes_with_home(airflow.home) == []
     assert not airflow.home.exists()
+    assert note.read_text() == "on_kill"
     airflow.stop()
