@@ -1,0 +1,602 @@
+"""Logging in: how often, with what, and what is said when it does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, quote, quote_plus
+
+import httpx
+import pytest
+from cdf_support import (
+    BASE_URL,
+    SECRET,
+    SESSION,
+    TOKEN_URL,
+    Answering,
+    Network,
+    Sender,
+    loopback_server,
+    settings,
+)
+
+from airflow_provider_cdf.cdf import auth as auth_module
+from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf.auth import ClientCredentials, ClientCredentialsAuth, shared_auth
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
+
+CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
+INSPECTION = {"subject": "s", "projects": [], "capabilities": []}
+
+
+class Clock:
+    """Time that passes only when told, in place of the ``time`` module."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(auth_module, "time", clock)
+    return clock
+
+
+def login(**answer: Any) -> Callable[[httpx.Request], httpx.Response]:
+    """An identity provider's answer, made anew for each request."""
+    return lambda request: httpx.Response(200, json={"access_token": "the-token", **answer})
+
+
+def inspected(*_: Any) -> httpx.Response:
+    return httpx.Response(200, json=INSPECTION)
+
+
+def inspect(sender: Sender, network: Network, times: int = 1) -> None:
+    for _ in range(times):
+        network.answers.append(inspected)
+        sender.send(network, calls.inspect_token())
+
+
+# -- what is sent, and how often --------------------------------------------------------------------------
+
+
+def test_the_token_request_is_a_form_with_the_client_and_its_secret(sender: Sender) -> None:
+    network = Network()
+    inspect(sender, network)
+    (request,) = network.token_requests
+    assert (request.method, str(request.url)) == ("POST", TOKEN_URL)
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert "Authorization" not in request.headers
+    assert parse_qs(request.content.decode(), strict_parsing=True) == {
+        "grant_type": ["client_credentials"],
+        "client_id": ["the-client"],
+        "client_secret": [SECRET],
+        "scope": ["a b"],
+    }
+
+
+@pytest.mark.parametrize("given", [{}, {"scope": "s"}, {"audience": "a"}, {"scope": "s", "audience": "a"}])
+def test_scope_and_audience_are_sent_where_there_are_any(given: dict[str, str]) -> None:
+    network = Network(inspected)
+    flow = ClientCredentialsAuth(ClientCredentials(TOKEN_URL, "c", "s", **given))
+    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
+        client.get(BASE_URL)
+    form = parse_qs(network.token_requests[0].content.decode(), strict_parsing=True)
+    assert {name: form[name][0] for name in form if name in ("scope", "audience")} == given
+
+
+def test_the_token_goes_with_each_request_and_is_fetched_once(sender: Sender) -> None:
+    network = Network()
+    inspect(sender, network, times=3)
+    assert [request.headers["Authorization"] for request in network.requests] == ["Bearer token-1"] * 3
+    assert len(network.token_requests) == 1
+
+
+def test_the_token_request_gives_up_as_early_as_any_other_request(sender: Sender) -> None:
+    network = Network()
+    inspect(sender, network)
+    timeout = network.requests[0].extensions["timeout"]
+    assert timeout["read"]
+    assert network.token_requests[0].extensions.get("timeout") == timeout
+
+
+@pytest.mark.parametrize(
+    ("answer", "still_used_after", "renewed_after"),
+    [
+        ({"expires_in": 3600}, 3569, 3571),
+        ({"expires_in": "3600"}, 3569, 3571),
+        ({"expires_in": 3600.0}, 3569, 3571),
+        ({"expires_in": 61}, 30.4, 31.1),
+        ({"expires_in": 10}, 4, 10),
+        ({"expires_in": 1}, 0, 1),
+    ],
+    ids=str,
+)
+def test_a_token_is_renewed_30_s_before_its_end(
+    sender: Sender, clock: Clock, answer: dict[str, Any], still_used_after: float, renewed_after: float
+) -> None:
+    network = Network(login=login(**answer))
+    inspect(sender, network)
+    start = clock.now
+    clock.now = start + still_used_after
+    inspect(sender, network)
+    assert len(network.token_requests) == 1
+    clock.now = start + renewed_after
+    inspect(sender, network)
+    assert len(network.token_requests) == 2
+
+
+@pytest.mark.parametrize("expires_in", [None, "soon", [], {}])
+def test_a_token_of_unknown_life_is_used_again_but_not_for_ever(
+    sender: Sender, clock: Clock, expires_in: Any
+) -> None:
+    network = Network(login=login(expires_in=expires_in) if expires_in is not None else login())
+    inspect(sender, network, times=2)
+    assert len(network.token_requests) == 1
+    clock.now += 3600
+    inspect(sender, network)
+    assert len(network.token_requests) == 2
+
+
+@pytest.mark.parametrize("expires_in", [1, 0.5, 0, -5, "0"])
+def test_a_short_lived_token_is_used_once_instead_of_fetched_for_ever(
+    sender: Sender, clock: Clock, expires_in: Any
+) -> None:
+    network = Network(login=login(expires_in=expires_in))
+    inspect(sender, network)
+    assert len(network.token_requests) == 1
+    clock.now += 1
+    inspect(sender, network)
+    assert len(network.token_requests) == 2
+
+
+def test_a_token_is_told_to_whoever_keeps_it_out_of_logs_before_it_is_used(sender: Sender) -> None:
+    told: list[str] = []
+    network = Network(lambda _: httpx.Response(200, json={**INSPECTION, "subject": told[0]}))
+    answer = sender.send(network, calls.inspect_token(), settings(on_token=told.append))
+    assert answer.subject == "token-1"
+    assert told == ["token-1"]
+
+
+def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> None:
+    assert shared_auth(CREDENTIALS) is shared_auth(ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b"))
+    others = [
+        ClientCredentials(TOKEN_URL, "the-client", "new secret", "a b"),
+        ClientCredentials(TOKEN_URL, "the-client", SECRET, "a"),
+        ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b", "audience"),
+        ClientCredentials(TOKEN_URL, "other", SECRET, "a b"),
+        ClientCredentials("https://other.example.com", "the-client", SECRET, "a b"),
+    ]
+    assert len({id(shared_auth(one)) for one in [CREDENTIALS, *others]}) == 6
+
+
+def test_secret_and_token_are_in_no_repr(sender: Sender) -> None:
+    network = Network(login=login(expires_in=3600))
+    inspect(sender, network)
+    flow = shared_auth(settings().credentials)
+    shown = repr(settings()) + repr(flow) + repr(flow.credentials) + repr(vars(flow))
+    assert SECRET not in shown
+    assert "the-token" not in shown
+
+
+# -- 401 --------------------------------------------------------------------------------------------------
+
+
+def test_a_401_is_tried_once_more_with_a_new_token(sender: Sender) -> None:
+    network = Network(httpx.Response(401, json={}), inspected)
+    sender.send(network, calls.inspect_token())
+    assert [one.headers["Authorization"] for one in network.requests] == ["Bearer token-1", "Bearer token-2"]
+
+
+def test_a_body_is_sent_again_after_a_401(sender: Sender) -> None:
+    network = Network(httpx.Response(401, json={}), httpx.Response(200, json=SESSION))
+    sender.send(network, calls.create_session("p", client_id="c", client_secret="s"))
+    assert network.requests[0].content == network.requests[1].content
+    assert network.bodies[0] == {"items": [{"clientId": "c", "clientSecret": "s"}]}
+
+
+def test_a_second_401_gives_up(sender: Sender) -> None:
+    network = Network(httpx.Response(401, json={}), httpx.Response(401, json={}))
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, calls.inspect_token())
+    assert caught.value.code == 401
+    assert (len(network.requests), len(network.token_requests)) == (2, 2)
+
+
+def test_a_token_that_was_refused_is_not_used_again(sender: Sender) -> None:
+    network = Network(httpx.Response(401, json={}), inspected, inspected)
+    sender.send(network, calls.inspect_token())
+    sender.send(network, calls.inspect_token())
+    assert [one.headers["Authorization"][-1] for one in network.requests] == ["1", "2", "2"]
+
+
+def test_a_401_that_somebody_else_has_settled_costs_no_other_token() -> None:
+    flow = ClientCredentialsAuth(CREDENTIALS)
+    network = Network()
+    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
+
+        def settled_meanwhile(request: httpx.Request) -> httpx.Response:
+            network.answers[:0] = [httpx.Response(401), inspected]
+            client.get(BASE_URL)
+            return httpx.Response(401)
+
+        network.answers = [settled_meanwhile, inspected]
+        assert client.get(BASE_URL).status_code == 200
+    assert len(network.token_requests) == 2
+
+
+def test_other_errors_of_cdf_fetch_no_new_token(sender: Sender) -> None:
+    network = Network(httpx.Response(403, json={}))
+    with pytest.raises(CdfApiError):
+        sender.send(network, calls.inspect_token())
+    assert len(network.token_requests) == 1
+
+
+# -- answers of the token endpoint that are no token -------------------------------------------------------
+
+ENTRA = (
+    "AADSTS7000215: Invalid client secret provided.\r\nTrace ID: 1\r\nCorrelation ID: 2\r\n"
+    "Timestamp: 2026-11-23 00:00:00Z"
+)
+
+
+@dataclass
+class Refusal:
+    answer: httpx.Response | Exception
+    words: tuple[str, ...]
+    error: type[CdfError] = CdfLoginError
+
+
+REFUSALS = {
+    "400 JSON": Refusal(
+        httpx.Response(400, json={"error": "invalid_scope", "error_description": "Unknown scope."}),
+        ("400", "invalid_scope", "Unknown scope", "the-client"),
+    ),
+    "401 JSON": Refusal(
+        httpx.Response(401, json={"error": "invalid_client", "error_description": ENTRA}),
+        ("401", "invalid_client", "AADSTS7000215", "the-client"),
+    ),
+    "401 that repeats the secret": Refusal(
+        httpx.Response(401, json={"error": "invalid_client", "error_description": f"not {SECRET}"}),
+        ("401", "invalid_client"),
+    ),
+    "401 that repeats the form": Refusal(
+        httpx.Response(
+            401, json={"error": "invalid", "error_description": f"client_secret={quote_plus(SECRET)}"}
+        ),
+        ("401",),
+    ),
+    "401 without words": Refusal(httpx.Response(401, json={}), ("401", "the-client")),
+    "HTML 200": Refusal(httpx.Response(200, html="<html>Sign in</html>"), ("200", "Is the token URL right?")),
+    "HTML 500": Refusal(httpx.Response(500, html="<html>Oops</html>"), ("500",)),
+    "empty 503": Refusal(httpx.Response(503), ("503",)),
+    "no access_token": Refusal(httpx.Response(200, json={"expires_in": 1}), ("200", "access_token")),
+    "null access_token": Refusal(httpx.Response(200, json={"access_token": None}), ("access_token",)),
+    "a list": Refusal(httpx.Response(200, json=["token"]), ("200",)),
+    "no UTF-8": Refusal(httpx.Response(200, content=b'{"access_token": "\xff"}'), ("200",)),
+    "redirect": Refusal(httpx.Response(302, headers={"Location": "https://evil.example.com/"}), ("302",)),
+    "redirect that keeps the body": Refusal(
+        httpx.Response(307, headers={"Location": "https://evil.example.com/"}, json={}), ("307",)
+    ),
+    "refused": Refusal(
+        httpx.ConnectError("[Errno 111] Connection refused"), ("refused",), CdfUnreachableError
+    ),
+    "timeout": Refusal(httpx.ReadTimeout(""), ("ReadTimeout",), CdfUnreachableError),
+    "dropped": Refusal(
+        httpx.RemoteProtocolError("Server disconnected"), ("disconnected",), CdfUnreachableError
+    ),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_login_that_does_not_work_ends_in_one_clear_sentence(sender: Sender, refusal: Refusal) -> None:
+    network = Network(login=refusal.answer)
+    with pytest.raises(refusal.error) as caught:
+        sender.send(network, calls.inspect_token())
+    message = str(caught.value)
+    assert httpx.URL(TOKEN_URL).host in message
+    for word in refusal.words:
+        assert word in message
+    for secret in (SECRET, quote(SECRET, safe=""), quote_plus(SECRET)):
+        assert secret not in message + repr(caught.value)
+    assert message.isprintable(), "more than one line"
+    assert ".." not in message
+    assert (len(network.token_requests), len(network.requests)) == (1, 0)
+    if isinstance(caught.value, CdfUnreachableError):
+        assert caught.value.sent is False
+
+
+def test_a_login_that_did_not_work_is_tried_again_by_the_next_request(sender: Sender) -> None:
+    network = Network(login=httpx.Response(503))
+    with pytest.raises(CdfLoginError):
+        sender.send(network, calls.inspect_token())
+    network.login = None
+    inspect(sender, network)
+    assert len(network.token_requests) == 2
+
+
+def test_a_token_endpoint_that_nobody_listens_at_is_named(sender: Sender) -> None:
+    with loopback_server(lambda request: request.reply({})) as url:
+        pass
+    with pytest.raises(CdfUnreachableError) as caught:
+        sender.send(None, calls.inspect_token(), settings(base_url=url, token_url=f"{url}/token"))
+    assert url.removeprefix("http://") in str(caught.value)
+    assert "token endpoint" in str(caught.value)
+    assert not caught.value.sent
+
+
+@pytest.mark.parametrize(
+    "token_url",
+    [
+        "https://idp.example.com:443/token",
+        "https://idp.example.com/a token",
+        "https://idp.example.com/ü",
+        "https://idp.example.com/a/../token",
+        "https://idp.example.com",
+    ],
+)
+def test_the_token_endpoint_is_to_blame_however_its_url_is_written(sender: Sender, token_url: str) -> None:
+    network = Network(login=httpx.ReadTimeout(""))
+    with pytest.raises(CdfUnreachableError, match="token endpoint") as caught:
+        sender.send(network, calls.inspect_token(), settings(token_url=token_url))
+    assert BASE_URL not in str(caught.value)
+    assert not caught.value.sent
+
+
+# -- where the secret goes --------------------------------------------------------------------------------
+
+
+def test_the_secret_is_sent_to_the_token_url_only(sender: Sender) -> None:
+    network = Network(
+        httpx.Response(401, json={}),
+        httpx.Response(307, headers={"Location": "https://evil.example.com/api"}),
+    )
+    with pytest.raises(CdfApiError):
+        sender.send(network, calls.list_executions("p"))
+    assert [str(request.url) for request in network.token_requests] == [TOKEN_URL] * 2
+    assert {request.url.host for request in network.requests} == {httpx.URL(BASE_URL).host}
+    for request in network.requests:
+        raw = repr((request.url, request.headers.raw, request.content))
+        for form in (SECRET, quote(SECRET, safe=""), quote_plus(SECRET)):
+            assert form not in raw
+
+
+def test_a_cookie_of_the_identity_provider_does_not_reach_cdf(sender: Sender) -> None:
+    def with_cookie(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"access_token": "t"}, headers={"Set-Cookie": "idp=secret; Path=/"})
+
+    network = Network(login=with_cookie)
+    inspect(sender, network)
+    assert "Cookie" not in network.requests[0].headers
+
+
+# -- many at once -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Server:
+    """Identity provider and CDF in one, over real HTTP."""
+
+    auth: ClientCredentialsAuth
+    url: str
+    token_requests: list[float]
+    bearers: list[str]
+    #: The token is answered as soon as this is set.
+    may_answer: threading.Event
+
+    def get(self) -> int:
+        with httpx.Client(auth=self.auth, timeout=20, verify=False) as client:
+            return client.get(self.url).status_code
+
+    async def aget(self) -> int:
+        async with httpx.AsyncClient(auth=self.auth, timeout=20, verify=False) as client:
+            return (await client.get(self.url)).status_code
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    def answer(request: Answering) -> None:
+        if request.path == "/token":
+            running.token_requests.append(time.monotonic())
+            running.may_answer.wait(20)
+            request.reply({"access_token": f"t{len(running.token_requests)}", "expires_in": 3600})
+        else:
+            running.bearers.append(request.headers["Authorization"])
+            request.reply({})
+
+    with loopback_server(answer) as url:
+        login = ClientCredentialsAuth(ClientCredentials(f"{url}/token", "c", SECRET))
+        running = Server(login, url, [], [], threading.Event())
+        yield running
+        running.may_answer.set()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry for each time that a thread or coroutine had to wait for another one's token."""
+    looks: list[object] = []
+    sleep, async_sleep = time.sleep, asyncio.sleep
+
+    def counted(seconds: float) -> None:
+        looks.append(threading.current_thread())
+        sleep(seconds)
+
+    async def async_counted(seconds: float) -> None:
+        looks.append(asyncio.current_task())
+        await async_sleep(seconds)
+
+    monkeypatch.setattr(auth_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=counted))
+    monkeypatch.setattr(auth_module, "asyncio", SimpleNamespace(sleep=async_counted))
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("threads", "loops", "coroutines"),
+    [(12, 0, 0), (0, 1, 30), (6, 2, 10)],
+    ids=["threads", "coroutines", "threads and coroutines of two loops"],
+)
+def test_one_token_request_serves_everybody_who_waits(
+    server: Server, looks: list[object], threads: int, loops: int, coroutines: int
+) -> None:
+    statuses: list[int] = []
+
+    def run_loop() -> None:
+        async def all_at_once() -> list[int]:
+            return await asyncio.gather(*(server.aget() for _ in range(coroutines)))
+
+        statuses.extend(asyncio.run(all_at_once()))
+
+    workers = [threading.Thread(target=lambda: statuses.append(server.get())) for _ in range(threads)]
+    workers += [threading.Thread(target=run_loop) for _ in range(loops)]
+    for worker in workers:
+        worker.start()
+    everybody = threads + loops * coroutines
+    deadline = time.monotonic() + 20
+    # Everybody but the one who fetches has found somebody else fetching.
+    while len(set(looks)) < everybody - 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    server.may_answer.set()
+    for worker in workers:
+        worker.join(20)
+    assert statuses == [200] * everybody
+    assert server.bearers == ["Bearer t1"] * everybody
+    assert len(server.token_requests) == 1
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "has not happened"
+        time.sleep(0.01)
+
+
+def test_a_cancelled_coroutine_that_was_fetching_does_not_block_the_others(server: Server) -> None:
+    statuses: list[int] = []
+
+    async def scene() -> int:
+        fetching = asyncio.create_task(server.aget())
+        await asyncio.to_thread(until, lambda: len(server.token_requests) == 1)
+        thread = threading.Thread(target=lambda: statuses.append(server.get()))
+        thread.start()
+        waiting = asyncio.create_task(server.aget())
+        await asyncio.sleep(0)
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        await asyncio.to_thread(until, lambda: len(server.token_requests) == 2)
+        server.may_answer.set()
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(thread.join)
+            return await waiting
+
+    assert asyncio.run(scene()) == 200
+    assert statuses == [200]
+    assert len(server.token_requests) == 2
+
+
+def test_a_cancelled_coroutine_that_was_waiting_does_not_stop_the_one_that_fetches(
+    server: Server, looks: list[object]
+) -> None:
+    async def scene() -> int:
+        fetching = asyncio.create_task(server.aget())
+        await asyncio.to_thread(until, lambda: len(server.token_requests) == 1)
+        waiting = asyncio.create_task(server.aget())
+        await asyncio.to_thread(until, lambda: waiting in looks)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        server.may_answer.set()
+        async with asyncio.timeout(20):
+            return await fetching
+
+    assert asyncio.run(scene()) == 200
+    assert len(server.token_requests) == 1
+
+
+def test_a_failed_fetch_is_taken_over_by_one_of_those_who_wait(looks: list[object]) -> None:
+    asked: list[str] = []
+
+    async def scene() -> list[Any]:
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.host != "idp.example.com":
+                return httpx.Response(200)
+            asked.append("token")
+            if len(asked) == 1:
+                await asyncio.to_thread(until, lambda: len(looks) > 0)
+                raise httpx.ConnectError("refused")
+            return httpx.Response(200, json={"access_token": "t"})
+
+        async with httpx.AsyncClient(
+            auth=ClientCredentialsAuth(CREDENTIALS), transport=httpx.MockTransport(answer)
+        ) as client:
+            both = (client.get(BASE_URL) for _ in range(2))
+            return await asyncio.gather(*both, return_exceptions=True)
+
+    first, second = asyncio.run(scene())
+    assert isinstance(first, httpx.ConnectError)
+    assert second.status_code == 200
+    assert len(asked) == 2
+
+
+IN_A_FORKED_CHILD = """
+import os, signal, threading
+import httpx
+from airflow_provider_cdf.cdf import auth
+
+credentials = auth.ClientCredentials("https://idp/token", "c", "s")
+arrived, may_answer = threading.Event(), threading.Event()
+
+
+def answer(request):
+    if request.url.host != "idp":
+        return httpx.Response(200)
+    if threading.current_thread() is not threading.main_thread():
+        arrived.set()
+        may_answer.wait(20)
+    return httpx.Response(200, json={"access_token": "t"})
+
+
+def get():
+    transport = httpx.MockTransport(answer)
+    with httpx.Client(auth=auth.shared_auth(credentials), transport=transport) as client:
+        assert client.get("https://cdf/").status_code == 200
+
+
+fetching = threading.Thread(target=get)
+fetching.start()
+assert arrived.wait(20)
+# The child is made while another thread fetches a token, and another one looks the shared login up.
+auth._shared_lock.acquire()
+child = os.fork()
+if child == 0:
+    signal.alarm(10)  # ends a child that waits for a lock that nobody holds
+    get()
+    os._exit(0)
+auth._shared_lock.release()
+_, status = os.waitpid(child, 0)
+may_answer.set()
+fetching.join()
+raise SystemExit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork()")
+def test_a_forked_child_logs_in_though_a_thread_of_its_parent_was_just_fetching() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FORKED_CHILD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr

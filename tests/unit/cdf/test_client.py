@@ -1,0 +1,427 @@
+"""What becomes of an answer, or of none, in both clients."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from cdf_support import (
+    BASE_URL,
+    EXECUTION,
+    EXECUTION_ID,
+    SECRET,
+    SESSION,
+    TASK_ID,
+    Answering,
+    Network,
+    Sender,
+    loopback_server,
+    settings,
+)
+
+from airflow_provider_cdf import __version__
+from airflow_provider_cdf.cdf import calls, client
+from airflow_provider_cdf.cdf.errors import (
+    CdfAnswerError,
+    CdfApiError,
+    CdfInputError,
+    CdfUnreachableError,
+)
+
+RUN = calls.run("my project", "pump", "1", nonce="n0nce")
+READ = calls.get_execution("my project", EXECUTION_ID)
+
+
+def refused(sender: Sender, response: httpx.Response, call: calls.Call[Any] = RUN) -> CdfApiError:
+    """Return the error that an answer of CDF becomes."""
+    answers = [response] * (2 if response.status_code == 401 else 1)
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(Network(*answers), call)
+    return caught.value
+
+
+def envelope(code: int, message: str = "No such thing", **headers: str) -> httpx.Response:
+    return httpx.Response(code, json={"error": {"code": code, "message": message}}, headers=headers)
+
+
+# -- what is sent -----------------------------------------------------------------------------------------
+
+
+def test_requests_say_who_sends_them_and_take_json(sender: Sender) -> None:
+    network = Network(httpx.Response(202, json=EXECUTION))
+    sender.send(network, RUN)
+    headers = network.requests[0].headers
+    assert headers["User-Agent"] == f"airflow-provider-cdf/{__version__}"
+    assert headers["x-cdp-app"] == "airflow-provider-cdf"
+    assert headers["Accept"] == headers["Content-Type"] == "application/json"
+
+
+def test_a_request_goes_below_the_path_of_the_base_url(sender: Sender) -> None:
+    network = Network(httpx.Response(200, json=EXECUTION))
+    sender.send(network, READ, settings(base_url=f"{BASE_URL}/proxy/cdf"))
+    assert network.paths == [f"/proxy/cdf/api/v1/projects/my%20project/workflows/executions/{EXECUTION_ID}"]
+
+
+def test_an_answer_is_read_with_its_model(sender: Sender) -> None:
+    execution = sender.send(Network(httpx.Response(202, json=EXECUTION)), RUN)
+    assert (type(execution), execution.id) == (RUN.answer, EXECUTION_ID)
+
+
+# -- errors that CDF answers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (RUN, "run workflow 'pump' version '1'"),
+        (READ, f"read execution {EXECUTION_ID}"),
+        (calls.cancel("my project", EXECUTION_ID), f"cancel execution {EXECUTION_ID}"),
+        (calls.retry("my project", EXECUTION_ID, nonce="n0nce"), f"retry execution {EXECUTION_ID}"),
+        (calls.update_task("my project", TASK_ID, "completed"), f"set task {TASK_ID} to COMPLETED"),
+        (calls.list_executions("my project", workflow_external_id="pump"), "executions of workflow 'pump'"),
+        (calls.create_session("my project", client_id="the-client", client_secret=SECRET), "session"),
+    ],
+    ids=["run", "get", "cancel", "retry", "update", "list", "session"],
+)
+def test_an_error_names_what_was_asked_for(sender: Sender, call: calls.Call[Any], named: str) -> None:
+    error = refused(sender, envelope(404), call)
+    assert named in str(error)
+    assert "'my project'" in str(error)
+    assert SECRET not in str(error)
+    assert "n0nce" not in str(error)
+    assert isinstance(error, AirflowException)
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504])
+def test_an_error_says_what_cdf_said(sender: Sender, code: int) -> None:
+    error = refused(sender, envelope(code, **{"x-request-id": "r-1"}))
+    for words in (f"HTTP {code}", "No such thing", "r-1"):
+        assert words in str(error)
+    assert (error.code, error.request_id) == (code, "r-1")
+
+
+@pytest.mark.parametrize("said", ["Already ended.", "Already ended"])
+def test_the_words_of_cdf_are_kept_as_they_are_and_end_with_one_full_stop(sender: Sender, said: str) -> None:
+    error = refused(sender, envelope(400, said))
+    assert error.cdf_message == said
+    assert "(HTTP 400): Already ended." in str(error)
+    assert ".." not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "transient"),
+    [
+        (400, False),
+        (401, False),
+        (403, False),
+        (404, False),
+        (409, False),
+        (429, True),
+        (500, True),
+        (503, True),
+    ],
+)
+def test_some_errors_may_pass(sender: Sender, code: int, transient: bool) -> None:
+    assert refused(sender, envelope(code)).is_transient is transient
+
+
+def test_a_401_names_the_client_and_where_to_look(sender: Sender) -> None:
+    message = str(refused(sender, envelope(401, "Unauthorized")))
+    for words in ("'the-client'", "Airflow connection 'cdf_default'", "project", "host", "scopes"):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    ("call", "capability"),
+    [
+        (RUN, "workflowOrchestrationAcl:WRITE"),
+        (READ, "workflowOrchestrationAcl:READ"),
+        (calls.list_executions("p"), "workflowOrchestrationAcl:READ"),
+        (calls.update_task("p", TASK_ID, "failed"), "workflowOrchestrationAcl:WRITE"),
+        (calls.cancel("p", EXECUTION_ID), "workflowOrchestrationAcl:WRITE"),
+        (calls.retry("p", EXECUTION_ID, nonce="n"), "workflowOrchestrationAcl:WRITE"),
+        (calls.create_session("p", client_id="c", client_secret="s"), "sessionsAcl:CREATE"),
+    ],
+)
+def test_a_403_names_the_capability_that_is_missing(
+    sender: Sender, call: calls.Call[Any], capability: str
+) -> None:
+    message = str(refused(sender, envelope(403, "Forbidden"), call))
+    assert capability in message
+    assert "'the-client'" in message
+
+
+def test_a_403_without_a_known_capability_names_none(sender: Sender) -> None:
+    assert "capability" not in str(refused(sender, envelope(403), calls.inspect_token()))
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_the_host_is_questioned(sender: Sender, code: int) -> None:
+    redirect = httpx.Response(code, headers={"Location": "https://evil.example.com/"})
+    network = Network(redirect)
+    with pytest.raises(CdfApiError, match="right host") as caught:
+        sender.send(network, RUN)
+    assert caught.value.code == code
+    assert BASE_URL in str(caught.value)
+    assert len(network.requests) == 1
+
+
+HTML = "<html>\n  <body>Bad   Gateway" + "x" * 10_000 + "</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (httpx.Response(502, html=HTML), "<html> <body>Bad Gateway"),
+        (httpx.Response(502), "Bad Gateway"),
+        (httpx.Response(502, content=b"\xff\xfe"), "502"),
+        (httpx.Response(502, json=[]), "502"),
+        (httpx.Response(502, json="text"), "text"),
+        (httpx.Response(502, json=None), "502"),
+        (httpx.Response(502, json={"error": "down"}), "down"),
+        (httpx.Response(502, json={"message": "down"}), "down"),
+        (httpx.Response(502, json={"error": {"code": 502}}), "502"),
+        (httpx.Response(502, json={"error": {"message": ""}}), "no reason given"),
+        (httpx.Response(502, json={"error": {"message": None}}), "502"),
+        (httpx.Response(599), "599"),
+    ],
+)
+def test_an_error_that_is_not_from_cdf_is_one_short_line(
+    sender: Sender, response: httpx.Response, words: str
+) -> None:
+    error = refused(sender, response)
+    message = str(error)
+    assert words in message
+    assert str(response.status_code) in message
+    assert len(message) < 500
+    assert message.replace("\ufffd", "").isprintable()
+    assert "None" not in message
+    assert ".." not in message
+    assert error.request_id is None
+    assert "request id" not in message
+
+
+@pytest.mark.parametrize(
+    "said", [f"Unexpected value {SECRET}", json.dumps({"clientSecret": SECRET})], ids=["words", "body"]
+)
+def test_an_error_that_repeats_the_secret_is_shown_without_it(sender: Sender, said: str) -> None:
+    session = calls.create_session("p", client_id="the-client", client_secret=SECRET)
+    error = refused(sender, envelope(400, said), session)
+    assert SECRET not in str(error) + error.cdf_message + repr(error)
+
+
+# -- answers that are not what the API promises ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (b"", "JSON"),
+        (b"<html>Sign in</html>", "JSON"),
+        (json.dumps(EXECUTION).encode()[:-20], "JSON"),
+        (b'"\xff"', "JSON"),
+        (b"[]", "the answer"),
+        (b"null", "the answer"),
+        (b"{}", "id"),
+        (json.dumps({**EXECUTION, "status": None}).encode(), "status"),
+        (json.dumps({**EXECUTION, "startTime": "soon"}).encode(), "startTime"),
+    ],
+)
+def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
+    sender: Sender, content: bytes, where: str
+) -> None:
+    network = Network(httpx.Response(202, content=content, headers={"x-request-id": "r-1"}))
+    with pytest.raises(CdfAnswerError) as caught:
+        sender.send(network, RUN)
+    message = str(caught.value)
+    for words in ("HTTP 202", "run workflow 'pump' version '1'", where, "r-1"):
+        assert words in message
+    assert message.isprintable()
+    assert "pydantic" not in message
+
+
+def test_a_session_without_a_nonce_does_not_show_its_answer(sender: Sender) -> None:
+    session = calls.create_session("p", client_id="the-client", client_secret=SECRET)
+    answer = {"items": [{"id": "x", "nonce": "n0nce"}]}
+    with pytest.raises(CdfAnswerError) as caught:
+        sender.send(Network(httpx.Response(200, json=answer)), session)
+    assert "n0nce" not in str(caught.value)
+
+
+# -- no answer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "sent"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), False),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), False),
+        (httpx.ConnectTimeout(""), False),
+        (httpx.PoolTimeout(""), False),
+        (httpx.ReadTimeout(""), True),
+        (httpx.WriteTimeout(""), True),
+        (httpx.ReadError(""), True),
+        (httpx.WriteError("[Errno 104] Connection reset by peer"), True),
+        (httpx.RemoteProtocolError("Server disconnected without sending a response."), True),
+    ],
+    ids=repr,
+)
+def test_only_where_no_connection_was_made_it_is_certain_that_nothing_was_sent(
+    sender: Sender, error: httpx.TransportError, sent: bool
+) -> None:
+    with pytest.raises(CdfUnreachableError) as caught:
+        sender.send(Network(error), RUN)
+    assert caught.value.sent is sent
+    message = str(caught.value)
+    assert ("Nothing was sent to CDF." in message) is not sent
+    assert ("It is not known" in message) is sent
+    for words in ("run workflow 'pump' version '1'", BASE_URL, type(error).__name__, str(error).rstrip(".")):
+        assert words in message
+    assert ".." not in message
+
+
+def test_a_read_that_got_no_answer_has_changed_nothing(sender: Sender) -> None:
+    with pytest.raises(CdfUnreachableError, match="Nothing was changed") as caught:
+        sender.send(Network(httpx.ReadTimeout("")), READ)
+    assert caught.value.sent
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "REQUEST_TIMEOUT", 0.2)
+
+
+Fault = Callable[[Answering, threading.Event], None]
+FAULTS: dict[str, Fault] = {
+    "read timeout": lambda request, end: end.wait(20) and None,
+    "dropped": lambda request, end: request.hang_up(),
+    "truncated": lambda request, end: (request.reply(EXECUTION, promised_bytes=10_000), request.hang_up())[1],
+}
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_request_without_a_whole_answer_over_real_http_may_have_been_executed(
+    sender: Sender, fault: Fault
+) -> None:
+    end = threading.Event()
+    received: list[str] = []
+
+    def answer(request: Answering) -> None:
+        if request.path == "/token":
+            request.reply({"access_token": "t"})
+            return
+        received.append(request.path)
+        fault(request, end)
+
+    with loopback_server(answer) as url:
+        with pytest.raises(CdfUnreachableError, match="not known") as caught:
+            sender.send(None, RUN, settings(base_url=url, token_url=f"{url}/token"))
+        end.set()
+    assert caught.value.sent
+    assert received == ["/api/v1/projects/my%20project/workflows/pump/versions/1/run"]
+
+
+def test_a_refused_connection_was_never_executed(sender: Sender) -> None:
+    with (
+        socket.socket() as unused,
+        loopback_server(lambda request: request.reply({"access_token": "t"})) as url,
+    ):
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(CdfUnreachableError, match="Nothing was sent to CDF") as caught:
+            sender.send(None, RUN, settings(base_url=nobody, token_url=f"{url}/token"))
+    assert not caught.value.sent
+    assert nobody in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.ConnectError("no")], ids=repr)
+def test_the_trace_back_of_an_error_does_not_show_httpx(sender: Sender, error: Exception) -> None:
+    with pytest.raises(CdfUnreachableError) as caught:
+        sender.send(Network(error), RUN)
+    assert caught.value.__suppress_context__
+
+
+# -- lists ------------------------------------------------------------------------------------------------
+
+
+def page(*ids: str, cursor: str | None = None) -> httpx.Response:
+    items = [{**EXECUTION, "id": one} for one in ids]
+    return httpx.Response(200, json={"items": items, **({"nextCursor": cursor} if cursor else {})})
+
+
+def page_at(cursor: str | None) -> Any:
+    return calls.list_executions("p", status="running", cursor=cursor)
+
+
+def test_a_list_goes_through_all_pages_with_the_same_filter(sender: Sender) -> None:
+    network = Network(page("a", "b", cursor="c1"), page(cursor="c2"), page("c"))
+    assert [one.id for one in sender.use(network, "executions", page_at)] == ["a", "b", "c"]
+    assert [body.get("cursor") for body in network.bodies] == [None, "c1", "c2"]
+    assert {json.dumps(body["filter"]) for body in network.bodies} == {'{"status": ["RUNNING"]}'}
+
+
+def test_an_empty_list_is_empty(sender: Sender) -> None:
+    assert sender.use(Network(page()), "executions", page_at) == []
+
+
+@pytest.mark.parametrize("cursor", [None, ""])
+def test_a_list_ends_at_a_cursor_that_is_null_or_empty(sender: Sender, cursor: str | None) -> None:
+    network = Network(httpx.Response(200, json={"items": [EXECUTION], "nextCursor": cursor}))
+    assert len(sender.use(network, "executions", page_at)) == 1
+
+
+def test_an_error_on_a_later_page_is_raised(sender: Sender) -> None:
+    with pytest.raises(CdfApiError, match="list executions"):
+        sender.use(Network(page("a", cursor="c"), envelope(503)), "executions", page_at)
+
+
+def test_a_page_is_read_only_when_it_is_needed() -> None:
+    network = Network(page("a", cursor="c"))
+    with client.CdfClient(settings(), transport=httpx.MockTransport(network)) as cdf:
+        executions = cdf.executions(page_at)
+        assert network.requests == []
+        assert next(executions).id == "a"
+    assert len(network.requests) == 1
+
+
+# -- conversations ----------------------------------------------------------------------------------------
+
+
+def test_a_conversation_is_sent_answers_and_thrown_errors(sender: Sender) -> None:
+    def conversation() -> Any:
+        session = yield calls.create_session("p", client_id="c", client_secret="s")
+        try:
+            yield RUN
+        except CdfApiError as error:
+            execution = yield READ
+            return session.items[0].nonce, error.code, execution.id
+        raise AssertionError("no error was thrown")
+
+    network = Network(
+        httpx.Response(200, json=SESSION), envelope(503), httpx.Response(200, json={**EXECUTION})
+    )
+    assert sender.perform(network, conversation()) == ("the-nonce", 503, EXECUTION_ID)
+
+
+def test_an_error_that_a_conversation_does_not_catch_is_raised(sender: Sender) -> None:
+    def conversation() -> Any:
+        yield RUN
+
+    with pytest.raises(CdfApiError, match="HTTP 503"):
+        sender.perform(Network(envelope(503)), conversation())
+
+
+def test_an_error_of_the_conversation_itself_is_raised(sender: Sender) -> None:
+    def conversation() -> Any:
+        yield READ
+        raise CdfInputError("Wrong.")
+
+    with pytest.raises(CdfInputError):
+        sender.perform(Network(httpx.Response(200, json=EXECUTION)), conversation())

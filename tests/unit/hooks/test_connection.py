@@ -1,0 +1,383 @@
+"""From an Airflow connection to settings, or to one message that names all that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.hooks.connection import read_connection
+
+SECRET = "s3cr3t/+&"
+HOST = "https://westeurope-1.cognitedata.com"
+TOKEN_URL = "https://idp.example.com/oauth2/token"
+ENTRA = "https://login.microsoftonline.com/{}/oauth2/v2.0/token"
+COGNITE = "https://auth.cognite.com/oauth2/token"
+
+
+def read(
+    host: str | None = HOST,
+    port: int | None = None,
+    login: str | None = "the-client",
+    password: str | None = SECRET,
+    **extra: Any,
+) -> Settings:
+    """Read a connection that is complete but for the changes."""
+    if not {"tenant_id", "token_url", "idp"} & extra.keys():
+        extra["token_url"] = TOKEN_URL
+    return read_connection(
+        "cdf_default", host=host, port=port, login=login, password=password, extra={"project": "p", **extra}
+    )
+
+
+def problem(**changes: Any) -> str:
+    """Return the message about a connection that cannot be used."""
+    with pytest.raises(CdfConnectionError) as caught:
+        read(**changes)
+    message = str(caught.value)
+    assert "'cdf_default'" in message
+    assert "Nothing was sent" in message
+    assert SECRET not in message
+    assert isinstance(caught.value, AirflowFailException)
+    return message
+
+
+# -- the ways to log in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "token_url", "scope", "audience"),
+    [
+        ({"tenant_id": "t-1"}, ENTRA.format("t-1"), f"{HOST}/.default", None),
+        ({"tenant_id": "plant.example.com"}, ENTRA.format("plant.example.com"), f"{HOST}/.default", None),
+        ({"tenant_id": " t-1 "}, ENTRA.format("t-1"), f"{HOST}/.default", None),
+        ({"tenant_id": "t-1", "scopes": "other"}, ENTRA.format("t-1"), "other", None),
+        ({"token_url": TOKEN_URL}, TOKEN_URL, None, None),
+        ({"token_url": f" {TOKEN_URL} "}, TOKEN_URL, None, None),
+        ({"token_url": TOKEN_URL, "scopes": "a b"}, TOKEN_URL, "a b", None),
+        ({"token_url": TOKEN_URL, "scopes": "a,b, c"}, TOKEN_URL, "a b c", None),
+        ({"token_url": TOKEN_URL, "scopes": "a, b,"}, TOKEN_URL, "a b", None),
+        ({"token_url": TOKEN_URL, "audience": "aud"}, TOKEN_URL, None, "aud"),
+        ({"idp": "cdf"}, COGNITE, None, None),
+        ({"idp": "CDF"}, COGNITE, None, None),
+    ],
+)
+def test_each_way_to_log_in(
+    extra: dict[str, str], token_url: str, scope: str | None, audience: str | None
+) -> None:
+    credentials = read(**extra).credentials
+    assert (credentials.token_url, credentials.scope, credentials.audience) == (token_url, scope, audience)
+    assert (credentials.client_id, credentials.client_secret) == ("the-client", SECRET)
+
+
+def test_project_and_label_are_for_paths_and_messages() -> None:
+    settings = read(project=" p-2 ")
+    assert (settings.project, settings.label) == ("p-2", "Airflow connection 'cdf_default'")
+
+
+def test_a_secret_is_taken_as_it_is_and_a_client_id_is_trimmed() -> None:
+    credentials = read(login=" the-client\n", password=" secret ").credentials
+    assert (credentials.client_id, credentials.client_secret) == ("the-client", " secret ")
+
+
+def test_who_keeps_tokens_out_of_logs_is_passed_on() -> None:
+    told: list[str] = []
+    settings = read_connection(
+        "c",
+        host=HOST,
+        port=None,
+        login="i",
+        password="s",
+        extra={"project": "p", "idp": "cdf"},
+        on_token=told.append,
+    )
+    assert settings.on_token == told.append
+
+
+# -- hosts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "base_url"),
+    [
+        (HOST, HOST),
+        (f"{HOST}/", HOST),
+        (f" {HOST} ", HOST),
+        ("HTTPS://WestEurope-1.CogniteData.com", HOST),
+        ("westeurope-1.cognitedata.com", HOST),
+        ("westeurope-1", HOST),
+        ("WestEurope-1", HOST),
+        ("api", "https://api.cognitedata.com"),
+        (
+            "https://p001.plink.westeurope-1.cognitedata.com",
+            "https://p001.plink.westeurope-1.cognitedata.com",
+        ),
+        ("https://cdf.example.com/behind/a/proxy/", "https://cdf.example.com/behind/a/proxy"),
+        ("https://cdf.example.com:8443", "https://cdf.example.com:8443"),
+        ("cdf.example.com:8443", "https://cdf.example.com:8443"),
+        ("https://cdf_emulator:8443", "https://cdf_emulator:8443"),
+        ("localhost:8443", "https://localhost:8443"),
+        ("localhost", "https://localhost"),
+    ],
+)
+def test_a_host_is_a_url_or_the_name_of_a_cluster(host: str, base_url: str) -> None:
+    assert read(host=host).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "base_url"),
+    [
+        (HOST, 8443, f"{HOST}:8443"),
+        (f"{HOST}/proxy", 8443, f"{HOST}:8443/proxy"),
+        ("westeurope-1", 443, None),
+        ("cdf.example.com", 8443, "https://cdf.example.com:8443"),
+        ("http://127.0.0.1", 8080, "http://127.0.0.1:8080"),
+        ("http://[::1]", 8080, "http://[::1]:8080"),
+        ("http://127.0.0.1:9090", 8080, "http://127.0.0.1:9090"),
+        (HOST, None, HOST),
+        (HOST, 0, HOST),
+    ],
+)
+def test_the_port_of_the_connection_is_used_where_the_host_says_none(
+    host: str, port: int | None, base_url: str | None
+) -> None:
+    assert read(host=host, port=port).base_url in ({base_url} if base_url else {HOST, f"{HOST}:443"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "scope"),
+    [
+        ({"host": "https://p001.plink.westeurope-1.cognitedata.com"}, f"{HOST}/.default"),
+        ({"host": "westeurope-1"}, f"{HOST}/.default"),
+        ({"host": f"{HOST}/proxy"}, f"{HOST}/.default"),
+        ({"host": f"{HOST}:443"}, f"{HOST}/.default"),
+        ({"host": HOST, "port": 443}, f"{HOST}/.default"),
+    ],
+)
+def test_the_scope_of_a_tenant_is_the_cluster_whatever_leads_to_it(
+    changes: dict[str, Any], scope: str
+) -> None:
+    assert read(tenant_id="t", **changes).credentials.scope == scope
+
+
+# -- plain http -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://127.0.0.1:8080",
+        "http://127.1.2.3",
+        "http://localhost:8080",
+        "http://[::1]:8080",
+        "http://LOCALHOST",
+    ],
+)
+def test_plain_http_is_taken_for_this_machine(host: str) -> None:
+    assert read(host=host, token_url=f"{host}/token").base_url == host.lower()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "http://westeurope-1.cognitedata.com",
+            "http://10.0.0.1",
+            "http://0.0.0.0:80",
+            "http://localhost.evil.com",
+        ),
+        *("http://127.0.0.1.evil.com", "http://[::2]", "HTTP://cdf.example.com"),
+    ],
+)
+def test_plain_http_to_another_machine_is_refused(host: str) -> None:
+    assert "host would send credentials unencrypted" in problem(host=host)
+    assert "extra 'token_url' would send credentials unencrypted" in problem(token_url=f"{host}/token")
+
+
+@pytest.mark.parametrize("allow", [True, "true", "True"])
+def test_plain_http_is_taken_where_the_connection_says_so(allow: Any) -> None:
+    settings = read(host="http://cdf.lan", token_url="http://idp.lan/token", allow_http=allow)
+    assert (settings.base_url, settings.credentials.token_url) == ("http://cdf.lan", "http://idp.lan/token")
+
+
+@pytest.mark.parametrize("allow", [False, "false", None, ""])
+def test_plain_http_is_refused_where_the_connection_does_not_say_so(allow: Any) -> None:
+    assert "unencrypted" in problem(host="http://cdf.lan", allow_http=allow)
+
+
+@pytest.mark.parametrize("allow", [1, "yes", "1", {}])
+def test_a_flag_is_true_or_false(allow: Any) -> None:
+    assert "'allow_http' must be true or false" in problem(allow_http=allow)
+
+
+# -- what is missing, contradicts, or is unknown ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("nothing", [None, "", " "])
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [
+        ("host", "host "),
+        ("login", "login (the client id) is missing"),
+        ("project", "extra 'project' is missing"),
+        ("token_url", "where to log in is missing"),
+    ],
+)
+def test_what_is_null_or_empty_is_missing(field: str, named: str, nothing: str | None) -> None:
+    assert named in problem(**{field: nothing})
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_a_secret_that_is_null_or_empty_is_missing(nothing: str | None) -> None:
+    assert "password (the client secret) is missing" in problem(password=nothing)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " "])
+@pytest.mark.parametrize("name", ["tenant_id", "idp", "scopes", "audience", "organization"])
+def test_a_field_that_nobody_touched_is_not_set(name: str, nothing: str | None) -> None:
+    assert read(token_url=TOKEN_URL, **{name: nothing}) == read(token_url=TOKEN_URL)
+
+
+def test_an_unknown_field_that_is_null_is_no_problem() -> None:
+    assert read(added_by_a_form=None) == read()
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"tenant_id": "t", "token_url": TOKEN_URL}, ("tenant_id", "token_url")),
+        ({"tenant_id": "t", "idp": "cdf"}, ("tenant_id", "idp")),
+        ({"token_url": TOKEN_URL, "idp": "cdf"}, ("token_url", "idp")),
+        ({"tenant_id": "t", "token_url": TOKEN_URL, "idp": "cdf"}, ("tenant_id", "token_url", "idp", "3")),
+        ({"idp": "cdf", "scopes": "a"}, ("idp", "scopes")),
+        ({"idp": "cdf", "audience": "a"}, ("idp", "audience")),
+        ({"idp": "entra"}, ("idp", "'entra'")),
+        ({"tenant_id": "a/b"}, ("tenant_id", "'a/b'")),
+        ({"tenant_id": "a?b"}, ("tenant_id",)),
+    ],
+)
+def test_contradictions_are_named(extra: dict[str, str], named: tuple[str, ...]) -> None:
+    message = problem(**extra)
+    for name in named:
+        assert name in message
+
+
+def test_a_forgotten_login_sends_no_secret_to_cognite() -> None:
+    message = problem(token_url=None)
+    for way in ("tenant_id", "token_url", "idp"):
+        assert way in message
+
+
+def test_everything_that_is_wrong_is_in_one_message() -> None:
+    with pytest.raises(CdfConnectionError) as caught:
+        read_connection(
+            "plant", host=None, port=None, login=None, password=None, extra={"projekt": "p", "allow_http": 5}
+        )
+    message = str(caught.value)
+    for part in (
+        "'plant'",
+        "host",
+        "login",
+        "password",
+        "'project' is missing",
+        "'projekt'",
+        "allow_http",
+        "where to log in is missing",
+    ):
+        assert part in message
+    assert message.isprintable()
+
+
+def test_unknown_fields_are_named_with_those_that_are_known() -> None:
+    message = problem(tokenurl="x", secret_thing=SECRET)
+    assert "'secret_thing', 'tokenurl'" in message
+    assert "token_url" in message
+
+
+@pytest.mark.parametrize("name", ["project", "tenant_id", "token_url", "scopes", "audience", "idp"])
+@pytest.mark.parametrize("value", [5, ["a"], {"a": "b"}, True])
+def test_a_field_that_is_no_text_is_named(name: str, value: Any) -> None:
+    assert f"extra '{name}' must be text, not {type(value).__name__}" in problem(**{name: value})
+
+
+# -- URLs that are none, and secrets in them --------------------------------------------------------------
+
+NO_URLS = [
+    "https://",
+    "ftp://cdf.example.com",
+    "cdf://cdf.example.com",
+    "https://cdf.example.com?a=b",
+    "https://cdf.example.com#a",
+    "https://cdf.example.com:port",
+    "https://cdf.example.com:99999",
+    "http://[::1",
+    "https://west europe",
+    "https://cdf..example.com",
+]
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+@pytest.mark.parametrize("port", [None, 8443])
+def test_a_host_that_is_no_url_is_refused(url: str, port: int | None) -> None:
+    assert "host is not" in problem(host=url, port=port)
+
+
+@pytest.mark.parametrize("url", [*NO_URLS, "idp.example.com/token", "/token"])
+def test_a_token_url_that_is_no_url_is_refused(url: str) -> None:
+    assert "extra 'token_url' is not" in problem(token_url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://client:hidden@cdf.example.com",
+        "https://hidden@cdf.example.com",
+        "https://client:hidden/rest@cdf.example.com",
+        "https://client:hidden#rest@cdf.example.com",
+        "https://cdf.example.com/?key=hidden",
+        "https://cdf.example.com/#hidden",
+        "hidden://cdf.example.com",
+    ],
+)
+@pytest.mark.parametrize("field", ["host", "token_url"])
+def test_a_secret_in_a_url_is_refused_and_not_repeated(field: str, url: str) -> None:
+    message = problem(**{field: url})
+    assert field in message
+    assert "hidden" not in message
+
+
+# -- from Airflow -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "cdf://the-client:s3cr3t%2F%2B%26@westeurope-1.cognitedata.com/?project=p&tenant_id=t",
+        "cdf://the-client:s3cr3t%2F%2B%26@westeurope-1/?project=p&tenant_id=t&token_url=&idp=",
+        "cdf://the-client:s3cr3t%2F%2B%26@https%3A%2F%2Fwesteurope-1.cognitedata.com/?project=p&tenant_id=t",
+        '{"conn_type": "cdf", "host": "westeurope-1", "login": "the-client", "password": "s3cr3t/+&", '
+        '"extra": {"project": "p", "tenant_id": "t", "token_url": null, "idp": null, "scopes": ""}}',
+    ],
+)
+def test_a_connection_of_airflow_is_read(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PLANT", uri)
+    settings = CdfHook("plant").client.settings
+    assert (settings.base_url, settings.project) == (HOST, "p")
+    assert settings.credentials == read(tenant_id="t").credentials
+    assert settings.label == "Airflow connection 'plant'"
+
+
+def test_both_clients_can_be_made_of_what_was_read() -> None:
+    with CdfClient(read()) as client:
+        assert client.settings == read()
+
+    async def make() -> Settings:
+        async with AsyncCdfClient(read()) as async_client:
+            return async_client.settings
+
+    assert asyncio.run(make()) == read()
