@@ -42,6 +42,16 @@ class ClientCredentials:
     scope: str | None = None
     audience: str | None = None
 
+    @property
+    def login_host(self) -> str:
+        """
+        The identity provider's host, for messages.
+
+        Not the whole URL: Airflow takes a connection's ``token_url`` for a secret, because of its name, and
+        would print ``***``.
+        """
+        return httpx.URL(self.token_url).netloc.decode()
+
 
 @dataclass(frozen=True)
 class _Token:
@@ -125,7 +135,7 @@ class ClientCredentialsAuth(httpx.Auth):
         )
 
     def _read_token(self, response: httpx.Response) -> _Token:
-        where = f"The token endpoint {self.credentials.token_url}"
+        where = f"The token endpoint at {self.credentials.login_host}"
         try:
             answer = response.json()
         except ValueError:

@@ -19,7 +19,13 @@ from pydantic import ValidationError
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_auth
 from airflow_provider_cdf.cdf.calls import AnswerT, Call
-from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfApiError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import (
+    CdfAnswerError,
+    CdfApiError,
+    CdfError,
+    CdfLoginError,
+    CdfUnreachableError,
+)
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
 
 #: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
@@ -115,8 +121,8 @@ class _Sender:
         what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
         if str(error.request.url) == self.settings.credentials.token_url:
             return CdfUnreachableError(
-                f"Could not {call.purpose}: no answer from the token endpoint "
-                f"{self.settings.credentials.token_url} ({what}). Nothing was sent to CDF.",
+                f"Could not {call.purpose}: no answer from the token endpoint at "
+                f"{self.settings.credentials.login_host} ({what}). Nothing was sent to CDF.",
                 sent=False,
             )
         # Only where no connection was made is it certain that CDF never saw the request.
@@ -153,6 +159,9 @@ class CdfClient(_Sender):
         """
         try:
             response = self._http.send(self._request(call, self._http.build_request))
+        except CdfLoginError as error:
+            # Raised inside httpx, whose frames would hide the message among them.
+            raise error.with_traceback(None) from None
         except httpx.HTTPError as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)
@@ -215,6 +224,9 @@ class AsyncCdfClient(_Sender):
         """
         try:
             response = await self._http.send(self._request(call, self._http.build_request))
+        except CdfLoginError as error:
+            # Raised inside httpx, whose frames would hide the message among them.
+            raise error.with_traceback(None) from None
         except httpx.HTTPError as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)

@@ -32,7 +32,7 @@ FUNCTIONS: dict[str, Any] = {
     "balance_tanks": {"move": {"from": "T-2", "to": "T-1", "m": 2.65}},
 }
 #: Seconds that an emulated function takes: long enough for Airflow to defer, as it would with a real one.
-FUNCTION_SECONDS = 3.0
+FUNCTION_SECONDS = 5.0
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def emulator(port: int = 0) -> CdfEmulator:
     """Return a CDF that has the examples' workflows and functions."""
     from airflow_provider_cdf.emulator import CdfEmulator
-    from airflow_provider_cdf.emulator.engine import Pace
+    from airflow_provider_cdf.emulator.lifecycle import Pace
 
     return CdfEmulator(
         workflows=[examples_folder() / "workflows"],

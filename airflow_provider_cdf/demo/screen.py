@@ -82,10 +82,11 @@ class Screen:
     def summary(self, trip: RoundTrip) -> None:
         """Show what has been proven, in CDF."""
         execution = trip.execution
-        table = Table("CDF task", "status", "duration", title=f"Execution {execution.id}: {execution.status}")
+        table = Table("CDF task", "status", "duration")
         for task in execution.executed_tasks:
             seconds = ((task.end_time or 0) - (task.start_time or 0)) / 1000
             table.add_row(task.external_id, _styled(str(task.status)), f"{seconds:.1f} s")
+        self._console.print(f"Execution {execution.id} is {execution.status}:", markup=False)
         self._console.print(table)
         self._console.print(
             f"CDF measured a vibration of {trip.measured}, Airflow made the risk {trip.reported} of it, "

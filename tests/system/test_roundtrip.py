@@ -1,0 +1,124 @@
+"""The main job on a real Airflow, through the code of ``cdf-demo``."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import Cluster
+from rich.console import Console
+
+from airflow_provider_cdf import demo
+from airflow_provider_cdf.demo.screen import Screen
+
+pytestmark = pytest.mark.slow
+
+
+def test_roundtrip_carries_the_value_and_shows_both_sides(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", os.environ["AIRFLOW_HOME"])  # round_trip() sets it: undone afterwards
+    output = io.StringIO()
+    screen = Screen(Console(file=output, highlight=False, width=120))
+    trip = demo.round_trip(cluster.cdf, cluster.airflow, screen)
+    screen.summary(trip)
+
+    assert (trip.measured, trip.reported, trip.received) == (7.2, 0.72, 0.72)
+    assert {task.external_id: str(task.status) for task in trip.execution.executed_tasks} == {
+        "read": "COMPLETED",
+        "score": "COMPLETED",
+        "publish": "COMPLETED",
+    }
+    text = output.getvalue()
+    assert trip.execution.id in text
+    assert "score: IN_PROGRESS" in text
+    assert "report: success" in text
+
+
+def test_run_and_wait_is_deferred_and_hands_over_a_tasks_output(cluster: Cluster) -> None:
+    run_id = cluster.airflow.trigger_dag("cdf_run_and_wait")
+    assert cluster.airflow.wait_for_dag_run("cdf_run_and_wait", run_id) == "success"
+    moved = cluster.airflow.xcom("cdf_run_and_wait", run_id, "use")
+    assert moved == demo.FUNCTIONS["balance_tanks"]
+    assert "Pausing task as DEFERRED" in cluster.airflow.task_log("cdf_run_and_wait", run_id, "run")
+
+
+MISTAKES = {
+    "wrong_secret": r"The token endpoint at 127\.0\.0\.1:\d+ gave no token to client .* \(HTTP 401\)",
+    "unknown_project": r"CDF refused to create a session for the run in project 'unheard-of' \(HTTP 40[13]\)",
+    "unreachable_host": r"Could not create a session for the run: no answer from http://127\.0\.0\.1:9 .*"
+    r"Nothing was sent to CDF\.",
+    "incomplete": r"Airflow connection 'cdf_incomplete' cannot be used: .*'project'.*secret.*tenant_id",
+    "unknown_workflow": r"CDF refused to run workflow 'pump_helth' version '1' in project '\w+' \(HTTP 404\)",
+    "unknown_version": r"CDF refused to run workflow 'pump_health' version '99' in project .* \(HTTP 404\)",
+    "unknown_execution_poked": r"CDF refused to read execution 11111111-2222-4333-8444-555555555555",
+    "unknown_execution_deferred": r"CDF refused to read execution 11111111-2222-4333-8444-555555555555",
+}
+
+
+def test_each_mistake_ends_its_task_with_one_clear_sentence(cluster: Cluster) -> None:
+    airflow = cluster.airflow
+    run_id = airflow.trigger_dag("mistakes")
+    assert airflow.wait_for_dag_run("mistakes", run_id) == "failed"
+    tasks = {task["task_id"]: task for task in airflow.task_instances("mistakes", run_id)}
+    assert {task_id: task["state"] for task_id, task in tasks.items()} == dict.fromkeys(MISTAKES, "failed")
+
+    for task_id, sentence in MISTAKES.items():
+        log = airflow.task_log("mistakes", run_id, task_id)
+        assert re.search(sentence, log), log
+        # No frame of the HTTP client's, and no error behind the error.
+        assert "/httpx/" not in log, log
+        assert '"is_cause": true' not in log, log
+
+
+def test_no_secret_and_no_token_is_in_any_log(cluster: Cluster) -> None:
+    logs = [path for path in cluster.airflow.home.rglob("*.log") if path.is_file()]
+    assert len(logs) > 10
+    text = "\n".join(path.read_text(errors="replace") for path in logs)
+    assert "Execution" in text
+    assert cluster.cdf.client_secret not in text
+    assert "not-the-secret" not in text
+    assert "Bearer " not in text
+
+
+def airflow_command(cluster: Cluster, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        env=cluster.airflow.env,
+        cwd=cluster.airflow.home,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_airflow_lists_the_provider(cluster: Cluster) -> None:
+    assert "airflow-provider-cdf" in airflow_command(cluster, "providers", "list")
+
+
+def test_airflow_accepts_a_connection_of_type_cdf(cluster: Cluster) -> None:
+    extra = '{"project": "plant", "tenant_id": "contoso.onmicrosoft.com"}'
+    host = "https://westeurope-1.cognitedata.com"
+    airflow_command(
+        cluster,
+        *("connections", "add", "cdf_added", "--conn-type", "cdf", "--conn-host", host),
+        *("--conn-login", "client", "--conn-password", "secret", "--conn-extra", extra),
+    )
+    connection = airflow_command(cluster, "connections", "get", "cdf_added", "-o", "json")
+    assert '"conn_type": "cdf"' in connection
+
+
+def test_airflows_ui_offers_the_connections_fields(cluster: Cluster) -> None:
+    import httpx
+
+    forms = httpx.get(f"{cluster.airflow.url}/ui/connections/hook_meta", trust_env=False).json()
+    (form,) = [form for form in forms if form["connection_type"] == "cdf"]
+    assert form["hook_name"] == "Cognite Data Fusion"
+    assert {"project", "tenant_id", "token_url", "scopes", "audience", "idp", "organization"} <= set(
+        form["extra_fields"]
+    )
