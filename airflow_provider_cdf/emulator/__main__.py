@@ -6,8 +6,12 @@ import argparse
 import signal
 import sys
 import threading
+from typing import Any
 
+from airflow_provider_cdf.emulator.clock import RunningClock
+from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.server import CdfEmulator
+from airflow_provider_cdf.emulator.toolkit import override, read_config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,11 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         emulator = CdfEmulator(
             options.workflows,
+            variables=_variables(options.config, options.var),
             port=options.port,
             host=options.host,
             project=options.project,
             client_id=options.client_id,
             client_secret=options.client_secret,
+            functions=dict(options.function),
+            clock=RunningClock(options.speed),
+            retain=options.retain,
         )
         emulator.start()
     except (OSError, ValueError) as error:
@@ -47,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workflows", action="append", default=[], metavar="PATH", help="Toolkit YAML file or directory")
+    add("--config", metavar="FILE", help="Toolkit config file, for the {{ variables }} in the files")
+    add("--var", action="append", default=[], type=_pair, metavar="NAME=VALUE", help="one variable")
     add("--port", type=int, default=8200, help="port to listen at, 0 for any free one (default: 8200)")
     add("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)")
     add("--project", default="emulator", help="CDF project (default: emulator)")
@@ -54,7 +64,39 @@ def _parser() -> argparse.ArgumentParser:
         "--client-id", default="emulator-client", help="the client that may log in (default: emulator-client)"
     )
     add("--client-secret", help="its secret (default: made up at each start)")
+    add(
+        "--function",
+        action="append",
+        default=[],
+        type=_function,
+        metavar="EXTERNAL_ID=DOES",
+        help="what a function does: a webhook's URL, module:function, or a fixed response in JSON",
+    )
+    add("--speed", type=float, default=1, help="seconds of workflow time in a real second (default: 1)")
+    add("--retain", type=int, metavar="N", help="forget all but the last N ended executions")
     return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")
+    return name, value
+
+
+def _variables(config: str | None, single: list[tuple[str, str]]) -> dict[str, Any]:
+    variables = read_config(config) if config else {}
+    for name, value in single:
+        variables = override(variables, name, value)
+    return variables
+
+
+def _function(text: str) -> tuple[str, Any]:
+    external_id, does = _pair(text)
+    try:
+        return external_id, from_text(does)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _greeting(emulator: CdfEmulator) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from airflow_provider_cdf.emulator import (
+    routes_control,
     routes_executions,
     routes_resources,
     routes_sessions,
@@ -21,18 +23,24 @@ from airflow_provider_cdf.emulator.definitions import describe
 from airflow_provider_cdf.emulator.deps import authorize
 from airflow_provider_cdf.emulator.driver import Driver
 from airflow_provider_cdf.emulator.errors import CdfError
-from airflow_provider_cdf.emulator.http import JsonAnswer, error_answer
+from airflow_provider_cdf.emulator.faults import Faults, Faulty
+from airflow_provider_cdf.emulator.http import Conventions, JsonAnswer, error_answer
+from airflow_provider_cdf.emulator.journal import Journal, Journaling
 from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 
 
-def create_app(driver: Driver, tokens: Tokens, resources: Resources) -> FastAPI:
+def create_app(
+    driver: Driver, tokens: Tokens, resources: Resources, faults: Faults, journal: Journal
+) -> ASGIApp:
     """
     The emulator as an ASGI application.
 
     :param driver: drives the engine
     :param tokens: who may ask for what
     :param resources: what is there beside workflows
+    :param faults: what goes wrong
+    :param journal: where requests are noted
     """
     app = FastAPI(
         title="Emulator of CDF Data Workflows",
@@ -43,6 +51,8 @@ def create_app(driver: Driver, tokens: Tokens, resources: Resources) -> FastAPI:
     app.state.driver = driver
     app.state.tokens = tokens
     app.state.resources = resources
+    app.state.faults = faults
+    app.state.journal = journal
 
     project = APIRouter(prefix="/api/v1/projects/{project}", dependencies=[Depends(authorize)])
     # Fixed paths first: /workflows/triggers must not be taken for the workflow "triggers".
@@ -51,12 +61,13 @@ def create_app(driver: Driver, tokens: Tokens, resources: Resources) -> FastAPI:
     app.include_router(project)
     app.include_router(routes_sessions.identity_router)
     app.include_router(routes_resources.upload_router)
+    app.include_router(routes_control.router)
 
     app.add_exception_handler(CdfError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
-    return app
+    return Conventions(Journaling(Faulty(app, faults), journal))
 
 
 async def _refused(request: Request, error: Exception) -> JsonAnswer:

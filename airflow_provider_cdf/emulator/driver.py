@@ -25,7 +25,7 @@ class Driver:
 
     def __init__(self, engine: Engine, clock: Clock, make_client: Callable[[], Any]) -> None:
         self._engine = engine
-        self._clock = clock
+        self.clock = clock
         self._make_client = make_client
         self._turn = threading.Condition()
         self._stopped = False
@@ -63,7 +63,7 @@ class Driver:
                     log.exception("The emulator's engine failed")
                 self._make_calls()
                 due = self._engine.timeline.next_due()
-                self._turn.wait(None if due is None else self._clock.wait_seconds(due))
+                self._turn.wait(None if due is None else self.clock.wait_seconds(due))
 
     def _make_calls(self) -> None:
         while self._engine.calls and not self._stopped:

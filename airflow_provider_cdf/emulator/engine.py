@@ -7,6 +7,7 @@ the calls in :attr:`Engine.calls`, and lets one thread in at a time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
@@ -61,6 +62,8 @@ class Engine:
         #: Calls of Python handlers that whoever drives the engine has to make.
         self.calls = self._lifecycle.calls
 
+        self._client_now = clock.client_now
+        self._hide: deque[float] = deque()
         self.triggers = Triggers(self.store, self.timeline, self.run)
 
     def advance(self) -> None:
@@ -97,6 +100,8 @@ class Engine:
             created_time=self.timeline.now(),
             sequence=self.store.next_sequence(),
         )
+        if self._hide:
+            execution.hidden_until = self._client_now() + round(self._hide.popleft() * 1000)
         self._lifecycle.plan(execution)
         self.store.add_execution(execution)
         self._lifecycle.queue(execution)
@@ -128,6 +133,7 @@ class Engine:
         if set(statuses) == {"RUNNING"}:
             candidates = sorted(self.store.running.values(), key=attrgetter("sequence"))
         wanted = set(workflows)
+        client_now = self._client_now()
         for execution in candidates:
             version = execution.version
             key = version.workflow_external_id
@@ -135,12 +141,23 @@ class Engine:
                 continue
             if statuses and execution.status not in statuses:
                 continue
+            if execution.hidden_until > client_now:
+                continue
             created = execution.created_time
             if created_time_start is not None and created < created_time_start:
                 continue
             if created_time_end is not None and created > created_time_end:
                 continue
             yield execution.sequence, execution
+
+    def hide_new_executions(self, seconds: float, times: int = 1) -> None:
+        """
+        Let lists leave the next executions out for a while, as if they were behind. A GET finds them.
+
+        :param seconds: for how long, in the clients' time
+        :param times: how many executions
+        """
+        self._hide.extend([seconds] * times)
 
     def cancel(self, execution_id: str, reason: str = "cancelled") -> Execution:
         """

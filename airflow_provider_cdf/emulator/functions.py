@@ -1,13 +1,19 @@
-"""What the functions of the emulated CDF do: answer something fixed, or run a Python callable."""
+"""What functions do: give a fixed answer, run a Python callable, or call a webhook."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import importlib
 import inspect
+import json
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import httpx
 
 #: ``handle(client, data, secrets, function_call_info)``, of which a handler takes what it names.
 Handler = Callable[..., Any]
@@ -39,6 +45,50 @@ class FunctionCall:
     handler: Handler
     #: The task's data plus ``cogniteOrchestrationTaskId``, the only id that CDF passes on.
     data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """
+    A function that sends its data to somebody else: "the function triggers a third party", without any code.
+
+    :param url: where to POST the data as JSON; the JSON of the answer becomes the function's response
+    :param timeout: seconds to wait for the answer
+    """
+
+    url: str
+    timeout: float = 30
+
+    def __call__(self, data: dict[str, Any]) -> Any:
+        answer = httpx.post(self.url, json=data, timeout=self.timeout)
+        if not answer.is_success:
+            raise RuntimeError(f"The webhook answered with status {answer.status_code}")
+        try:
+            return answer.json()
+        except ValueError:
+            return {"text": answer.text}
+
+
+def from_text(text: str) -> Any:
+    """
+    What a function does, from the command line.
+
+    :param text: the URL of a webhook, ``module:function``, or a fixed response in JSON
+    :raises ValueError: if it is none of these
+    """
+    if text.startswith(("http://", "https://")):
+        return Webhook(text)
+    with contextlib.suppress(ValueError):
+        return json.loads(text)
+    if not (match := re.fullmatch(r"([\w.]+):(\w+)", text)):
+        raise ValueError(f"'{text}' is neither the URL of a webhook, nor module:function, nor JSON")
+    try:
+        handler = getattr(importlib.import_module(match[1]), match[2])
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"'{text}' cannot be loaded: {error}") from None
+    if not callable(handler):
+        raise ValueError(f"'{text}' is not a function")
+    return handler
 
 
 class Functions:

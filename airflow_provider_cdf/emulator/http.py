@@ -26,6 +26,15 @@ class JsonAnswer(Response):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
+def is_control(path: str) -> bool:
+    """
+    Whether a path is one by which the emulator itself is operated or looked at: CDF has nothing of the kind.
+
+    :param path: of a request
+    """
+    return path == "/" or path.startswith("/emulator")
+
+
 def error_answer(code: int, message: str, missing: list[dict[str, str]] | None = None) -> JsonAnswer:
     """
     An error in CDF's envelope.
@@ -54,11 +63,11 @@ class Conventions:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(16).encode()
+        request_id = secrets.token_hex(16)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -66,12 +75,16 @@ class Conventions:
         except CdfError as error:
             await error_answer(error.code, error.message)(scope, receive, send_with_id)
             return
-        await self._app(_without_encoding(scope), _replay(body, receive), send_with_id)
-
-
-def _without_encoding(scope: Scope) -> Scope:
-    headers = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
-    return {**scope, "headers": headers, "path": _keep_slashes(scope)}
+        prepared = {
+            **scope,
+            "headers": [header for header in scope["headers"] if header[0] != b"content-encoding"],
+            "path": _keep_slashes(scope),
+            "cdf.request_id": request_id,
+            "cdf.body": body,
+            # uvicorn's own `send` belongs to an object that knows the connection, which ASGI does not show.
+            "cdf.transport": getattr(getattr(send, "__self__", None), "transport", None),
+        }
+        await self._app(prepared, _replay(body, receive), send_with_id)
 
 
 def _keep_slashes(scope: Scope) -> str:

@@ -161,14 +161,17 @@ class DataModelingRule(Model):
         return self
 
 
-class TriggerItem(Model):
+class TriggerFields(Model):
     external_id: ExternalId
     trigger_rule: Annotated[ScheduleRule | DataModelingRule, Field(discriminator="trigger_type")]
     workflow_external_id: ExternalId
     workflow_version: ExternalId
-    authentication: Authentication
     input: Absent[JsonObject] = None
     metadata: Absent[Metadata] = None
+
+
+class TriggerItem(TriggerFields):
+    authentication: Authentication
 
 
 class TriggerUpsert(Model):

@@ -20,8 +20,9 @@ from airflow_provider_cdf.emulator.app import create_app
 from airflow_provider_cdf.emulator.clock import Clock, ManualClock, RunningClock
 from airflow_provider_cdf.emulator.driver import Driver
 from airflow_provider_cdf.emulator.engine import Engine
+from airflow_provider_cdf.emulator.faults import Faults
 from airflow_provider_cdf.emulator.functions import Functions
-from airflow_provider_cdf.emulator.http import Conventions
+from airflow_provider_cdf.emulator.journal import Journal
 from airflow_provider_cdf.emulator.lifecycle import Pace
 from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
@@ -39,6 +40,8 @@ class CdfEmulator:
             os.environ["AIRFLOW_CONN_CDF_DEFAULT"] = cdf.airflow_connection_uri()
 
     :param workflows: files and directories with workflows in the Cognite Toolkit's YAML format
+    :param variables: for the ``{{ variables }}`` in these files, as under ``variables:`` in a Toolkit config
+        file
     :param functions: by external id what a function does: a JSON value that it answers, a
         :class:`~airflow_provider_cdf.emulator.functions.Reply`, or a callable ``handle(client, data, ...)``.
         Others answer ``{}``.
@@ -60,6 +63,7 @@ class CdfEmulator:
         self,
         workflows: Iterable[str | os.PathLike[str]] = (),
         *,
+        variables: Mapping[str, Any] | None = None,
         functions: Mapping[str, Any] | None = None,
         cdf_requests: Mapping[str, Any] | None = None,
         port: int = 0,
@@ -86,8 +90,12 @@ class CdfEmulator:
             max_concurrent_executions=max_concurrent_executions,
             retain=retain,
         )
-        load(workflows, self.engine.catalog)
+        load(workflows, self.engine, variables)
         self.tokens = Tokens(client_id, self.client_secret, project, token_lifetime, self._clock.client_now)
+        #: What goes wrong: ``cdf.faults.add("POST", "*/run", drop="after")``.
+        self.faults = Faults()
+        #: The requests so far: ``cdf.journal.count("POST", "*/run")``.
+        self.journal = Journal(self._clock.client_now)
         self._host = host
         self._port = port
         self._driver: Driver | None = None
@@ -120,6 +128,26 @@ class CdfEmulator:
         extra = urlencode({"project": self.project, "token_url": self.token_url})
         return f"cdf://{login}:{password}@{host}/?{extra}"
 
+    def load(self, *workflows: str | os.PathLike[str], variables: Mapping[str, Any] | None = None) -> None:
+        """
+        Create workflows from files, as the parameter ``workflows`` does.
+
+        :param workflows: files and directories
+        :param variables: for the ``{{ variables }}`` in them
+        """
+        with self.turn() as engine:
+            load(workflows, engine, variables)
+
+    def set_function(self, external_id: str, behaviour: Any) -> None:
+        """
+        Choose what a function does from now on.
+
+        :param external_id: of the function
+        :param behaviour: as in the parameter ``functions``
+        """
+        with self.turn() as engine:
+            engine.functions.set(external_id, behaviour)
+
     def advance(self, seconds: float) -> None:
         """
         Move a stopped clock forward, and let everything happen that was to happen meanwhile.
@@ -143,7 +171,7 @@ class CdfEmulator:
         self._driver = Driver(self.engine, self._clock, self._make_client)
         resources = Resources(self.engine.functions, self.engine.timeline.now)
         config = uvicorn.Config(
-            Conventions(create_app(self._driver, self.tokens, resources)),
+            create_app(self._driver, self.tokens, resources, self.faults, self.journal),
             log_level="warning",
             access_log=False,
             lifespan="off",

@@ -117,6 +117,8 @@ class Execution:
     start_time: int | None = None
     end_time: int | None = None
     reason: str | None = None
+    #: Until when, in the clients' time, lists leave it out: a fault that tests may ask for.
+    hidden_until: int = 0
     plan: dict[TaskKey, PlannedTask] = field(default_factory=dict)
     timeout: Timer | None = None
 

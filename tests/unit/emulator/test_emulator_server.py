@@ -80,9 +80,9 @@ def test_workflows_come_from_toolkit_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("externalId: [", "x.Workflow.yaml: "),
-        ("description: no id", "x.Workflow.yaml: externalId: Field required"),
-        ("- externalId: ok\n- externalId: 5", "x.Workflow.yaml: externalId: "),
+        ("externalId: [", "x.Workflow.yaml:1: "),
+        ("description: no id", "x.Workflow.yaml:1: externalId: Field required"),
+        ("- externalId: ok\n- externalId: 5", "x.Workflow.yaml:2: externalId: "),
     ],
 )
 def test_bad_toolkit_file_is_named(tmp_path: Path, content: str, message: str) -> None:
