@@ -1,0 +1,60 @@
+"""What the tests of the operators share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from clear_errors import assert_clear
+from support import Project
+
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator.lifecycle import Pace
+
+
+@pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
+def deferrable(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def connect(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Connect ``cdf_default`` to the emulator, but for what a test wants to be wrong."""
+
+    def connect(extra: dict[str, Any] | None = None, **fields: Any) -> None:
+        connection = {
+            "conn_type": "cdf",
+            "host": cdf.url,
+            "login": cdf.client_id,
+            "password": cdf.client_secret,
+            **fields,
+            "extra": {"project": cdf.project, "token_url": cdf.token_url, **(extra or {})},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", json.dumps(connection))
+
+    return connect
+
+
+@pytest.fixture
+def clear(cdf: CdfEmulator) -> Callable[..., str]:
+    """Check that an error is one clear message without secret and stack of HTTP; return the message."""
+
+    def check(error: BaseException, *names: str) -> str:
+        return assert_clear(error, *names, secrets=[cdf.client_secret])
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def cdf() -> Iterator[CdfEmulator]:
+    """An emulator in which what takes its time in CDF is quick."""
+    pace = Pace(pickup=0.01, function=0.05, retry_delay=0.2)
+    with CdfEmulator(pace=pace, max_concurrent_executions=10_000) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def project(cdf: CdfEmulator) -> Project:
+    return Project(cdf)

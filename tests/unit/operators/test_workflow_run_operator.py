@@ -1,0 +1,670 @@
+"""CdfWorkflowRunOperator against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import TaskDeferralError
+from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
+
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator.functions import Reply
+from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+
+pytestmark = pytest.mark.usefixtures("cdf_default")
+
+
+def make(workflow: str, **arguments: Any) -> CdfWorkflowRunOperator:
+    defaults: dict[str, Any] = {
+        "task_id": "run",
+        "workflow_external_id": workflow,
+        "version": "1",
+        "input": {"pump": "P-101"},
+        "poll_interval": 0.05,
+    }
+    return CdfWorkflowRunOperator(**{**defaults, **arguments})
+
+
+def wait_until(happened: Callable[[], Any]) -> Any:
+    for _ in range(250):
+        if result := happened():
+            return result
+        time.sleep(0.02)
+    raise AssertionError("It did not happen")
+
+
+def test_waits_until_the_execution_is_completed_and_returns_its_id(
+    project: Project, ti: FakeTaskInstance, deferrable: bool
+) -> None:
+    workflow = project.define(function_task("score"))
+
+    execution_id = run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+
+    (execution,) = project.executions(workflow)
+    assert execution["id"] == execution_id
+    assert execution["status"] == "COMPLETED"
+
+
+def test_without_waiting_returns_the_id_of_a_running_execution(
+    project: Project, ti: FakeTaskInstance, deferrable: bool
+) -> None:
+    workflow = project.define(function_task("approve", waits=True))
+
+    execution_id = make(workflow, wait_for_completion=False, deferrable=deferrable).execute({"ti": ti})
+
+    assert project.execution(execution_id)["status"] == "RUNNING"
+
+
+def test_deferrable_defers_after_the_start_and_not_on_the_worker(
+    project: Project, ti: FakeTaskInstance
+) -> None:
+    workflow = project.define(function_task("approve", waits=True))
+
+    with pytest.raises(TaskDeferred):
+        make(workflow, deferrable=True).execute({"ti": ti})
+
+    (execution,) = project.executions(workflow)
+    assert execution["status"] == "RUNNING"
+
+
+def test_an_execution_that_is_over_at_the_first_look_does_not_defer(
+    cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+) -> None:
+    # An execution without tasks has ended by the time its run is answered.
+    workflow = project.define()
+
+    execution_id = make(workflow, deferrable=True).execute({"ti": ti})
+
+    assert project.execution(execution_id)["status"] == "COMPLETED"
+
+
+def test_defers_with_a_timeout_of_airflow_as_backstop_where_there_is_a_timeout(
+    project: Project, ti: FakeTaskInstance
+) -> None:
+    workflow = project.define(function_task("approve", waits=True))
+
+    with pytest.raises(TaskDeferred) as deferred:
+        make(workflow, deferrable=True, timeout=60).execute({"ti": ti})
+
+    assert deferred.value.timeout is not None
+    assert deferred.value.timeout.total_seconds() > 60
+
+
+def test_the_input_arrives_at_the_tasks(project: Project, ti: FakeTaskInstance, deferrable: bool) -> None:
+    workflow = project.define(function_task("score"))
+
+    execution_id = run_to_end(make(workflow, input={"pump": "P-77"}, deferrable=deferrable), {"ti": ti})
+
+    task = project.task(execution_id, "score", "COMPLETED")
+    assert task["input"]["function"]["data"] == {"pump": "P-77"}
+
+
+def test_runs_without_input(project: Project, ti: FakeTaskInstance) -> None:
+    workflow = project.define(function_task("score"))
+
+    execution_id = make(workflow, input=None).execute({"ti": ti})
+
+    assert project.execution(execution_id)["status"] == "COMPLETED"
+
+
+def test_runs_the_version_that_was_asked_for(project: Project, ti: FakeTaskInstance) -> None:
+    workflow = project.define(function_task("score"), version="v2/beta")
+
+    execution_id = make(workflow, version="v2/beta").execute({"ti": ti})
+
+    assert project.execution(execution_id)["version"] == "v2/beta"
+
+
+def test_the_id_is_an_xcom_as_soon_as_the_run_is_accepted(project: Project, ti: FakeTaskInstance) -> None:
+    workflow = project.define(function_task("approve", waits=True))
+
+    with pytest.raises(TaskDeferred):
+        make(workflow, deferrable=True).execute({"ti": ti})
+
+    (execution,) = project.executions(workflow)
+    assert ti.xcoms["execution_id"] == execution["id"]
+
+
+def test_polls_every_10_seconds_and_forever_unless_told_otherwise(project: Project) -> None:
+    operator = CdfWorkflowRunOperator(task_id="run", workflow_external_id="pumps", version="1")
+
+    assert operator.poll_interval == 10
+    assert operator.timeout is None
+    assert operator.wait_for_completion
+    assert operator.cancel_on_kill
+    assert operator.cancel_on_timeout
+    assert not operator.deferrable
+
+
+@pytest.mark.parametrize(
+    "name", ["workflow_external_id", "version", "input", "metadata", "task_outputs", "cdf_conn_id"]
+)
+def test_is_templated(name: str) -> None:
+    assert name in CdfWorkflowRunOperator.template_fields
+
+
+def fire(trigger: Any) -> Any:
+    return asyncio.run(first_event(trigger))
+
+
+def run_into_an_error(operator: CdfWorkflowRunOperator, ti: FakeTaskInstance) -> None:
+    with pytest.raises(AirflowException):
+        operator.execute({"ti": ti})
+
+
+class TestMetadata:
+    def submit(self, project: Project, ti: FakeTaskInstance, metadata: Any = None) -> dict[str, str]:
+        """Start a workflow of its own and return the metadata that CDF has got."""
+        workflow = project.define(function_task("approve", waits=True))
+        make(workflow, metadata=metadata, wait_for_completion=False).execute({"ti": ti})
+        (execution,) = project.executions(workflow)
+        metadata = execution["metadata"]
+        assert isinstance(metadata, dict)
+        return metadata
+
+    def test_says_who_started_the_run(self, project: Project) -> None:
+        ti = FakeTaskInstance(dag_id="plant", run_id="scheduled__1", task_id="start")
+
+        metadata = self.submit(project, ti)
+
+        assert metadata.keys() == {
+            "airflow_run_key",
+            "airflow_submit_id",
+            "airflow_dag_id",
+            "airflow_run_id",
+            "airflow_task_id",
+        }
+        assert metadata["airflow_dag_id"] == "plant"
+        assert metadata["airflow_run_id"] == "scheduled__1"
+        assert metadata["airflow_task_id"] == "start"
+
+    def test_the_run_key_is_the_same_whatever_the_try(self, project: Project) -> None:
+        first = self.submit(project, FakeTaskInstance(max_tries=3, try_number=1))
+        again = self.submit(project, FakeTaskInstance(max_tries=3, try_number=3))
+
+        assert first["airflow_run_key"] == again["airflow_run_key"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"dag_id": "other"},
+            {"run_id": "manual__2"},
+            {"task_id": "other"},
+            {"map_index": 0},
+            {"max_tries": 4},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_the_run_key_is_another_one_for_another(self, change: dict[str, Any], project: Project) -> None:
+        ti = FakeTaskInstance(max_tries=3)
+
+        key = self.submit(project, ti)["airflow_run_key"]
+
+        assert self.submit(project, dataclasses.replace(ti, **change))["airflow_run_key"] != key
+
+    def test_the_parts_of_the_run_key_do_not_run_into_each_other(self, project: Project) -> None:
+        one = self.submit(project, FakeTaskInstance(dag_id="a", run_id="bc", task_id="d"))
+        other = self.submit(project, FakeTaskInstance(dag_id="ab", run_id="c", task_id="d"))
+
+        assert one["airflow_run_key"] != other["airflow_run_key"]
+
+    def test_every_submission_has_an_id_of_its_own(self, project: Project, ti: FakeTaskInstance) -> None:
+        submit_ids = {self.submit(project, ti)["airflow_submit_id"] for _ in range(3)}
+
+        assert len(submit_ids) == 3
+
+    def test_the_users_pairs_are_there_too(self, project: Project, ti: FakeTaskInstance) -> None:
+        assert self.submit(project, ti, {"site": "Aukra"})["site"] == "Aukra"
+
+    def test_the_users_metadata_wins_over_the_readable_keys(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        metadata = self.submit(project, ti, {"airflow_dag_id": "mine", "airflow_task_id": "mine too"})
+
+        assert metadata["airflow_dag_id"] == "mine"
+        assert metadata["airflow_task_id"] == "mine too"
+        assert metadata["airflow_run_id"] == ti.run_id
+
+    @pytest.mark.parametrize("key", ["airflow_run_key", "airflow_submit_id"])
+    def test_the_users_metadata_cannot_replace_the_keys_that_runs_are_found_by(
+        self, key: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        with pytest.raises(AirflowFailException, match=key):
+            self.submit(project, ti, {key: "mine"})
+
+    @pytest.mark.parametrize(
+        ("pairs", "readable"),
+        [
+            (5, ["airflow_dag_id", "airflow_run_id", "airflow_task_id"]),
+            (6, ["airflow_dag_id", "airflow_run_id"]),
+            (7, ["airflow_dag_id"]),
+            (8, []),
+        ],
+    )
+    def test_readable_keys_take_the_room_that_is_left(
+        self, pairs: int, readable: list[str], project: Project, ti: FakeTaskInstance
+    ) -> None:
+        mine = {f"key{number}": "value" for number in range(pairs)}
+
+        metadata = self.submit(project, ti, mine)
+
+        assert metadata.keys() == {*mine, "airflow_run_key", "airflow_submit_id", *readable}
+
+    def test_the_longest_ids_that_airflow_allows_fit(self, project: Project) -> None:
+        ti = FakeTaskInstance(dag_id="d" * 250, run_id="r" * 250, task_id="t" * 250)
+
+        assert self.submit(project, ti)["airflow_dag_id"] == "d" * 250
+
+    @pytest.mark.parametrize(
+        ("metadata", "named"),
+        [
+            ({f"key{number}": "value" for number in range(9)}, "8"),
+            ({"k" * 33: "value"}, "32"),
+            ({"key": "v" * 256}, "255"),
+        ],
+        ids=["9 pairs", "long key", "long value"],
+    )
+    def test_what_cdf_would_not_take_is_refused_before_anything_is_sent(
+        self, metadata: Any, named: str, project: Project, ti: FakeTaskInstance, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("score"))
+
+        with pytest.raises(AirflowFailException) as error:
+            make(workflow, metadata=metadata).execute({"ti": ti})
+
+        clear(error.value, named)
+        assert project.executions(workflow) == []
+
+
+class TestInput:
+    def test_of_exactly_100_000_bytes_is_sent(self, project: Project, ti: FakeTaskInstance) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        padding = "x" * (100_000 - len('{"a":""}'))
+
+        make(workflow, input={"a": padding}, wait_for_completion=False).execute({"ti": ti})
+
+        assert len(project.executions(workflow)) == 1
+
+    @pytest.mark.parametrize(
+        ("value", "named"),
+        [
+            ({"a": "x" * 100_000}, ["100008", "100000"]),
+            ({"a": "å" * 50_000}, ["100008", "100000"]),
+        ],
+        ids=["ascii", "other letters"],
+    )
+    def test_over_100_000_bytes_is_refused_before_anything_is_sent(
+        self, value: Any, named: list[str], project: Project, ti: FakeTaskInstance, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("score"))
+
+        with pytest.raises(AirflowFailException) as error:
+            make(workflow, input=value).execute({"ti": ti})
+
+        digits = clear(error.value).replace(" ", "").replace(",", "").replace("_", "")
+        for number in named:
+            assert number in digits
+        assert project.executions(workflow) == []
+
+    @pytest.mark.parametrize(
+        "value",
+        [{"a": float("nan")}, {"a": {1, 2}}, {"a": object()}, ["a", "list"]],
+        ids=["NaN", "set", "object", "list"],
+    )
+    def test_that_is_no_json_object_is_refused_before_anything_is_sent(
+        self, value: Any, project: Project, ti: FakeTaskInstance, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("score"))
+
+        with pytest.raises(AirflowFailException) as error:
+            make(workflow, input=value).execute({"ti": ti})
+
+        clear(error.value, "input")
+        assert project.executions(workflow) == []
+
+
+class TestTaskOutputs:
+    def test_are_pushed_by_external_id(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, deferrable: bool
+    ) -> None:
+        cdf.set_function("outputs-score", Reply({"risk": 0.72}))
+        workflow = project.define(
+            function_task("outputs-score"), function_task("b"), function_task("not asked for")
+        )
+
+        run_to_end(make(workflow, task_outputs=["outputs-score", "b"], deferrable=deferrable), {"ti": ti})
+
+        outputs = ti.xcoms["task_outputs"]
+        assert outputs.keys() == {"outputs-score", "b"}
+        assert outputs["outputs-score"]["response"] == {"risk": 0.72}
+
+    def test_are_not_pushed_where_nobody_asked(self, project: Project, ti: FakeTaskInstance) -> None:
+        make(project.define(function_task("score"))).execute({"ti": ti})
+
+        assert "task_outputs" not in ti.xcoms
+
+    @pytest.mark.parametrize("reported_while", ["IN_PROGRESS", "SCHEDULED"])
+    def test_of_a_retried_task_are_those_of_its_last_attempt(
+        self, reported_while: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True, retries=1))
+        operator = make(workflow, task_outputs=["approve"])
+        with pytest.raises(TaskDeferred) as deferred:
+            make(workflow, task_outputs=["approve"], deferrable=True).execute({"ti": ti})
+        (execution,) = project.executions(workflow)
+        first = project.task(execution["id"], "approve")
+        project.update(first["id"], "FAILED", {"attempt": 1})
+        second = project.task(execution["id"], "approve", reported_while)
+        project.update(second["id"], "COMPLETED", {"attempt": 2})
+
+        operator.resume_execution(
+            deferred.value.method_name, {"event": fire(deferred.value.trigger)}, {"ti": ti}
+        )
+
+        assert ti.xcoms["task_outputs"]["approve"]["attempt"] == 2
+
+
+class TestBadEnd:
+    def test_names_the_failed_task_its_status_and_its_reason(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
+    ) -> None:
+        cdf.set_function("explodes", Reply(error="the pump curve is missing"))
+        workflow = project.define(function_task("explodes"), function_task("approve", waits=True))
+
+        with pytest.raises(CdfError) as error:
+            run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+
+        (execution,) = project.executions(workflow)
+        clear(error.value, execution["id"], workflow, "explodes", "FAILED", "the pump curve is missing")
+
+    def test_names_every_failed_task(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
+    ) -> None:
+        workflow = project.define(
+            function_task("a", waits=True), function_task("b", waits=True), function_task("c", waits=True)
+        )
+        operator = make(workflow, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute({"ti": ti})
+        (execution,) = project.executions(workflow)
+        task = project.task(execution["id"], "a")
+        project.update(task["id"], "FAILED_WITH_TERMINAL_ERROR")
+        with cdf.turn() as engine:
+            for other in engine.execution(execution["id"]).tasks():
+                if other.external_id == "b":
+                    other.status, other.reason = "TIMED_OUT", "The task took longer than 100 s"
+
+        with pytest.raises(CdfError) as error:
+            operator.resume_execution(
+                deferred.value.method_name, {"event": fire(deferred.value.trigger)}, {"ti": ti}
+            )
+
+        message = clear(error.value, "a", "FAILED_WITH_TERMINAL_ERROR", "b", "TIMED_OUT", "longer than 100 s")
+        assert "c" not in [word.strip("'\"`") for word in message.split()]
+
+    def test_says_that_somebody_cancelled_it_and_why(
+        self, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        def cancel() -> None:
+            (execution,) = wait_until(lambda: project.executions(workflow))
+            project.cancel(execution["id"], "Anna stopped it in Fusion")
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        with pytest.raises(CdfError) as error:
+            run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+        thread.join()
+
+        clear(error.value, "TERMINATED", "Anna stopped it in Fusion")
+
+    def test_may_be_retried_by_airflow(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        cdf.set_function("explodes", Reply(error="no"))
+
+        with pytest.raises(CdfError) as error:
+            make(project.define(function_task("explodes"))).execute({"ti": ti})
+
+        assert not isinstance(error.value, AirflowFailException)
+
+    def test_a_task_that_may_fail_does_not_fail_the_run(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, deferrable: bool
+    ) -> None:
+        cdf.set_function("explodes", Reply(error="no"))
+        workflow = project.define(function_task("explodes", onFailure="skipTask"))
+
+        assert run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+
+
+class TestTimeout:
+    def test_cancels_the_execution(
+        self, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        with pytest.raises(AirflowException) as error:
+            run_to_end(make(workflow, deferrable=deferrable, timeout=0.1), {"ti": ti})
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+        clear(error.value, execution["id"])
+
+    def test_leaves_the_execution_alone_where_told_to(
+        self, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        with pytest.raises(AirflowException) as error:
+            run_to_end(
+                make(workflow, deferrable=deferrable, timeout=0.1, cancel_on_timeout=False), {"ti": ti}
+            )
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        clear(error.value, execution["id"])
+
+    def test_an_execution_that_completed_while_the_task_waited_to_be_resumed_is_a_success(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, deferrable=True, timeout=0.1)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute({"ti": ti})
+        event = fire(deferred.value.trigger)
+        (execution,) = project.executions(workflow)
+        project.update(project.task(execution["id"], "approve")["id"], "COMPLETED")
+
+        resumed = operator.resume_execution(deferred.value.method_name, {"event": event}, {"ti": ti})
+
+        assert resumed == execution["id"]
+
+    @pytest.mark.parametrize("end", ["TERMINATED", "FAILED"])
+    def test_an_execution_that_ended_badly_while_the_task_waited_to_be_resumed_is_not_said_to_go_on(
+        self, end: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, deferrable=True, timeout=0.1)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute({"ti": ti})
+        event = fire(deferred.value.trigger)
+        (execution,) = project.executions(workflow)
+        if end == "TERMINATED":
+            project.cancel(execution["id"], "Anna stopped it")
+        else:
+            project.update(project.task(execution["id"], "approve")["id"], "FAILED")
+
+        with pytest.raises(AirflowException) as error:
+            operator.resume_execution(deferred.value.method_name, {"event": event}, {"ti": ti})
+
+        assert "may still run" not in str(error.value)
+
+    @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+    def test_a_wait_that_airflow_itself_gives_up_does_not_leave_the_execution_to_itself(
+        self, reason: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        with pytest.raises(TaskDeferred):
+            make(workflow, deferrable=True, timeout=60).execute({"ti": ti})
+        (execution,) = project.executions(workflow)
+        # What was known of the run is gone with the process, but for what the deferral carries.
+        operator = make(workflow, deferrable=True, timeout=60)
+        ti.xcom_pull = lambda *args, key="return_value", **more: ti.xcoms.get(key)  # type: ignore[attr-defined]
+
+        with pytest.raises((AirflowException, TaskDeferralError)) as error:
+            operator.resume_execution("__fail__", {"error": reason}, {"ti": ti})
+
+        assert not isinstance(error.value, AttributeError | TypeError)
+        if reason == "Trigger timeout":
+            assert project.execution(execution["id"])["status"] == "TERMINATED"
+
+    def test_an_unknown_event_is_never_taken_for_success(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute({"ti": ti})
+
+        with pytest.raises((AirflowException, TaskDeferred)):
+            operator.resume_execution(
+                deferred.value.method_name, {"event": {"outcome": "new in 2.0"}}, {"ti": ti}
+            )
+
+
+class TestOnKill:
+    def kill_while_waiting(self, operator: CdfWorkflowRunOperator, project: Project, ti: Any) -> str:
+        """
+        Kill a task as Airflow does: ``on_kill`` runs inside the interrupted ``execute`` and returns into it.
+        """
+        before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        signal.setitimer(signal.ITIMER_REAL, 0.25)
+        try:
+            with pytest.raises(AirflowException) as error:
+                operator.execute({"ti": ti})
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        return str(error.value)
+
+    def test_cancels_the_execution_and_ends_the_wait(self, project: Project, ti: FakeTaskInstance) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_ends_a_wait_between_two_polls_that_lie_far_apart(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        # SIGKILL follows after 5 seconds, so nothing may wait for the next poll.
+        self.kill_while_waiting(make(workflow, poll_interval=600), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_leaves_the_execution_alone_where_told_to(self, project: Project, ti: FakeTaskInstance) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, cancel_on_kill=False)
+        thread = threading.Thread(target=run_into_an_error, args=[operator, ti], daemon=True)
+        thread.start()
+        (execution,) = wait_until(lambda: project.executions(workflow))
+        project.task(execution["id"], "approve")
+
+        operator.on_kill()
+
+        assert project.execution(execution["id"])["status"] == "RUNNING"
+        project.cancel(execution["id"])
+        thread.join()
+
+    def test_before_anything_was_started_does_nothing(self, project: Project) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+
+        make(workflow).on_kill()
+
+        assert project.executions(workflow) == []
+
+    def test_after_the_execution_has_ended_does_nothing(self, project: Project, ti: FakeTaskInstance) -> None:
+        operator = make(project.define(function_task("score")))
+        execution_id = operator.execute({"ti": ti})
+
+        operator.on_kill()
+
+        assert project.execution(execution_id)["status"] == "COMPLETED"
+
+    def test_does_not_raise_where_cdf_cannot_be_reached(
+        self, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with CdfEmulator() as lonely:
+            monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", lonely.airflow_connection_uri())
+            project = Project(lonely)
+            workflow = project.define(function_task("approve", waits=True))
+            operator = make(workflow)
+            thread = threading.Thread(target=run_into_an_error, args=[operator, ti], daemon=True)
+            thread.start()
+            wait_until(lambda: project.executions(workflow))
+
+        operator.on_kill()
+
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+class TestWhatIsWrongIsSaidInOneSentence:
+    def test_unknown_workflow(self, ti: FakeTaskInstance, clear: Any, deferrable: bool) -> None:
+        with pytest.raises(AirflowException) as error:
+            make("no-such-workflow", deferrable=deferrable).execute({"ti": ti})
+
+        clear(error.value, "no-such-workflow")
+
+    def test_unknown_version(self, project: Project, ti: FakeTaskInstance, clear: Any) -> None:
+        workflow = project.define(function_task("score"))
+
+        with pytest.raises(AirflowException) as error:
+            make(workflow, version="no-such-version").execute({"ti": ti})
+
+        clear(error.value, workflow, "no-such-version")
+
+    def test_wrong_secret(
+        self, project: Project, ti: FakeTaskInstance, connect: Any, clear: Any, cdf: CdfEmulator
+    ) -> None:
+        connect(password="wr0ng-secret")
+
+        with pytest.raises(AirflowException) as error:
+            make(project.define(function_task("score"))).execute({"ti": ti})
+
+        message = clear(error.value, cdf.client_id)
+        assert "wr0ng-secret" not in message
+
+    def test_unknown_project(self, project: Project, ti: FakeTaskInstance, connect: Any, clear: Any) -> None:
+        connect({"project": "no-such-project"})
+
+        with pytest.raises(AirflowException) as error:
+            make(project.define(function_task("score"))).execute({"ti": ti})
+
+        clear(error.value, "no-such-project")
+
+    def test_unreachable_host(self, ti: FakeTaskInstance, connect: Any, clear: Any) -> None:
+        connect(host="http://127.0.0.1:9")
+
+        with pytest.raises(AirflowException) as error:
+            make("pumps").execute({"ti": ti})
+
+        clear(error.value, "127.0.0.1:9")
+
+    def test_unknown_connection(self, ti: FakeTaskInstance) -> None:
+        with pytest.raises(AirflowException, match="no_such_connection"):
+            make("pumps", cdf_conn_id="no_such_connection").execute({"ti": ti})
