@@ -37,7 +37,7 @@ EXTRA_FIELDS: dict[str, dict[str, Any]] = {
             "'cdf' logs in at Cognite itself (https://auth.cognite.com/oauth2/token), "
             "instead of a tenant or a token URL."
         ),
-        "schema": {"type": ["string", "null"], "enum": ["cdf"]},
+        "schema": {"type": ["string", "null"], "enum": ["cdf", None]},
     },
     "organization": _text("Organization", "Organization in Cognite Fusion, for links only."),
     "allow_http": {

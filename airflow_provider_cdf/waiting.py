@@ -136,9 +136,10 @@ def wait_for_end(execution: WorkflowExecution) -> Verdict:
 
 def describe_bad_end(execution: WorkflowExecution) -> str:
     """Say how an execution ended and, where its tasks are known, which of them failed and why."""
+    version = "" if execution.version is None else f" version {execution.version!r}"
     text = (
-        f"Execution {execution.id} of workflow {execution.workflow_external_id!r} version "
-        f"{execution.version!r} ended {execution.status}{_because(execution)}"
+        f"Execution {execution.id} of workflow {execution.workflow_external_id!r}{version} "
+        f"ended {execution.status}{_because(execution)}"
     )
     failed = failed_tasks(execution) if isinstance(execution, WorkflowExecutionDetails) else []
     if failed:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
+from urllib.parse import quote, quote_plus
 
 import httpx
 
@@ -23,6 +24,8 @@ COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an a
 RENEW_BEFORE_END = 30.0
 #: RFC 6749 lets a provider keep the lifetime to itself. A 401 would renew the token earlier.
 UNSTATED_LIFETIME = 300.0
+#: Marks the token request among the requests that an error can come from.
+LOGIN_EXTENSION = "airflow_provider_cdf.login"
 #: How often a thread or coroutine looks whether somebody else's token request has been answered, seconds.
 LOOK_AGAIN = 0.02
 
@@ -51,6 +54,13 @@ class ClientCredentials:
         would print ``***``.
         """
         return httpx.URL(self.token_url).netloc.decode()
+
+    def quotable(self, words: str) -> str:
+        """Return what a server said as one short line, without the secret should it have repeated that."""
+        for form in (self.client_secret, quote(self.client_secret, safe=""), quote_plus(self.client_secret)):
+            words = words.replace(form, "***")
+        printable = "".join(character if character.isprintable() else " " for character in words)
+        return " ".join(printable.split())[:300]
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class ClientCredentialsAuth(httpx.Auth):
 
         :raises CdfLoginError: if the identity provider does not give a usable token.
         """
-        token = yield from self._fresh_token()
+        token = yield from self._fresh_token(request)
         request.headers["Authorization"] = f"Bearer {token.value}"
         response = yield request
         if response.status_code != 401:
@@ -94,11 +104,11 @@ class ClientCredentialsAuth(httpx.Auth):
         # The token may have been revoked, or this machine's clock runs slow: a new one settles it.
         if self._token is token:
             self._token = None
-        token = yield from self._fresh_token()
+        token = yield from self._fresh_token(request)
         request.headers["Authorization"] = f"Bearer {token.value}"
         yield request
 
-    def _fresh_token(self) -> Generator[httpx.Request | None, httpx.Response, _Token]:
+    def _fresh_token(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, _Token]:
         while True:
             token = self._token
             if token is not None and token.is_fresh:
@@ -110,7 +120,7 @@ class ClientCredentialsAuth(httpx.Auth):
             try:
                 if self._token is not token:
                     continue  # fetched between our look and our turn
-                response = yield self._token_request()
+                response = yield self._token_request(request)
                 fetched = self._read_token(response)
                 if self._on_token is not None:
                     self._on_token(fetched.value)
@@ -119,7 +129,7 @@ class ClientCredentialsAuth(httpx.Auth):
             finally:
                 self._fetching.release()
 
-    def _token_request(self) -> httpx.Request:
+    def _token_request(self, request: httpx.Request) -> httpx.Request:
         form = {
             "grant_type": "client_credentials",
             "client_id": self.credentials.client_id,
@@ -132,6 +142,8 @@ class ClientCredentialsAuth(httpx.Auth):
             self.credentials.token_url,
             data={name: value for name, value in form.items() if value},
             headers={"Accept": "application/json"},
+            # The client gives its timeouts to the requests that it builds, and this is none of them.
+            extensions={**request.extensions, LOGIN_EXTENSION: True},
         )
 
     def _read_token(self, response: httpx.Response) -> _Token:
@@ -149,7 +161,7 @@ class ClientCredentialsAuth(httpx.Auth):
             words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
             raise CdfLoginError(
                 f"{where} gave no token to client {self.credentials.client_id!r} "
-                f"(HTTP {response.status_code}): {self._without_secret(words) or 'no reason given'}"
+                f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}"
             )
         value, lifetime = answer.get("access_token"), answer.get("expires_in")
         try:
@@ -160,9 +172,6 @@ class ClientCredentialsAuth(httpx.Auth):
             raise CdfLoginError(f"{where} answered HTTP {response.status_code} without an access_token.")
         # A token that lives for less than a minute is renewed at half its life, not at once.
         return _Token(value, time.monotonic() + max(seconds - RENEW_BEFORE_END, seconds / 2))
-
-    def _without_secret(self, text: str) -> str:
-        return text.replace(self.credentials.client_secret, "***")
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Drive :meth:`auth_flow` for ``httpx.Client``."""

@@ -152,7 +152,8 @@ def list_executions(
         what["workflowFilters"] = [workflow | ({"version": version} if version is not None else {})]
     if status is not None:
         statuses = [status] if isinstance(status, str) else list(status)
-        what["status"] = [_one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses]
+        known = (_one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses)
+        what["status"] = list(dict.fromkeys(known))
     if created_after is not None:
         what["createdTimeStart"] = int(created_after.timestamp() * 1000)
     body: dict[str, Any] = {"limit": PAGE_SIZE}
@@ -269,23 +270,23 @@ def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
 
     :raises CdfInputError: beyond 10 pairs, keys of 32 or values of 255 characters, or if one is no string.
     """
+    if not isinstance(metadata, Mapping):
+        raise CdfInputError(f"Metadata of {what} must be pairs (a dict), not {type(metadata).__name__}.")
     if len(metadata) > MAX_METADATA_PAIRS:
         raise CdfInputError(
-            f"Metadata of {what} has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}. "
+            f"Metadata of {what} has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}."
         )
     for key, value in metadata.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise CdfInputError(
-                f"Metadata of {what} must be strings; {key!r} has a value of type {type(value).__name__}. "
-            )
-        for text, limit, which in (
-            (key, MAX_METADATA_KEY, "key"),
-            (value, MAX_METADATA_VALUE, "value of key"),
-        ):
+        limits = (("key", key, MAX_METADATA_KEY), (f"value of key {key!r}", value, MAX_METADATA_VALUE))
+        for which, text, limit in limits:
+            if not isinstance(text, str):
+                raise CdfInputError(
+                    f"Metadata of {what} must be strings; the {which} is {type(text).__name__}: {text!r}."
+                )
             if len(text) > limit:
                 raise CdfInputError(
-                    f"Metadata of {what}: the {which} {key!r} has {len(text)} characters; "
-                    f"CDF takes at most {limit}."
+                    f"Metadata of {what}: the {which} has {len(text)} characters; CDF takes at most {limit}."
+                    + (f" It is {key!r}." if which == "key" else "")
                 )
     return dict(metadata)
 
@@ -329,4 +330,7 @@ def _segment(value: object, name: str) -> str:
     # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
     if not isinstance(value, str) or not value.strip() or value in (".", ".."):
         raise CdfInputError(f"{name} must be a non-empty string, not {value!r}.")
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise CdfInputError(f"{name} is not text that can be sent: {value!r}.") from None

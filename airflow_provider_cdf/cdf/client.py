@@ -17,7 +17,7 @@ import httpx
 from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_auth
+from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
 from airflow_provider_cdf.cdf.calls import AnswerT, Call
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
@@ -96,10 +96,12 @@ class _Sender:
 
     def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
         code = response.status_code
-        words = _cdf_message(response)
+        # A proxy may repeat the request, and a session request holds the secret.
+        words = self.settings.credentials.quotable(_server_words(response)) or "no reason given"
         client = f"client {self.settings.credentials.client_id!r}"
         message = (
-            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): {words}."
+            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
+            f"{words.rstrip('.')}."
         )
         if code == 401:
             message += (
@@ -119,7 +121,7 @@ class _Sender:
 
     def _no_answer(self, call: Call[AnswerT], error: httpx.HTTPError) -> CdfError:
         what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
-        if str(error.request.url) == self.settings.credentials.token_url:
+        if LOGIN_EXTENSION in error.request.extensions:
             return CdfUnreachableError(
                 f"Could not {call.purpose}: no answer from the token endpoint at "
                 f"{self.settings.credentials.login_host} ({what}). Nothing was sent to CDF.",
@@ -188,7 +190,7 @@ class CdfClient(_Sender):
             page = self.send(page_at(cursor))
             yield from page.items
             cursor = page.next_cursor
-            if cursor is None:
+            if not cursor:
                 return
 
     def close(self) -> None:
@@ -254,7 +256,7 @@ class AsyncCdfClient(_Sender):
             for execution in page.items:
                 yield execution
             cursor = page.next_cursor
-            if cursor is None:
+            if not cursor:
                 return
 
     async def close(self) -> None:
@@ -276,14 +278,17 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _cdf_message(response: httpx.Response) -> str:
-    """Return CDF's own words, or the beginning of whatever a proxy in between said."""
+def _server_words(response: httpx.Response) -> str:
+    """Return CDF's own words, or whatever a proxy in between said."""
     try:
-        error = response.json()["error"]
-        words = error["message"] if isinstance(error, dict) else error
-    except (ValueError, KeyError, TypeError):
-        words = " ".join(response.text.split())[:200] or response.reason_phrase
-    return f"{str(words).rstrip('.') or 'no reason given'}."
+        answer = response.json()
+    except ValueError:
+        answer = response.text
+    if isinstance(answer, dict):
+        answer = answer.get("error") or answer.get("message")
+    if isinstance(answer, dict):
+        answer = answer.get("message")
+    return answer if isinstance(answer, str) and answer else response.reason_phrase
 
 
 def _request_id_note(response: httpx.Response) -> str:

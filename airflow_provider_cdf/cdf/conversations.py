@@ -15,6 +15,7 @@ from airflow_provider_cdf.cdf.client import Conversation, Settings
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
+    CdfError,
     CdfNothingToReportToError,
     CdfUnreachableError,
 )
@@ -81,8 +82,11 @@ def update_task(
         surely_not_done = isinstance(error, CdfUnreachableError) and not error.sent
         if execution_id is None or surely_not_done:
             raise
-        execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        task = next((task for task in execution.executed_tasks if task.id == cdf_task_id), None)
+        try:
+            execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
+        except CdfError:
+            raise error from None  # what is unclear is the update, not the look at it
+        task = next((task for task in execution.executed_tasks if task.id == cdf_task_id.lower()), None)
         if task is None or not task.status.has_ended:
             raise
         if task.status != wanted:

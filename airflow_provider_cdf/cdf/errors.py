@@ -18,7 +18,7 @@ class CdfInputError(CdfError, AirflowFailException):
     """What the caller asked for would be refused by CDF, so it was not sent. A retry would not help."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message} Nothing was sent to CDF.")
+        super().__init__(f"{message.rstrip()} Nothing was sent to CDF.")
 
 
 class CdfConnectionError(CdfError, AirflowFailException):

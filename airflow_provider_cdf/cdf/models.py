@@ -10,9 +10,9 @@ API reference: https://api-docs.cognite.com/20230101/tag/Workflow-executions
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -92,15 +92,18 @@ class OnFailure(_OpenEnum):
     SKIP_TASK = "skipTask"
 
 
-#: An object that the API promises, and that older executions have as ``null``.
-_Object = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
-
-
 class _Answer(BaseModel):
     # Built at first use: DAG files import this module at every parse and seldom need it.
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True, defer_build=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_not_set(cls, answer: Any) -> Any:
+        if not isinstance(answer, dict):
+            return answer
+        return {name: value for name, value in answer.items() if value is not None}
 
 
 class TaskReference(_Answer):
@@ -122,7 +125,7 @@ class TaskDefinition(_Answer):
     type: TaskType
     name: str | None = None
     description: str | None = None
-    parameters: _Object = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict)
     retries: int = 3
     timeout: float = 3600
     on_failure: OnFailure = OnFailure.ABORT_WORKFLOW
@@ -154,8 +157,8 @@ class TaskExecution(_Answer):
     status: TaskStatus
     task_type: TaskType
     parent_task_external_id: str | None = None
-    input: _Object = Field(default_factory=dict)
-    output: _Object = Field(default_factory=dict)
+    input: dict[str, Any] = Field(default_factory=dict)
+    output: dict[str, Any] = Field(default_factory=dict)
     start_time: int | None = None
     end_time: int | None = None
     reason_for_incompletion: str | None = None
@@ -186,7 +189,7 @@ class WorkflowExecution(_Answer):
     start_time: int | None = None
     end_time: int | None = None
     reason_for_incompletion: str | None = None
-    metadata: _Object = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
 
 class WorkflowExecutionDetails(WorkflowExecution):
@@ -199,7 +202,7 @@ class WorkflowExecutionDetails(WorkflowExecution):
 
     workflow_definition: WorkflowDefinition | None = None
     executed_tasks: list[TaskExecution] = Field(default_factory=list)
-    input: _Object = Field(default_factory=dict)
+    input: dict[str, Any] = Field(default_factory=dict)
 
 
 class ExecutionPage(_Answer):

@@ -14,6 +14,8 @@ from airflow_provider_cdf.cdf.errors import CdfConnectionError
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
+#: A name, an IPv4 address, or an IPv6 address without its brackets.
+_HOSTNAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 #: A private link host is ``pNNN.plink.<cluster host>``; tokens are issued for the cluster itself.
 _PRIVATE_LINK = re.compile(r"^p\d+\.plink\.")
 
@@ -82,7 +84,7 @@ class _Reader:
         """Return token URL, scope and audience: the connection says one of three things."""
         tenant, token_url, idp = self._text("tenant_id"), self._text("token_url"), self._text("idp")
         scopes, audience = self._text("scopes"), self._text("audience")
-        scopes = " ".join(re.split(r"[,\s]+", scopes)) if scopes else None
+        scopes = " ".join(re.split(r"[,\s]+", scopes.strip(", "))) if scopes else None
         given = [
             name for name, value in (("tenant_id", tenant), ("token_url", token_url), ("idp", idp)) if value
         ]
@@ -104,7 +106,7 @@ class _Reader:
         if tenant:
             if not _TENANT.fullmatch(tenant):
                 self.problems.append(f"extra 'tenant_id' must be a tenant's id or domain, not {tenant!r}")
-            cluster = _PRIVATE_LINK.sub("", urlsplit(base_url).netloc)
+            cluster = _PRIVATE_LINK.sub("", urlsplit(base_url).hostname or "")
             return (
                 f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
                 scopes or f"https://{cluster}/.default",
@@ -119,35 +121,35 @@ class _Reader:
         if "://" not in host:
             is_cluster_name = re.fullmatch(r"[A-Za-z0-9-]+", host) and host != "localhost"
             host = f"https://{host}.cognitedata.com" if is_cluster_name else f"https://{host}"
-        if self.port and urlsplit(host).port is None:
-            scheme, rest = host.split("://", 1)
-            authority, slash, path = rest.partition("/")
-            host = f"{scheme}://{authority}:{self.port}{slash}{path}"
-        return self._url(host, "host", allow_http).rstrip("/")
+        return self._url(host, "host", allow_http, self.port).rstrip("/")
 
-    def _url(self, url: str, name: str, allow_http: bool) -> str:
+    def _url(self, url: str, name: str, allow_http: bool, default_port: int | None = None) -> str:
         # The URL itself is not repeated in messages: people have put passwords and keys into it.
         try:
             parts = urlsplit(url)
-            hostname, port = parts.hostname, parts.port
-        except ValueError as error:
-            self.problems.append(f"{name} is not a URL ({error})")
-            return url
-        if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
-            self.problems.append(f"{name} is not of the form https://name or https://name/path")
-        elif parts.username or parts.password:
+            hostname, port = parts.hostname or "", parts.port or default_port
+        except ValueError:
+            hostname, port = "", None
+        if "@" in url:
             self.problems.append(
                 f"{name} must hold no user name or password, login and password are for those"
             )
+        elif (
+            not _HOSTNAME.fullmatch(hostname)
+            or parts.scheme not in ("http", "https")
+            or parts.query
+            or parts.fragment
+        ):
+            self.problems.append(f"{name} is not of the form https://name or https://name/path")
         elif parts.scheme == "http" and not (allow_http or _is_loopback(hostname)):
             self.problems.append(
                 f"{name} would send credentials unencrypted: use https, or set extra 'allow_http' to true"
             )
-        # CDF's own SDK mistrusts upper-case hosts; names are compared without case anyway.
-        authority = (f"[{hostname}]" if hostname and ":" in hostname else hostname or "") + (
-            f":{port}" if port else ""
-        )
-        return parts._replace(netloc=authority).geturl()
+        else:
+            # In lower case, which is how urlsplit gives a host name, because CDF's own SDK wants it so.
+            authority = f"[{hostname}]" if ":" in hostname else hostname
+            return parts._replace(netloc=f"{authority}:{port}" if port else authority).geturl()
+        return ""
 
     def _text(self, name: str) -> str | None:
         value = self.extra.get(name)
