@@ -41,7 +41,7 @@ def named_modules() -> Iterator[tuple[str, str]]:
                 yield kind, module
 
 
-@pytest.mark.parametrize(("kind", "name"), named_modules())
+@pytest.mark.parametrize(("kind", "name"), list(named_modules()))
 def test_each_module_that_is_named_imports_and_belongs_to_its_kind(kind: str, name: str) -> None:
     module = importlib.import_module(name)
     assert f".{kind}." in name

@@ -239,6 +239,24 @@ def test_a_401_that_somebody_else_has_settled_costs_no_other_token() -> None:
     assert len(network.token_requests) == 2
 
 
+def test_a_token_that_was_fetched_between_look_and_turn_is_not_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = ClientCredentialsAuth(CREDENTIALS)
+    network = Network(inspected, inspected)
+    fetching = flow._fetching
+    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
+
+        def acquire(blocking: bool) -> bool:
+            monkeypatch.setattr(flow, "_fetching", fetching)
+            client.get(BASE_URL)
+            return fetching.acquire(blocking)
+
+        monkeypatch.setattr(flow, "_fetching", SimpleNamespace(acquire=acquire, release=fetching.release))
+        assert client.get(BASE_URL).status_code == 200
+    assert len(network.token_requests) == 1
+
+
 def test_other_errors_of_cdf_fetch_no_new_token(sender: Sender) -> None:
     network = Network(httpx.Response(403, json={}))
     with pytest.raises(CdfApiError):

@@ -187,7 +187,7 @@ HTML = "<html>\n  <body>Bad   Gateway" + "x" * 10_000 + "</body></html>"
         (httpx.Response(502, json={"error": "down"}), "down"),
         (httpx.Response(502, json={"message": "down"}), "down"),
         (httpx.Response(502, json={"error": {"code": 502}}), "502"),
-        (httpx.Response(502, json={"error": {"message": ""}}), "no reason given"),
+        (httpx.Response(502, json={"error": {"message": ""}}), "502"),
         (httpx.Response(502, json={"error": {"message": None}}), "502"),
         (httpx.Response(599), "599"),
     ],
