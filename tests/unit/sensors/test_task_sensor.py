@@ -459,7 +459,7 @@ class TestRefusal:
 
 
 class TestCdfThatStumbles:
-    @pytest.mark.parametrize("stumble", [500, 502, HANG_UP, NOT_JSON])
+    @pytest.mark.parametrize("stumble", [500, HANG_UP, NOT_JSON])
     def test_a_failing_look_does_not_end_the_wait(
         self, stumble: Any, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch, deferrable: bool
     ) -> None:
