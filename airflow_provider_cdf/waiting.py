@@ -80,8 +80,12 @@ def current_attempt(execution: WorkflowExecutionDetails, task_external_id: str) 
     attempts = [task for task in execution.executed_tasks if task.external_id == task_external_id]
     if not attempts:
         return None
-    # max() returns the first of equals, the list is oldest first, and a late attempt may lack a start time.
-    return max(reversed(attempts), key=lambda task: (not task.status.has_ended, task.start_time or 0))
+    # An attempt that was ended before it started has an end time only. Of equals, max() returns the first,
+    # and CDF lists attempts oldest first as far as is known.
+    return max(
+        reversed(attempts),
+        key=lambda task: (not task.status.has_ended, task.start_time or task.end_time or 0),
+    )
 
 
 def wait_for_task(
@@ -122,7 +126,7 @@ def wait_for_task(
             f"{subject} ended {task.status} before it was {wanted}{_because(task)} {workflow}"
             + ("." if _because(task) != "." else _because(execution))
         )
-    return GoOn(task.status)
+    return GoOn(str(task.status))
 
 
 def wait_for_end(execution: WorkflowExecution) -> Verdict:
@@ -131,7 +135,7 @@ def wait_for_end(execution: WorkflowExecution) -> Verdict:
         return Reached()
     if execution.status.has_ended:
         return Impossible(describe_bad_end(execution))
-    return GoOn(execution.status)
+    return GoOn(str(execution.status))
 
 
 def describe_bad_end(execution: WorkflowExecution) -> str:
@@ -226,7 +230,6 @@ class Patience:
         silence = now - self._last_answer
         if silence > self._max_silence:
             raise CdfSilenceError(
-                f"CDF has given no answer for {silence:.0f} s, the last poll failed so: {error} "
-                "What was waited for is left as it is."
+                f"No poll has succeeded for {silence:.0f} s; the last one failed with: {error}"
             )
         return f"{error} Polling goes on, at growing intervals." if self._failures == 1 else None

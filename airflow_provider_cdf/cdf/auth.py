@@ -7,6 +7,7 @@ CDF accepts access tokens of the project's identity provider. The client secret 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -28,6 +29,8 @@ UNSTATED_LIFETIME = 300.0
 LOGIN_EXTENSION = "airflow_provider_cdf.login"
 #: How often a thread or coroutine looks whether somebody else's token request has been answered, seconds.
 LOOK_AGAIN = 0.02
+#: Seconds after which the looking ends in an error. A token request itself gives up much earlier.
+LONGEST_WAIT = 120.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class ClientCredentials:
 
     def quotable(self, words: str) -> str:
         """Return what a server said as one short line, without the secret should it have repeated that."""
-        for form in (self.client_secret, quote(self.client_secret, safe=""), quote_plus(self.client_secret)):
+        secret = self.client_secret
+        for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
             words = words.replace(form, "***")
         printable = "".join(character if character.isprintable() else " " for character in words)
         return " ".join(printable.split())[:300]
@@ -109,11 +113,17 @@ class ClientCredentialsAuth(httpx.Auth):
         yield request
 
     def _fresh_token(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, _Token]:
+        give_up_at = time.monotonic() + LONGEST_WAIT
         while True:
             token = self._token
             if token is not None and token.is_fresh:
                 return token
             if not self._fetching.acquire(blocking=False):
+                if time.monotonic() > give_up_at:
+                    raise CdfLoginError(
+                        f"Waited {LONGEST_WAIT:.0f} s in vain for the token that another thread of this "
+                        f"process is fetching from {self.credentials.login_host}."
+                    )
                 yield None
                 continue
             # Released also where the client closes this generator: a failed or cancelled token request.
@@ -163,10 +173,10 @@ class ClientCredentialsAuth(httpx.Auth):
                 f"{where} gave no token to client {self.credentials.client_id!r} "
                 f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}"
             )
-        value, lifetime = answer.get("access_token"), answer.get("expires_in")
+        value = answer.get("access_token")
         try:
-            seconds = UNSTATED_LIFETIME if lifetime is None else float(lifetime)
-        except (TypeError, ValueError):
+            seconds = float(answer["expires_in"])
+        except (KeyError, TypeError, ValueError):
             seconds = UNSTATED_LIFETIME
         if not isinstance(value, str) or not value:
             raise CdfLoginError(f"{where} answered HTTP {response.status_code} without an access_token.")

@@ -81,10 +81,14 @@ def inspect_token() -> Call[TokenInspection]:
     )
 
 
-def create_session(project: str, *, client_id: str, client_secret: str) -> Call[SessionList]:
-    """Open a session for a run; its nonce works once and lives about a minute, so make it just before."""
+def create_session(project: str, *, client_id: str, client_secret: str, what_for: str) -> Call[SessionList]:
+    """
+    Open a session; its nonce works once and lives about a minute, so make it just before its use.
+
+    :param what_for: completes "a session to ..." in error messages.
+    """
     return Call(
-        purpose="create a session for the run",
+        purpose=f"create a session to {what_for}",
         method="POST",
         path=f"{_project(project)}/sessions",
         answer=SessionList,
@@ -155,6 +159,8 @@ def list_executions(
         known = (_one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses)
         what["status"] = list(dict.fromkeys(known))
     if created_after is not None:
+        if created_after.tzinfo is None:
+            raise CdfInputError(f"created_after needs a time zone: {created_after.isoformat()} has none.")
         what["createdTimeStart"] = int(created_after.timestamp() * 1000)
     body: dict[str, Any] = {"limit": PAGE_SIZE}
     if what:
@@ -249,7 +255,7 @@ def check_task_statuses(status: str | Sequence[str]) -> list[str]:
 
     :raises CdfInputError: if there is none, or one that CDF does not have.
     """
-    statuses = [status] if isinstance(status, str) else list(status)
+    statuses = [status] if isinstance(status, str) else list(status or ())
     if not statuses:
         raise CdfInputError("No task status is given.")
     return [str(_one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
@@ -281,12 +287,12 @@ def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
         for which, text, limit in limits:
             if not isinstance(text, str):
                 raise CdfInputError(
-                    f"Metadata of {what} must be strings; the {which} is {type(text).__name__}: {text!r}."
+                    f"Metadata of {what} must be strings; the {which} is {type(text).__name__}: {text!r:.60}."
                 )
             if len(text) > limit:
                 raise CdfInputError(
                     f"Metadata of {what}: the {which} has {len(text)} characters; CDF takes at most {limit}."
-                    + (f" It is {key!r}." if which == "key" else "")
+                    + (f" It begins {key!r:.60}." if which == "key" else "")
                 )
     return dict(metadata)
 

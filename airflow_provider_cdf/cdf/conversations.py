@@ -19,7 +19,12 @@ from airflow_provider_cdf.cdf.errors import (
     CdfNothingToReportToError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    TaskExecution,
+    TaskStatus,
+    WorkflowExecution,
+    WorkflowExecutionDetails,
+)
 
 
 def run_workflow(
@@ -34,25 +39,26 @@ def run_workflow(
     request = partial(
         calls.run, settings.project, workflow_external_id, version, input=input, metadata=metadata
     )
-    request(nonce="")  # refuses bad input before a session is made for it
-    nonce = yield from _new_nonce(settings)
+    purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
+    nonce = yield from _new_nonce(settings, purpose)
     execution: WorkflowExecution = yield request(nonce=nonce)
     return execution
 
 
 def retry_execution(settings: Settings, execution_id: str) -> Conversation[WorkflowExecution]:
     """Run an execution's failed tasks once more, under a session of its own."""
-    calls.check_uuid(execution_id, "execution_id")
-    nonce = yield from _new_nonce(settings)
-    execution: WorkflowExecution = yield calls.retry(settings.project, execution_id, nonce=nonce)
+    request = partial(calls.retry, settings.project, execution_id)
+    nonce = yield from _new_nonce(settings, request(nonce="").purpose)
+    execution: WorkflowExecution = yield request(nonce=nonce)
     return execution
 
 
-def _new_nonce(settings: Settings) -> Conversation[str]:
+def _new_nonce(settings: Settings, what_for: str) -> Conversation[str]:
     sessions = yield calls.create_session(
         settings.project,
         client_id=settings.credentials.client_id,
         client_secret=settings.credentials.client_secret,
+        what_for=what_for,
     )
     nonce: str = sessions.items[0].nonce
     return nonce
@@ -89,7 +95,9 @@ def update_task(
         task = next((task for task in execution.executed_tasks if task.id == cdf_task_id.lower()), None)
         if task is None or not task.status.has_ended:
             raise
-        if task.status != wanted:
+        # What a reported failure becomes where the task's onFailure is skipTask.
+        skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
+        if task.status != wanted and not skipped:
             raise CdfNothingToReportToError(
                 f"Task {task.external_id!r} ({task.id}) of execution {execution.id} could not be set to "
                 f"{wanted}: it has already ended {task.status}. The workflow is {execution.status}."

@@ -68,6 +68,11 @@ class CdfApiError(CdfError):
         """Whether the same request may succeed later: rate limits and faults on CDF's side."""
         return self.code == 429 or self.code >= 500
 
+    @property
+    def is_about_the_id(self) -> bool:
+        """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
+        return 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
+
 
 class CdfSilenceError(CdfError):
     """A wait was given up because CDF did not give one answer for a long time."""
@@ -79,6 +84,10 @@ class CdfTimeoutError(CdfError):
 
 class CdfExecutionFailedError(CdfError):
     """A workflow execution ended in another status than COMPLETED."""
+
+
+class CdfOutputMissingError(CdfError, AirflowFailException):
+    """An execution ended well, but without a task whose output is asked for."""
 
 
 class CdfWaitImpossibleError(CdfError, AirflowFailException):

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_cdf.cdf import calls, conversations
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt, Settings
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
 
@@ -80,17 +80,28 @@ class CdfHook(BaseHook):
     @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
-        connection = self.get_connection(self.cdf_conn_id)
+        try:
+            connection = self.get_connection(self.cdf_conn_id)
+        except AirflowNotFoundException:
+            raise self._unknown_connection() from None
         return CdfClient(_settings(self.cdf_conn_id, connection, connection.extra_dejson))
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines of the running event loop, made at first use."""
         if self._async_client is None:
-            connection = await get_async_connection(self.cdf_conn_id, hook=self)
+            try:
+                connection = await get_async_connection(self.cdf_conn_id, hook=self)
+            except AirflowNotFoundException:
+                raise self._unknown_connection() from None
             settings = _settings(self.cdf_conn_id, connection, await get_async_extra_dejson(connection))
             # In a thread, because the first client of a process loads the CA certificates.
             self._async_client = await asyncio.to_thread(AsyncCdfClient, settings)
         return self._async_client
+
+    def _unknown_connection(self) -> CdfConnectionError:
+        return CdfConnectionError(
+            f"Airflow has no connection {self.cdf_conn_id!r}: add one of type 'cdf'. Nothing was sent to CDF."
+        )
 
     def close(self) -> None:
         """Close the connections of :attr:`client`, if there are any."""

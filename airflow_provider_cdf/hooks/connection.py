@@ -121,6 +121,9 @@ class _Reader:
         if "://" not in host:
             is_cluster_name = re.fullmatch(r"[A-Za-z0-9-]+", host) and host != "localhost"
             host = f"https://{host}.cognitedata.com" if is_cluster_name else f"https://{host}"
+        if "/api/v1" in host:
+            self.problems.append("host must end before /api/v1: the project is in extra 'project'")
+            return ""
         return self._url(host, "host", allow_http, self.port).rstrip("/")
 
     def _url(self, url: str, name: str, allow_http: bool, default_port: int | None = None) -> str:

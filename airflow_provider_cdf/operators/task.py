@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
 
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfNothingToReportToError
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfNothingToReportToError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: States of upstream tasks that count as work done.
 _GOOD_STATES = frozenset({"success", "skipped"})
+#: How many failed tasks a report names: the instances of a mapped task may be thousands.
+MAX_NAMED = 20
+#: What an id looks like in a template field when the task that should have left it has not.
+_NO_ID = (None, "", "None")
 
 
 class CdfTaskUpdateOperator(BaseOperator):
@@ -82,6 +86,13 @@ class CdfTaskUpdateOperator(BaseOperator):
         self.cdf_task_id = cdf_task_id
         self.cdf_conn_id = cdf_conn_id
 
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Prepare a mapped task; its trigger rule too follows from having no ``status``."""
+        if kwargs.get("status") is None:
+            kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE)
+        return super().partial(**kwargs)
+
     @cached_property
     def hook(self) -> CdfHook:
         """The hook of this operator's connection."""
@@ -99,8 +110,7 @@ class CdfTaskUpdateOperator(BaseOperator):
             failed = self._failed_upstream(context)
             status = "FAILED_WITH_TERMINAL_ERROR" if failed else "COMPLETED"
             if failed:
-                ti = context["ti"]
-                output = {"airflow": {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": failed}}
+                output = {"airflow": _describe(failed, context)}
         status = check_reportable(status)
         if output is not None:
             check_output(output, f"output for CDF task {self.task_external_id or self.cdf_task_id}")
@@ -109,20 +119,37 @@ class CdfTaskUpdateOperator(BaseOperator):
         if failed:
             raise AirflowFailException(
                 f"Reported {status} to CDF task {self.task_external_id or task_id}, because of "
-                f"{_in_words(failed)}. This task fails with them, so that the DAG run does."
+                f"{_in_words(failed)}. This Airflow task fails too, to mark the DAG run as failed."
             )
         return task_id
 
     def _report(self, status: str, output: Mapping[str, Any] | None, failed: Mapping[str, str]) -> str:
-        if self.cdf_task_id is None:
+        if self.task_external_id is None:
+            if self.cdf_task_id in _NO_ID:
+                raise CdfNothingToReportToError(
+                    f"Nothing to report {status} to: there is no cdf_task_id; the task that should have "
+                    f"provided it left no value.{_because(failed)}"
+                )
+            task_id = str(self.cdf_task_id)
+        else:
             task = self._waiting_task(status, failed)
             if task.status == status:
                 self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, status)
                 return task.id
             task_id = task.id
-        else:
-            task_id = self.cdf_task_id
-        updated = self.hook.update_task(task_id, status, output, execution_id=self.execution_id or None)
+        try:
+            updated = self.hook.update_task(
+                task_id,
+                status,
+                output,
+                execution_id=None if self.execution_id in _NO_ID else self.execution_id,
+            )
+        except CdfApiError as error:
+            if not error.is_about_the_id:
+                raise
+            raise CdfNothingToReportToError(
+                f"Nothing to report {status} to: {error}{_because(failed)}"
+            ) from None
         self.log.info("Set task %r (%s) to %s.", updated.external_id, updated.id, updated.status)
         return updated.id
 
@@ -134,8 +161,8 @@ class CdfTaskUpdateOperator(BaseOperator):
         """
         from airflow_provider_cdf.waiting import current_attempt
 
-        because = f" Failed before: {_in_words(failed)}." if failed else ""
-        if self.execution_id in (None, "", "None"):
+        because = _because(failed)
+        if self.execution_id in _NO_ID:
             raise CdfNothingToReportToError(
                 f"Nothing to report {status} to: there is no execution id, so the CDF workflow of task "
                 f"{self.task_external_id!r} was never started.{because}"
@@ -143,14 +170,23 @@ class CdfTaskUpdateOperator(BaseOperator):
         try:
             execution = self.hook.get_execution(str(self.execution_id))
         except CdfApiError as error:
-            if error.code not in (400, 404):
+            if not error.is_about_the_id:
                 raise
-            raise CdfNothingToReportToError(f"Nothing to report {status} to: {error}{because}") from None
+            raise CdfNothingToReportToError(
+                f"Nothing to report {status} to: CDF knows no execution {self.execution_id} "
+                f"(HTTP {error.code}): {error.cdf_message}{because}"
+            ) from None
         task = current_attempt(execution, str(self.task_external_id))
         if task is not None and task.status == status:
             return task
         if task is None:
             state = "has not started"
+        elif task.status.may_be_retried and not execution.status.has_ended:
+            # No failure for good: a retry of this Airflow task may find CDF's next attempt.
+            raise CdfError(
+                f"Could not report {status}: the last attempt at task {self.task_external_id!r} of execution "
+                f"{execution.id} has ended {task.status}, and CDF has not started another one.{because}"
+            )
         elif task.status.has_ended:
             reason = f" ({task.reason_for_incompletion})" if task.reason_for_incompletion else ""
             state = f"has already ended {task.status}{reason}"
@@ -174,5 +210,16 @@ class CdfTaskUpdateOperator(BaseOperator):
         }
 
 
+def _describe(failed: Mapping[str, str], context: Context) -> dict[str, Any]:
+    ti = context["ti"]
+    named = dict(sorted(failed.items())[:MAX_NAMED])
+    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": named, "failed_task_count": len(failed)}
+
+
 def _in_words(failed: Mapping[str, str]) -> str:
-    return ", ".join(f"Airflow task {task_id!r} ({state})" for task_id, state in sorted(failed.items()))
+    named = [f"Airflow task {task_id!r} ({state})" for task_id, state in sorted(failed.items())[:MAX_NAMED]]
+    return ", ".join(named) + (f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else "")
+
+
+def _because(failed: Mapping[str, str]) -> str:
+    return f" Failed before: {_in_words(failed)}." if failed else ""

@@ -19,7 +19,8 @@ def upstream_states(operator: BaseOperator, ti: Any) -> dict[str, str | None]:
     own_group = operator.get_closest_mapped_task_group()
     for upstream in operator.upstream_list:
         same_group = own_group is not None and upstream.get_closest_mapped_task_group() is own_group
-        for map_index, state in _instances(ti, upstream.task_id):
+        # Nothing known of a task is no success either.
+        for map_index, state in _instances(ti, upstream.task_id) or [(-1, None)]:
             if state == "removed" or (same_group and map_index != ti.map_index):
                 continue
             name = upstream.task_id if map_index < 0 else f"{upstream.task_id}[{map_index}]"

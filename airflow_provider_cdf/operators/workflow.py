@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -15,6 +15,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfError,
     CdfExecutionFailedError,
     CdfInputError,
+    CdfOutputMissingError,
     CdfTimeoutError,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE
@@ -102,7 +103,8 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.max_poll_silence = max_poll_silence
         self.cdf_conn_id = cdf_conn_id
         self.execution_id: str | None = None
-        self._killed = False
+        #: What became of the execution, once the task has been killed.
+        self._killed: str | None = None
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -137,21 +139,33 @@ class CdfWorkflowRunOperator(BaseOperator):
         event = event or {}
         outcome = event.get("outcome")
         self.execution_id = event.get("execution_id")
-        if outcome in ("reached", "impossible"):
-            # What the trigger saw may be hours old; somebody may have retried the execution in CDF since.
+        if outcome in ("reached", "impossible", "timeout"):
+            # What the trigger saw may be hours old: somebody may have retried the execution in CDF since, and
+            # it may have ended since its time was over.
             return self._wait(context, event.get("end_time"))
-        if outcome == "timeout":
-            self._time_is_over()
         raise CdfError(
             str(event.get("message") or f"The trigger ended with an unknown event: {event}.")
             + f" Execution {self.execution_id} was left as it is."
         )
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral, also after one that Airflow itself has given up (``__fail__``)."""
+        if next_method == "__fail__" and (next_kwargs or {}).get("error") == "Trigger timeout":
+            # XComs survive a deferral; what the deferral carried does not survive its failure.
+            ti = context["ti"]
+            self.execution_id = ti.xcom_pull(
+                task_ids=ti.task_id, key="execution_id", map_indexes=ti.map_index
+            )
+            if self.execution_id:
+                return self._wait(context, end_time=time.time())
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def on_kill(self) -> None:
         """Cancel the execution of a task that is killed while it waits on its worker."""
-        self._killed = True
+        self._killed = "It goes on in CDF (cancel_on_kill=False)."
         if self.execution_id and self.cancel_on_kill:
-            self._cancel("The Airflow task that waited for it was killed.")
+            self._killed = self._cancel("The Airflow task that waited for it was killed.")
+            self.log.info("The task is killed. Execution %s: %s", self.execution_id, self._killed)
 
     def _wait(self, context: Context, end_time: float | None) -> str:
         """Look once, then defer or poll until the execution has ended."""
@@ -203,7 +217,9 @@ class CdfWorkflowRunOperator(BaseOperator):
         while not self._killed and (left := until - time.time()) > 0:
             time.sleep(min(left, NAP))
         if self._killed:
-            raise CdfError(f"The task was killed while it waited for execution {self.execution_id}.")
+            raise CdfError(
+                f"The task was killed while it waited for execution {self.execution_id}. {self._killed}"
+            )
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
         from airflow_provider_cdf.waiting import current_attempt
@@ -213,31 +229,29 @@ class CdfWorkflowRunOperator(BaseOperator):
             tasks = {name: current_attempt(execution, name) for name in self.task_outputs}
             if missing := [name for name, task in tasks.items() if task is None]:
                 known = dict.fromkeys(task.external_id for task in execution.executed_tasks)
-                raise CdfInputError(
-                    f"Execution {execution.id} is COMPLETED, but task_outputs names tasks that it has not: "
-                    f"{', '.join(map(repr, missing))}. It has {', '.join(map(repr, known))}."
+                raise CdfOutputMissingError(
+                    f"Execution {execution.id} is COMPLETED, but task_outputs names tasks that it does not "
+                    f"have: {', '.join(map(repr, missing))}. It has {', '.join(map(repr, known))}."
                 )
             outputs = {name: task.output for name, task in tasks.items() if task is not None}
             context["ti"].xcom_push(key="task_outputs", value=outputs)
         return execution.id
 
-    def _time_is_over(self) -> None:
-        message = f"Execution {self.execution_id} had not ended after timeout={self.timeout:.0f} s."
+    def _time_is_over(self) -> NoReturn:
+        message = f"Execution {self.execution_id} has not ended within timeout={self.timeout} s."
         if not self.cancel_on_timeout:
             raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
-        cancelled = self._cancel(f"Not ended within the {self.timeout:.0f} s that Airflow waited for it.")
         raise CdfTimeoutError(
-            f"{message} It was cancelled." if cancelled else f"{message} It may still run in CDF (see above)."
+            f"{message} {self._cancel(f'Not ended within the {self.timeout} s that Airflow waited for it.')}"
         )
 
-    def _cancel(self, reason: str) -> bool:
+    def _cancel(self, reason: str) -> str:
+        """Cancel the execution, and return in a sentence what became of it."""
         try:
             self.hook.cancel_execution(str(self.execution_id), reason)
         except CdfError as error:
-            self.log.warning("Execution %s may go on in CDF: %s", self.execution_id, error)
-            return False
-        self.log.info("Cancelled execution %s.", self.execution_id)
-        return True
+            return f"It may still run in CDF, because it could not be cancelled: {error}"
+        return "It was cancelled."
 
 
 class CdfWorkflowCancelOperator(BaseOperator):

@@ -72,6 +72,11 @@ class ExecutionSensor(BaseSensorOperator):
 
         return CdfHook(self.cdf_conn_id)
 
+    @property
+    @abstractmethod
+    def goal(self) -> str:
+        """What is waited for, to complete "until ...", for messages."""
+
     @abstractmethod
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
@@ -93,18 +98,32 @@ class ExecutionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        reached = self._look()
+        from airflow_provider_cdf.waiting import may_pass
+
+        try:
+            reached = self._look()
+        except CdfError as error:
+            # Each look of a rescheduled sensor is the first one of its process, but not of the wait.
+            if not (self.reschedule and may_pass(error) and context["ti"].get_first_reschedule_date(context)):
+                raise
+            self.log.warning("%s The wait goes on.", error)
+            reached = None
         if reached is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self.arrived(context, reached))
 
     def look_or_defer(self, context: Context, end_time: float | None = None) -> str:
-        """Look once, and defer if it has not happened yet."""
+        """Look once, and defer if it has not happened yet and there is time left."""
         reached = self._look()
         if reached is not None:
             return self.arrived(context, reached)
         if end_time is None:
             end_time = time.time() + self.timeout
+        elif time.time() >= end_time:
+            raise AirflowSensorTimeout(
+                f"Waited in vain for timeout={self.timeout:g} s until {self.goal}; it is {self._observed}. "
+                "Nothing was changed in CDF."
+            )
         self.defer(
             trigger=self.trigger(
                 cdf_conn_id=self.cdf_conn_id,
@@ -127,17 +146,12 @@ class ExecutionSensor(BaseSensorOperator):
             execution = self.hook.get_execution(self.execution_id)
             tasks = [task for task in execution.executed_tasks if task.id == event.get("cdf_task_id")]
             return self.arrived(context, Reached(tasks[0] if tasks else None))
-        if outcome == "impossible":
-            # Somebody may have retried the execution in CDF while this task waited for a slot.
+        if outcome in ("impossible", "timeout"):
+            # Things may have changed while this task waited for a slot, which can take hours.
             return self.look_or_defer(context, event.get("end_time"))
-        if outcome == "timeout":
-            raise AirflowSensorTimeout(
-                f"Waited {self.timeout:.0f} s in vain for execution {self.execution_id}; "
-                f"last seen: {event.get('observed')}. The execution was left as it is."
-            )
         raise CdfError(
             str(event.get("message") or f"The trigger ended with an unknown event: {event}.")
-            + f" Execution {self.execution_id} was left as it is."
+            + f" Nothing was changed in CDF (execution {self.execution_id})."
         )
 
     def _look(self) -> Reached | None:

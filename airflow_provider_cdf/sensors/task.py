@@ -50,6 +50,14 @@ class CdfTaskSensor(ExecutionSensor):
 
         return check_task_statuses(self.target_status)
 
+    @property
+    def goal(self) -> str:
+        """What is waited for, for messages."""
+        return (
+            f"task {self.task_external_id!r} of execution {self.execution_id} is "
+            f"{' or '.join(self.target_statuses)}"
+        )
+
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_task

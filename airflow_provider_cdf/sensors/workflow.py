@@ -22,6 +22,11 @@ class CdfWorkflowSensor(ExecutionSensor):
     are those of :class:`~airflow_provider_cdf.sensors.base.ExecutionSensor`.
     """
 
+    @property
+    def goal(self) -> str:
+        """What is waited for, for messages."""
+        return f"execution {self.execution_id} is COMPLETED"
+
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_end

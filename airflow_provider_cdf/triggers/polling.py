@@ -76,7 +76,7 @@ class ExecutionTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to tell, tell it once, and end."""
         # Airflow imports trigger modules on the event loop, so what is heavy waits until here.
-        from airflow_provider_cdf.cdf.errors import CdfError
+        from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError
         from airflow_provider_cdf.hooks.cdf import CdfHook
         from airflow_provider_cdf.waiting import GoOn, Patience, Reached
 
@@ -97,6 +97,9 @@ class ExecutionTrigger(BaseTrigger):
                         return
                     if note:
                         self.log.warning(note)
+                    if isinstance(error, CdfLoginError):
+                        # The secret may have been renewed: the next poll reads the connection again.
+                        await hook.aclose()
                 else:
                     if note := patience.answered(now=time.monotonic()):
                         self.log.info(note)

@@ -47,16 +47,18 @@ def test_run_and_wait_is_deferred_and_hands_over_a_tasks_output(cluster: Cluster
     assert "Pausing task as DEFERRED" in cluster.airflow.task_log("cdf_run_and_wait", run_id, "run")
 
 
+A_RUN = "workflow 'pump_health' version '1'"
+AN_EXECUTION = "execution 11111111-2222-4333-8444-555555555555"
 MISTAKES = {
     "wrong_secret": r"The token endpoint at 127\.0\.0\.1:\d+ gave no token to client .* \(HTTP 401\)",
-    "unknown_project": r"CDF refused to create a session for the run in project 'unheard-of' \(HTTP 40[13]\)",
-    "unreachable_host": r"Could not create a session for the run: no answer from http://127\.0\.0\.1:9 .*"
-    r"Nothing was sent to CDF\.",
+    "unknown_project": rf"CDF refused to create a session to run {A_RUN} in project 'unheard-of' \(HTTP 40",
+    "unreachable_host": rf"Could not create a session to run {A_RUN}: no answer from http://127\.0\.0\.1:9 "
+    r".*Nothing was sent to CDF\.",
     "incomplete": r"Airflow connection 'cdf_incomplete' cannot be used: .*'project'.*secret.*tenant_id",
-    "unknown_workflow": r"CDF refused to run workflow 'pump_helth' version '1' in project '\w+' \(HTTP 404\)",
+    "unknown_workflow": r"CDF refused to run workflow 'pump_helth' version '1' in project .* \(HTTP 404\)",
     "unknown_version": r"CDF refused to run workflow 'pump_health' version '99' in project .* \(HTTP 404\)",
-    "unknown_execution_poked": r"CDF refused to read execution 11111111-2222-4333-8444-555555555555",
-    "unknown_execution_deferred": r"CDF refused to read execution 11111111-2222-4333-8444-555555555555",
+    "unknown_execution_poked": rf"CDF refused to read {AN_EXECUTION}",
+    "unknown_execution_deferred": rf"CDF refused to read {AN_EXECUTION}",
 }
 
 

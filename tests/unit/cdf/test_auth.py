@@ -204,7 +204,9 @@ def test_a_401_is_tried_once_more_with_a_new_token(sender: Sender) -> None:
 
 def test_a_body_is_sent_again_after_a_401(sender: Sender) -> None:
     network = Network(httpx.Response(401, json={}), httpx.Response(200, json=SESSION))
-    sender.send(network, calls.create_session("p", client_id="c", client_secret="s"))
+    sender.send(
+        network, calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'")
+    )
     assert network.requests[0].content == network.requests[1].content
     assert network.bodies[0] == {"items": [{"clientId": "c", "clientSecret": "s"}]}
 

@@ -73,7 +73,7 @@ def test_each_call_goes_to_its_own_path_with_its_own_method() -> None:
         (call.method, call.path)
         for call in (
             calls.inspect_token(),
-            calls.create_session("p", client_id="c", client_secret="s"),
+            calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
             run(),
             calls.get_execution("p", EXECUTION_ID),
             calls.list_executions("p"),
@@ -403,7 +403,7 @@ def test_a_filter_that_cdf_would_refuse_is_refused(filters: dict[str, Any]) -> N
 
 
 def test_no_secret_is_in_a_repr() -> None:
-    session = calls.create_session("p", client_id="c", client_secret=SECRET)
+    session = calls.create_session("p", client_id="c", client_secret=SECRET, what_for="run workflow 'w'")
     assert body(session) == {"items": [{"clientId": "c", "clientSecret": SECRET}]}
     shown = repr(session) + repr(run(nonce="n0nce")) + repr(calls.retry("p", EXECUTION_ID, nonce="n0nce"))
     assert SECRET not in shown
@@ -435,7 +435,10 @@ def test_a_run_is_sent_under_its_nonce() -> None:
 #: Each call as a user would make it, and what CDF could answer.
 SPECIFIED: dict[str, tuple[calls.Call[Any], Any]] = {
     "inspect": (calls.inspect_token(), {"subject": "s", "projects": [], "capabilities": []}),
-    "session": (calls.create_session("p", client_id="c", client_secret="s"), SESSION),
+    "session": (
+        calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
+        SESSION,
+    ),
     "run": (run(), EXECUTION),
     "run with all": (
         run(workflow_external_id="a/b ü", input={"a": {"b": [1]}}, metadata={"k" * 32: "v" * 255, "a": "b"}),

@@ -85,7 +85,12 @@ def test_an_answer_is_read_with_its_model(sender: Sender) -> None:
         (calls.retry("my project", EXECUTION_ID, nonce="n0nce"), f"retry execution {EXECUTION_ID}"),
         (calls.update_task("my project", TASK_ID, "completed"), f"set task {TASK_ID} to COMPLETED"),
         (calls.list_executions("my project", workflow_external_id="pump"), "executions of workflow 'pump'"),
-        (calls.create_session("my project", client_id="the-client", client_secret=SECRET), "session"),
+        (
+            calls.create_session(
+                "my project", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
+            ),
+            "session",
+        ),
     ],
     ids=["run", "get", "cancel", "retry", "update", "list", "session"],
 )
@@ -146,7 +151,10 @@ def test_a_401_names_the_client_and_where_to_look(sender: Sender) -> None:
         (calls.update_task("p", TASK_ID, "failed"), "workflowOrchestrationAcl:WRITE"),
         (calls.cancel("p", EXECUTION_ID), "workflowOrchestrationAcl:WRITE"),
         (calls.retry("p", EXECUTION_ID, nonce="n"), "workflowOrchestrationAcl:WRITE"),
-        (calls.create_session("p", client_id="c", client_secret="s"), "sessionsAcl:CREATE"),
+        (
+            calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
+            "sessionsAcl:CREATE",
+        ),
     ],
 )
 def test_a_403_names_the_capability_that_is_missing(
@@ -211,7 +219,9 @@ def test_an_error_that_is_not_from_cdf_is_one_short_line(
     "said", [f"Unexpected value {SECRET}", json.dumps({"clientSecret": SECRET})], ids=["words", "body"]
 )
 def test_an_error_that_repeats_the_secret_is_shown_without_it(sender: Sender, said: str) -> None:
-    session = calls.create_session("p", client_id="the-client", client_secret=SECRET)
+    session = calls.create_session(
+        "p", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
+    )
     error = refused(sender, envelope(400, said), session)
     assert SECRET not in str(error) + error.cdf_message + repr(error)
 
@@ -247,7 +257,9 @@ def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
 
 
 def test_a_session_without_a_nonce_does_not_show_its_answer(sender: Sender) -> None:
-    session = calls.create_session("p", client_id="the-client", client_secret=SECRET)
+    session = calls.create_session(
+        "p", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
+    )
     answer = {"items": [{"id": "x", "nonce": "n0nce"}]}
     with pytest.raises(CdfAnswerError) as caught:
         sender.send(Network(httpx.Response(200, json=answer)), session)
@@ -396,7 +408,9 @@ def test_a_page_is_read_only_when_it_is_needed() -> None:
 
 def test_a_conversation_is_sent_answers_and_thrown_errors(sender: Sender) -> None:
     def conversation() -> Any:
-        session = yield calls.create_session("p", client_id="c", client_secret="s")
+        session = yield calls.create_session(
+            "p", client_id="c", client_secret="s", what_for="run workflow 'w'"
+        )
         try:
             yield RUN
         except CdfApiError as error:
