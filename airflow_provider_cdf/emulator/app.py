@@ -6,14 +6,19 @@ https://api-docs.cognite.com/20230101/
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from airflow_provider_cdf.emulator import (
+    answers,
     routes_control,
     routes_executions,
+    routes_page,
     routes_resources,
     routes_sessions,
     routes_triggers,
@@ -47,6 +52,9 @@ def create_app(
         description="Not CDF: a stand-in on this machine, for development and tests.",
         version="20230101",
         redirect_slashes=False,
+        docs_url="/emulator/docs",
+        redoc_url=None,
+        responses={status: {"model": answers.ErrorAnswer} for status in (400, 401, 403)},
     )
     app.state.driver = driver
     app.state.tokens = tokens
@@ -62,12 +70,27 @@ def create_app(
     app.include_router(routes_sessions.identity_router)
     app.include_router(routes_resources.upload_router)
     app.include_router(routes_control.router)
+    app.include_router(routes_page.router)
 
+    app.openapi = _document_of(app)  # type: ignore[method-assign]
     app.add_exception_handler(CdfError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
     return Conventions(Journaling(Faulty(app, faults), journal))
+
+
+def _document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    make = app.openapi
+
+    def document() -> dict[str, Any]:
+        made = make()
+        for methods in made["paths"].values():
+            for operation in methods.values():
+                operation["responses"].pop("422", None)  # FastAPI's own, which the emulator never gives
+        return made
+
+    return document
 
 
 async def _refused(request: Request, error: Exception) -> JsonAnswer:

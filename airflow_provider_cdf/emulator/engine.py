@@ -7,8 +7,10 @@ the calls in :attr:`Engine.calls`, and lets one thread in at a time.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4
@@ -129,26 +131,34 @@ class Engine:
         :param created_time_end: only those created at this time or earlier
         :param statuses: only those in one of these; empty for all
         """
-        candidates: Iterable[Execution] = self.store.executions.values()
-        if set(statuses) == {"RUNNING"}:
-            candidates = sorted(self.store.running.values(), key=attrgetter("sequence"))
         wanted = set(workflows)
         client_now = self._client_now()
-        for execution in candidates:
-            version = execution.version
-            key = version.workflow_external_id
-            if wanted and (key, None) not in wanted and (key, version.version) not in wanted:
-                continue
+        for execution in self._candidates({name for name, _ in wanted}, statuses, created_time_start or 0):
             if statuses and execution.status not in statuses:
+                continue
+            name, version = execution.workflow_external_id, execution.version.version
+            if wanted and (name, None) not in wanted and (name, version) not in wanted:
                 continue
             if execution.hidden_until > client_now:
                 continue
             created = execution.created_time
-            if created_time_start is not None and created < created_time_start:
-                continue
             if created_time_end is not None and created > created_time_end:
                 continue
             yield execution.sequence, execution
+
+    def _candidates(
+        self, workflows: Collection[str], statuses: Collection[str], created_time_start: int
+    ) -> Iterable[Execution]:
+        """The executions among which those that are wanted are to be found, with as few others as is easy."""
+        ordered: list[Execution]
+        if set(statuses) == {"RUNNING"}:
+            ordered = sorted(self.store.running.values(), key=attrgetter("sequence"))
+        elif len(workflows) == 1:
+            ordered = self.store.by_workflow.get(next(iter(workflows)), [])
+        else:
+            ordered = self.store.ordered
+        start = bisect_left(ordered, created_time_start, key=attrgetter("created_time"))
+        return islice(ordered, start, None)
 
     def hide_new_executions(self, seconds: float, times: int = 1) -> None:
         """

@@ -11,7 +11,13 @@ from pydantic import Field
 from airflow_provider_cdf.emulator import views
 from airflow_provider_cdf.emulator.clock import ManualClock
 from airflow_provider_cdf.emulator.definitions import Absent, Model
-from airflow_provider_cdf.emulator.deps import PathId, TheDriver, TheTokens
+from airflow_provider_cdf.emulator.deps import (
+    ExecutionId,
+    TaskExternalId,
+    TheDriver,
+    TheTokens,
+    TriggerExternalId,
+)
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.faults import Fault, Faults
 from airflow_provider_cdf.emulator.http import JsonAnswer
@@ -98,16 +104,18 @@ async def advance(body: Advance, driver: TheDriver) -> JsonAnswer:
         return JsonAnswer({"now": engine.timeline.now()})
 
 
-@router.post("/triggers/{trigger_external_id}/fire")
+@router.post("/triggers/{triggerExternalId}/fire")
 async def fire_trigger(
-    trigger_external_id: PathId, driver: TheDriver, body: Fire | None = None
+    trigger_external_id: TriggerExternalId, driver: TheDriver, body: Fire | None = None
 ) -> JsonAnswer:
     with driver.turn() as engine:
         engine.triggers.fire(trigger_external_id, body.items if body else None)
         return JsonAnswer(engine.triggers.get(trigger_external_id).history[0][1])
 
 
-@router.post("/executions/{execution_id}/tasks/{task_external_id}/skip")
-async def skip_task(execution_id: PathId, task_external_id: PathId, driver: TheDriver) -> JsonAnswer:
+@router.post("/executions/{executionId}/tasks/{taskExternalId}/skip")
+async def skip_task(
+    execution_id: ExecutionId, task_external_id: TaskExternalId, driver: TheDriver
+) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.task(engine.skip_task(execution_id, task_external_id)))

@@ -7,17 +7,29 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from airflow_provider_cdf.emulator import schemas, views
-from airflow_provider_cdf.emulator.deps import PathId, TheDriver
+from airflow_provider_cdf.emulator import answers, schemas, views
+from airflow_provider_cdf.emulator.deps import (
+    NOT_FOUND,
+    ExecutionId,
+    TaskId,
+    TheDriver,
+    Version,
+    WorkflowExternalId,
+)
 from airflow_provider_cdf.emulator.http import JsonAnswer
 from airflow_provider_cdf.emulator.paging import page
 
 router = APIRouter(prefix="/workflows", tags=["Workflow executions"])
 
 
-@router.post("/{workflow_external_id}/versions/{version}/run", status_code=202)
+@router.post(
+    "/{workflowExternalId}/versions/{version}/run",
+    status_code=202,
+    response_model=answers.ExecutionView,
+    responses=NOT_FOUND,
+)
 async def run(
-    workflow_external_id: PathId, version: PathId, body: schemas.Run, driver: TheDriver
+    workflow_external_id: WorkflowExternalId, version: Version, body: schemas.Run, driver: TheDriver
 ) -> JsonAnswer:
     with driver.turn() as engine:
         record = engine.run(
@@ -30,7 +42,7 @@ async def run(
         return JsonAnswer(views.execution(record), status_code=202)
 
 
-@router.post("/executions/list")
+@router.post("/executions/list", response_model=answers.Executions)
 async def list_executions(body: schemas.ExecutionsQuery, driver: TheDriver) -> JsonAnswer:
     wanted = body.filter or schemas.ExecutionsFilter()
     with driver.turn() as engine:
@@ -43,27 +55,27 @@ async def list_executions(body: schemas.ExecutionsQuery, driver: TheDriver) -> J
         return JsonAnswer(page(found, body.limit, body.cursor, views.execution))
 
 
-@router.get("/executions/{execution_id}")
-async def get_execution(execution_id: PathId, driver: TheDriver) -> JsonAnswer:
+@router.get("/executions/{executionId}", response_model=answers.ExecutionDetails, responses=NOT_FOUND)
+async def get_execution(execution_id: ExecutionId, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.execution_details(engine.execution(execution_id)))
 
 
-@router.post("/executions/{execution_id}/cancel")
+@router.post("/executions/{executionId}/cancel", response_model=answers.ExecutionView, responses=NOT_FOUND)
 async def cancel_execution(
-    execution_id: PathId, driver: TheDriver, body: schemas.Cancel | None = None
+    execution_id: ExecutionId, driver: TheDriver, body: schemas.Cancel | None = None
 ) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.execution(engine.cancel(execution_id, (body or schemas.Cancel()).reason)))
 
 
-@router.post("/executions/{execution_id}/retry")
-async def retry_execution(execution_id: PathId, body: schemas.Retry, driver: TheDriver) -> JsonAnswer:
+@router.post("/executions/{executionId}/retry", response_model=answers.ExecutionView, responses=NOT_FOUND)
+async def retry_execution(execution_id: ExecutionId, body: schemas.Retry, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.execution(engine.retry(execution_id, nonce=body.authentication.nonce)))
 
 
-@router.post("/tasks/{task_id}/update")
-async def update_task(task_id: PathId, body: schemas.TaskUpdate, driver: TheDriver) -> JsonAnswer:
+@router.post("/tasks/{taskId}/update", response_model=answers.TaskView, responses=NOT_FOUND)
+async def update_task(task_id: TaskId, body: schemas.TaskUpdate, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.task(engine.update_task(task_id, body.status, body.output)))

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote_plus
 
 from fastapi import APIRouter, Query, Request
 
-from airflow_provider_cdf.emulator import schemas, views
+from airflow_provider_cdf.emulator import answers, schemas, views
 from airflow_provider_cdf.emulator.deps import Cursor, TheDriver, TheTokens
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.http import JsonAnswer
@@ -62,7 +62,7 @@ def _basic(encoded: str) -> tuple[str, str]:
     return unquote_plus(client_id), unquote_plus(client_secret)
 
 
-@identity_router.get("/api/v1/token/inspect")
+@identity_router.get("/api/v1/token/inspect", response_model=answers.Inspection)
 async def inspect_token(request: Request, tokens: TheTokens) -> JsonAnswer:
     found = tokens.check(request.headers.get("authorization"))
     scope = {"projects": [tokens.project]}
@@ -74,7 +74,7 @@ async def inspect_token(request: Request, tokens: TheTokens) -> JsonAnswer:
     return JsonAnswer({"subject": found.subject, "projects": projects, "capabilities": capabilities})
 
 
-@router.post("")
+@router.post("", response_model=answers.NewSessions)
 async def create_session(body: schemas.SessionsCreate, driver: TheDriver, tokens: TheTokens) -> JsonAnswer:
     item = body.items[0]
     if isinstance(item, schemas.ClientCredentials) and not tokens.knows(item.client_id, item.client_secret):
@@ -93,7 +93,7 @@ async def create_session(body: schemas.SessionsCreate, driver: TheDriver, tokens
         return JsonAnswer({"items": [views.new_session(sessions, record)]})
 
 
-@router.get("")
+@router.get("", response_model=answers.Sessions)
 async def list_sessions(
     driver: TheDriver,
     status: Annotated[
@@ -116,14 +116,14 @@ async def list_sessions(
         return JsonAnswer(page(found, limit, cursor, show))
 
 
-@router.post("/byids")
+@router.post("/byids", response_model=answers.Sessions)
 async def get_sessions(body: schemas.SessionsByIds, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         found = engine.sessions.by_ids(item.id for item in body.items)
         return JsonAnswer({"items": [views.session(engine.sessions, record) for record in found]})
 
 
-@router.post("/revoke")
+@router.post("/revoke", response_model=answers.Sessions)
 async def revoke_sessions(body: schemas.SessionsRevoke, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         found = engine.sessions.revoke(item.id for item in body.items)

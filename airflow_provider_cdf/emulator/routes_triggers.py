@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import APIRouter
 
-from airflow_provider_cdf.emulator import schemas, views
-from airflow_provider_cdf.emulator.deps import Cursor, PageLimit, PathId, TheDriver
+from airflow_provider_cdf.emulator import answers, schemas, views
+from airflow_provider_cdf.emulator.deps import NOT_FOUND, Cursor, PageLimit, TheDriver, TriggerExternalId
+from airflow_provider_cdf.emulator.errors import NotFoundError
 from airflow_provider_cdf.emulator.http import JsonAnswer
 from airflow_provider_cdf.emulator.paging import page
 
 router = APIRouter(prefix="/workflows/triggers", tags=["Workflow triggers"])
 
 
-@router.get("")
+@router.get("", response_model=answers.Triggers)
 async def list_triggers(driver: TheDriver, limit: PageLimit = 100, cursor: Cursor = None) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(page(engine.triggers.all(), limit, cursor, views.trigger))
 
 
-@router.post("")
+@router.post("", response_model=answers.Triggers, responses=NOT_FOUND)
 async def upsert_trigger(body: schemas.TriggerUpsert, driver: TheDriver) -> JsonAnswer:
     item = body.items[0]
     with driver.turn() as engine:
@@ -35,31 +38,40 @@ async def upsert_trigger(body: schemas.TriggerUpsert, driver: TheDriver) -> Json
         return JsonAnswer({"items": [views.trigger(record)]})
 
 
-@router.post("/delete")
+@router.post("/delete", response_model=answers.Empty, responses=NOT_FOUND)
 async def delete_trigger(body: schemas.TriggerDelete, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         engine.triggers.delete(body.items[0].external_id)
         return JsonAnswer({})
 
 
-@router.get("/{trigger_external_id}/history")
+@router.get("/{triggerExternalId}/history", response_model=answers.TriggerHistory, responses=NOT_FOUND)
 async def trigger_history(
-    trigger_external_id: PathId, driver: TheDriver, limit: PageLimit = 100, cursor: Cursor = None
+    trigger_external_id: TriggerExternalId, driver: TheDriver, limit: PageLimit = 100, cursor: Cursor = None
 ) -> JsonAnswer:
     with driver.turn() as engine:
         trigger = engine.triggers.get(trigger_external_id, "Workflow trigger not found.")
         return JsonAnswer(page(trigger.history, limit, cursor, dict))
 
 
-@router.post("/{trigger_external_id}/pause")
-async def pause_trigger(trigger_external_id: PathId, driver: TheDriver) -> JsonAnswer:
+@router.post("/{triggerExternalId}/pause", response_model=answers.Empty, responses=NOT_FOUND)
+async def pause_trigger(trigger_external_id: TriggerExternalId, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
-        engine.triggers.pause(trigger_external_id)
-        return JsonAnswer({})
+        return _answer(engine.triggers.pause, trigger_external_id)
 
 
-@router.post("/{trigger_external_id}/resume")
-async def resume_trigger(trigger_external_id: PathId, driver: TheDriver) -> JsonAnswer:
+@router.post("/{triggerExternalId}/resume", response_model=answers.Empty, responses=NOT_FOUND)
+async def resume_trigger(trigger_external_id: TriggerExternalId, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
-        engine.triggers.resume(trigger_external_id)
-        return JsonAnswer({})
+        return _answer(engine.triggers.resume, trigger_external_id)
+
+
+def _answer(do: Callable[[str], None], trigger_external_id: str) -> JsonAnswer:
+    try:
+        do(trigger_external_id)
+    except NotFoundError as error:
+        # For these two operations, Cognite's document shows the error without its envelope, while its SDK
+        # reads the envelope. This answer fits both.
+        bare = {"code": error.code, "message": error.message}
+        return JsonAnswer({**bare, "error": bare}, status_code=error.code)
+    return JsonAnswer({})

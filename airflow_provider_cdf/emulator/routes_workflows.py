@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from airflow_provider_cdf.emulator import schemas, views
-from airflow_provider_cdf.emulator.deps import Cursor, IgnoreUnknownIds, PageLimit, PathId, TheDriver
+from airflow_provider_cdf.emulator import answers, schemas, views
+from airflow_provider_cdf.emulator.deps import (
+    NOT_FOUND,
+    Cursor,
+    IgnoreUnknownIds,
+    PageLimit,
+    TheDriver,
+    Version,
+    WorkflowExternalId,
+)
 from airflow_provider_cdf.emulator.http import JsonAnswer
 from airflow_provider_cdf.emulator.paging import page
 
 router = APIRouter(prefix="/workflows", tags=["Workflows"])
 
 
-@router.post("")
+@router.post("", response_model=answers.Workflows)
 async def upsert_workflow(body: schemas.WorkflowUpsert, driver: TheDriver) -> JsonAnswer:
     item = body.items[0]
     with driver.turn() as engine:
@@ -25,13 +33,13 @@ async def upsert_workflow(body: schemas.WorkflowUpsert, driver: TheDriver) -> Js
         return JsonAnswer({"items": [views.workflow(record)]})
 
 
-@router.get("")
+@router.get("", response_model=answers.Workflows)
 async def list_workflows(driver: TheDriver, limit: PageLimit = 100, cursor: Cursor = None) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(page(engine.store.workflows.numbered(), limit, cursor, views.workflow))
 
 
-@router.post("/delete")
+@router.post("/delete", response_model=answers.Empty, responses=NOT_FOUND)
 async def delete_workflows(
     body: schemas.WorkflowDelete, driver: TheDriver, ignore_unknown_ids: IgnoreUnknownIds = True
 ) -> JsonAnswer:
@@ -41,7 +49,7 @@ async def delete_workflows(
         return JsonAnswer({})
 
 
-@router.post("/versions")
+@router.post("/versions", response_model=answers.UpsertedVersion)
 async def upsert_version(body: schemas.VersionUpsert, driver: TheDriver) -> JsonAnswer:
     item = body.items[0]
     with driver.turn() as engine:
@@ -51,7 +59,7 @@ async def upsert_version(body: schemas.VersionUpsert, driver: TheDriver) -> Json
         return JsonAnswer({"items": [views.version(record)]})
 
 
-@router.post("/versions/list")
+@router.post("/versions/list", response_model=answers.Versions)
 async def list_versions(body: schemas.VersionsQuery, driver: TheDriver) -> JsonAnswer:
     filters = (body.filter and body.filter.workflow_filters) or []
     wanted = {(item.external_id, item.version) for item in filters}
@@ -64,7 +72,7 @@ async def list_versions(body: schemas.VersionsQuery, driver: TheDriver) -> JsonA
         return JsonAnswer(page(found, body.limit, body.cursor, views.version))
 
 
-@router.post("/versions/delete")
+@router.post("/versions/delete", response_model=answers.Empty, responses=NOT_FOUND)
 async def delete_versions(
     body: schemas.VersionDelete, driver: TheDriver, ignore_unknown_ids: IgnoreUnknownIds = True
 ) -> JsonAnswer:
@@ -74,14 +82,20 @@ async def delete_versions(
         return JsonAnswer({})
 
 
-@router.get("/{workflow_external_id}/versions/{version}")
-async def get_version(workflow_external_id: PathId, version: PathId, driver: TheDriver) -> JsonAnswer:
+@router.get(
+    "/{workflowExternalId}/versions/{version}",
+    response_model=answers.VersionView,
+    responses=NOT_FOUND,
+)
+async def get_version(
+    workflow_external_id: WorkflowExternalId, version: Version, driver: TheDriver
+) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.version(engine.catalog.version(workflow_external_id, version)))
 
 
-@router.get("/{workflow_external_id}")
-async def get_workflow(workflow_external_id: PathId, driver: TheDriver) -> JsonAnswer:
+@router.get("/{workflowExternalId}", response_model=answers.WorkflowView, responses=NOT_FOUND)
+async def get_workflow(workflow_external_id: WorkflowExternalId, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
         return JsonAnswer(views.workflow(engine.catalog.workflow(workflow_external_id)))
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 
 _NONCE_LIFETIME_MS = 60_000
+#: Users report that a project can have 10 000; here the oldest are forgotten instead of new ones refused.
+_MAX_SESSIONS = 10_000
 #: How long a session lasts: not documented for the first two, about as long as a token for the last one.
 _SESSION_LIFETIME_MS = {
     "CLIENT_CREDENTIALS": 365 * 24 * 3_600_000,
@@ -66,6 +68,9 @@ class Sessions:
         assert session.nonce is not None  # noqa: S101 - for the type checker
         self._sessions[session.id] = session
         self._by_nonce[session.nonce] = session
+        if len(self._sessions) > _MAX_SESSIONS:
+            oldest = self._sessions.pop(next(iter(self._sessions)))
+            self._by_nonce.pop(oldest.nonce or "", None)
         return session
 
     def use(self, nonce: str) -> Session:
@@ -76,7 +81,7 @@ class Sessions:
         :raises InvalidRequestError: if it is unknown, older than a minute, or was used before
         """
         session = self._by_nonce.pop(nonce, None)
-        if session is None or session.used:
+        if session is None:
             raise InvalidRequestError(
                 "authentication.nonce: the nonce is unknown or was used before; each works once."
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from airflow_provider_cdf.emulator.clock import Timer
@@ -189,6 +191,9 @@ class Store:
         self.versions: Table[tuple[str, str], Version] = Table()
         self.triggers: dict[str, Trigger] = {}
         self.executions: dict[str, Execution] = {}
+        #: All executions, and those of each workflow, in the order of sequence number and createdTime.
+        self.ordered: list[Execution] = []
+        self.by_workflow: dict[str, list[Execution]] = {}
         self.tasks: dict[str, TaskExecution] = {}
         #: The executions whose status is RUNNING, queued ones too.
         self.running: dict[str, Execution] = {}
@@ -204,10 +209,16 @@ class Store:
 
     def add_execution(self, execution: Execution) -> None:
         self.executions[execution.id] = execution
+        self.ordered.append(execution)
+        self.by_workflow.setdefault(execution.workflow_external_id, []).append(execution)
 
     def forget(self, execution: Execution) -> None:
         """Remove an ended execution and its tasks."""
         del self.executions[execution.id]
+        for ordered in (self.ordered, self.by_workflow[execution.workflow_external_id]):
+            del ordered[bisect_left(ordered, execution.sequence, key=attrgetter("sequence"))]
+        if not self.by_workflow[execution.workflow_external_id]:
+            del self.by_workflow[execution.workflow_external_id]
         self.ended.pop(execution.id, None)
         for task in execution.tasks():
             self.tasks.pop(task.id, None)

@@ -155,7 +155,7 @@ def test_triggers_over_http() -> None:
         )
         for action in ("pause", "resume"):
             unknown = api.post(f"/workflows/triggers/nobody/{action}")
-            assert unknown.json()["error"] == {**NOT_FOUND, "message": "Trigger not found."}
+            assert unknown.json()["error"] == {"code": 404, "message": "Trigger not found."}
         never = {**QUARTERS, "cronExpression": "0 0 31 2 *"}
         refused = api.post("/workflows/triggers", {"items": [item("c", triggerRule=never)]})
         assert (refused.status_code, "will never fire" in refused.text) == (400, True)

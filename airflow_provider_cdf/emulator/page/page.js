@@ -1,0 +1,138 @@
+"use strict";
+// Shows what /emulator/executions says, again every second. Data goes into the page as text only, never as HTML.
+
+const COLORS = {
+  RUNNING: "#2f7ed8", IN_PROGRESS: "#2f7ed8", SCHEDULED: "#b58900", COMPLETED: "#2e9e5b",
+  COMPLETED_WITH_ERRORS: "#c98a00", SKIPPED: "#8a8a8a", CANCELED: "#8a8a8a", TERMINATED: "#8a8a8a",
+  FAILED: "#d33c3c", FAILED_WITH_TERMINAL_ERROR: "#d33c3c", TIMED_OUT: "#d33c3c",
+};
+const WIDTH = 190, HEIGHT = 56, GAP_X = 60, GAP_Y = 20;
+let chosen = location.hash.slice(1) || null;  // the execution that is shown
+let chosenTask = null;                        // key of the task whose input and output are shown
+let shown = "";                               // what the page was last made of
+
+const byId = (id) => document.getElementById(id);
+
+function make(name, attributes = {}, ...children) {
+  const svg = ["svg", "g", "rect", "text", "path", "title"].includes(name);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+function duration(start, end, now) {
+  if (!start) return "";
+  const seconds = ((end ?? now) - start) / 1000;
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
+
+function showList(list) {
+  byId("summary").textContent =
+    `This is not CDF. ${list.total} executions, ${list.running} running. ${new Date(list.now).toLocaleString()}`;
+  byId("executions").replaceChildren(...list.items.map((execution) => {
+    const dot = make("span", { class: "dot", style: `background:${COLORS[execution.status] ?? "#888"}` });
+    const took = duration(execution.startTime, execution.endTime, list.now);
+    const button = make("button", { "aria-pressed": execution.id === chosen },
+      dot, `${execution.workflowExternalId} (${execution.version})`,
+      make("small", {}, `${execution.status} ${took || "waits its turn"}`), make("small", {}, execution.id));
+    button.onclick = () => { chosen = execution.id; chosenTask = null; location.hash = chosen; refresh(); };
+    return button;
+  }));
+}
+
+/** Columns by the longest way to a task. Nested tasks come after their parent, and before what waits for it. */
+function layout(plan) {
+  const byKey = new Map(plan.map((task) => [task.key, task]));
+  const children = (task) => plan.filter((other) => other.parent === task.externalId && !task.parent);
+  for (const task of plan) {
+    const siblings = task.dependsOn.map((name) => byKey.get(`${task.parent ?? ""}/${name}`)).filter(Boolean);
+    task.before = siblings.flatMap((other) => {
+      const inner = children(other);
+      const last = inner.filter((one) => !inner.some((another) => another.dependsOn.includes(one.externalId)));
+      return last.length ? last : [other];
+    });
+    const parent = task.parent && !siblings.length ? byKey.get(`/${task.parent}`) : null;
+    if (parent) { task.before.push(parent); task.nested = true; }
+  }
+  const depth = (task) => task.depth ??= Math.max(-1, ...task.before.map(depth)) + 1;
+  const rows = [];
+  for (const task of plan) {
+    const column = depth(task);
+    rows[column] ??= 0;
+    task.x = column * (WIDTH + GAP_X) + 2;
+    task.y = rows[column]++ * (HEIGHT + GAP_Y) + 2;
+  }
+  return [rows.length * (WIDTH + GAP_X), Math.max(1, ...rows) * (HEIGHT + GAP_Y)];
+}
+
+function graph(plan, now) {
+  const [width, height] = layout(plan);
+  const svg = make("svg", { width, height, role: "group", "aria-label": "Task graph" });
+  for (const task of plan) for (const from of task.before) {
+    const x1 = from.x + WIDTH, y1 = from.y + HEIGHT / 2, x2 = task.x, y2 = task.y + HEIGHT / 2, bend = GAP_X / 2;
+    svg.append(make("path", { class: task.nested ? "nested" : "",
+      d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}` }));
+  }
+  for (const task of plan) {
+    const last = task.attempts.at(-1);
+    const status = last?.status ?? "not started";
+    const tries = task.attempts.length > 1 ? `, attempt ${task.attempts.length}` : "";
+    const name = task.externalId.length > 24 ? `${task.externalId.slice(0, 23)}…` : task.externalId;
+    const label = `${status} ${duration(last?.startTime, last?.endTime, now)}${tries}`;
+    const node = make("g", { role: "button", tabindex: 0, "aria-pressed": task.key === chosenTask,
+      "data-task": task.externalId, "data-status": status, transform: `translate(${task.x},${task.y})` },
+      make("title", {}, `${task.externalId} (${task.type})`),
+      make("rect", { width: WIDTH, height: HEIGHT }),
+      make("rect", { width: 6, height: HEIGHT, style: `fill:${COLORS[status] ?? "#8884"};stroke:none` }),
+      make("text", { class: "name", x: 14, y: 22 }, name), make("text", { x: 14, y: 42 }, label));
+    node.onclick = () => { chosenTask = task.key; shown = ""; refresh(); };
+    node.onkeydown = (event) => { if (event.key === "Enter") node.onclick(); };
+    svg.append(node);
+  }
+  return svg;
+}
+
+function taskDetails(task, now) {
+  return task.attempts.flatMap((attempt, index) => [
+    make("h3", {}, `${task.externalId} (${task.type}), attempt ${index + 1}: ${attempt.status} `
+      + duration(attempt.startTime, attempt.endTime, now)),
+    make("small", {}, attempt.id), attempt.reasonForIncompletion ?? "",
+    make("h3", {}, "Input"), make("pre", { class: "input" }, JSON.stringify(attempt.input, null, 2)),
+    make("h3", {}, "Output"), make("pre", { class: "output" }, JSON.stringify(attempt.output, null, 2)),
+  ]);
+}
+
+function showExecution(execution, now) {
+  const task = execution.plan.find((one) => one.key === chosenTask);
+  byId("details").replaceChildren(
+    make("h2", {}, `${execution.workflowExternalId} (${execution.version}): ${execution.status} `
+      + duration(execution.startTime, execution.endTime, now)),
+    make("small", {}, execution.id), execution.reasonForIncompletion ?? "",
+    graph(execution.plan, now),
+    ...(task ? (task.attempts.length ? taskDetails(task, now) : [`${task.externalId} has not started.`])
+             : ["Click a task to see its input and output.", make("h3", {}, "Input of the execution"),
+                make("pre", {}, JSON.stringify(execution.input, null, 2))]));
+}
+
+async function refresh() {
+  try {
+    const list = await (await fetch("/emulator/executions")).json();
+    chosen ??= list.items[0]?.id ?? null;
+    const answer = chosen && await fetch(`/emulator/executions/${encodeURIComponent(chosen)}`);
+    const execution = answer && answer.ok ? await answer.json() : null;
+    // Whoever selects text or holds the mouse on a task is not disturbed while nothing changes.
+    const state = JSON.stringify([list, execution, chosen, chosenTask]);
+    if (state === shown) return;
+    shown = state;
+    showList(list);
+    if (execution) showExecution(execution, list.now);
+  } catch (error) {
+    byId("summary").textContent = `The emulator does not answer: ${error.message}`;
+  }
+}
+
+refresh();
+setInterval(refresh, 1000);
