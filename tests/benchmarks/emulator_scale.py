@@ -32,6 +32,8 @@ def task(external_id: str, is_async: bool, *after: str) -> dict[str, object]:
         "type": "function",
         "parameters": {"function": call, "isAsyncComplete": is_async},
         "dependsOn": [{"externalId": name} for name in after],
+        # Else those that wait would time out within seconds of an emulator that is 600 times as fast.
+        "timeout": 43_200,
     }
 
 
