@@ -6,7 +6,7 @@ const COLORS = {
   COMPLETED_WITH_ERRORS: "#c98a00", SKIPPED: "#8a8a8a", CANCELED: "#8a8a8a", TERMINATED: "#8a8a8a",
   FAILED: "#d33c3c", FAILED_WITH_TERMINAL_ERROR: "#d33c3c", TIMED_OUT: "#d33c3c",
 };
-const WIDTH = 190, HEIGHT = 56, GAP_X = 60, GAP_Y = 20;
+const WIDTH = 200, HEIGHT = 68, GAP_X = 60, GAP_Y = 20;
 let chosen = location.hash.slice(1) || null;  // the execution that is shown
 let chosenTask = null;                        // key of the task whose input and output are shown
 let shown = "";                               // what the page was last made of
@@ -31,7 +31,7 @@ function duration(start, end, now) {
 
 function showList(list) {
   byId("summary").textContent =
-    `This is not CDF. ${list.total} executions, ${list.running} running. ${new Date(list.now).toLocaleString()}`;
+    `This is not CDF. Executions: ${list.total}, running: ${list.running}. ${new Date(list.now).toLocaleString()}`;
   byId("executions").replaceChildren(...list.items.map((execution) => {
     const dot = make("span", { class: "dot", style: `background:${COLORS[execution.status] ?? "#888"}` });
     const took = duration(execution.startTime, execution.endTime, list.now);
@@ -58,12 +58,13 @@ function layout(plan) {
     if (parent) { task.before.push(parent); task.nested = true; }
   }
   const depth = (task) => task.depth ??= Math.max(-1, ...task.before.map(depth)) + 1;
-  const rows = [];
-  for (const task of plan) {
+  const rows = [];  // by column: the first row that is free
+  for (const task of [...plan].sort((one, other) => depth(one) - depth(other))) {
     const column = depth(task);
-    rows[column] ??= 0;
+    task.row = Math.max(rows[column] ?? 0, task.before[0]?.row ?? 0);
+    rows[column] = task.row + 1;
     task.x = column * (WIDTH + GAP_X) + 2;
-    task.y = rows[column]++ * (HEIGHT + GAP_Y) + 2;
+    task.y = task.row * (HEIGHT + GAP_Y) + 2;
   }
   return [rows.length * (WIDTH + GAP_X), Math.max(1, ...rows) * (HEIGHT + GAP_Y)];
 }
@@ -79,15 +80,16 @@ function graph(plan, now) {
   for (const task of plan) {
     const last = task.attempts.at(-1);
     const status = last?.status ?? "not started";
-    const tries = task.attempts.length > 1 ? `, attempt ${task.attempts.length}` : "";
+    const took = duration(last?.startTime, last?.endTime, now);
+    const tries = task.attempts.length > 1 ? `${took}, attempt ${task.attempts.length}` : took;
     const name = task.externalId.length > 24 ? `${task.externalId.slice(0, 23)}…` : task.externalId;
-    const label = `${status} ${duration(last?.startTime, last?.endTime, now)}${tries}`;
     const node = make("g", { role: "button", tabindex: 0, "aria-pressed": task.key === chosenTask,
       "data-task": task.externalId, "data-status": status, transform: `translate(${task.x},${task.y})` },
       make("title", {}, `${task.externalId} (${task.type})`),
       make("rect", { width: WIDTH, height: HEIGHT }),
       make("rect", { width: 6, height: HEIGHT, style: `fill:${COLORS[status] ?? "#8884"};stroke:none` }),
-      make("text", { class: "name", x: 14, y: 22 }, name), make("text", { x: 14, y: 42 }, label));
+      make("text", { class: "name", x: 14, y: 20 }, name), make("text", { x: 14, y: 39 }, status),
+      make("text", { x: 14, y: 57 }, tries));
     node.onclick = () => { chosenTask = task.key; shown = ""; refresh(); };
     node.onkeydown = (event) => { if (event.key === "Enter") node.onclick(); };
     svg.append(node);

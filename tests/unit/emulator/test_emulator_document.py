@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 from emulator_http import NO_OPENAPI, OPENAPI, Api, official
 
-LIMITS = [
-    "minimum",
-    "maximum",
-    "minLength",
-    "maxLength",
-    "minItems",
-    "maxItems",
-    "minProperties",
-    "maxProperties",
-    "uniqueItems",
-]
+LIMITS = (
+    *("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"),
+    *("minProperties", "maxProperties", "uniqueItems"),
+)
 Fact = tuple[str, str, str]
 
 
@@ -31,11 +24,12 @@ def facts(schema: Any, document: dict[str, Any], path: str = "", depth: int = 0)
         name = schema["$ref"].rpartition("/")[2]
         yield from facts(document["components"]["schemas"][name], document, path, depth + 1)
     for keyword in LIMITS:
+        value = schema.get(keyword)
         # In Cognite's document, a size in bytes is written as the length of an object.
         is_size = keyword == "maxLength" and schema.get("type") == "object"
-        if keyword in schema and not is_size:
-            if keyword == "uniqueItems" or keyword.startswith("max") or schema[keyword] > 0:
-                yield path, keyword, f"{schema[keyword]:g}"
+        says_nothing = value is None or (keyword.startswith("min") and keyword != "minimum" and value == 0)
+        if not is_size and not says_nothing:
+            yield path, keyword, f"{value:g}"
     for value in schema.get("enum", [schema["const"]] if "const" in schema else []):
         yield path, "enum", str(value)
     for name in schema.get("required", []):

@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from airflow.sdk import Connection
-from emulator_helpers import function
+from emulator_helpers import function, task
 from emulator_http import Api
 
 from airflow_provider_cdf.emulator import CdfEmulator
@@ -149,3 +150,32 @@ def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> No
         assert httpx.post(connection.extra_dejson["token_url"], data=form).status_code == 200
         os.kill(program.pid, signal.SIGINT)
         assert program.wait() == 0
+
+
+def test_time_goes_on_while_nobody_asks() -> None:
+    called = threading.Event()
+
+    def handle() -> None:
+        called.set()
+
+    with CdfEmulator(functions={"a": handle}) as cdf, httpx.Client(base_url=cdf.url) as client:
+        Api(cdf, client).run(function("a"))
+        assert called.wait(30)
+
+
+def test_page_shows_executions_and_loads_nothing_from_elsewhere(api: Api) -> None:
+    inner = [function("x"), function("y", "x")]
+    sub = task("sub", "subworkflow", {"subworkflow": {"tasks": inner}}, "first")
+    name = api.run(function("first", is_async=True), sub)["workflowExternalId"]
+    page = httpx.get(f"{api.cdf.url}/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    script = httpx.get(f"{api.cdf.url}/emulator/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    for text in (page.text, script.text):
+        assert "://" not in text.replace("http://www.w3.org/2000/svg", ""), "the name of SVG, not a place"
+    newest = httpx.get(f"{api.cdf.url}/emulator/executions", params={"limit": 1}).json()["items"][0]
+    assert newest["workflowExternalId"] == name
+    plan = httpx.get(f"{api.cdf.url}/emulator/executions/{newest['id']}").json()["plan"]
+    first, second = plan
+    assert (first["key"], len(first["attempts"]), first["dependsOn"]) == ("/first", 1, [])
+    assert (second["key"], second["attempts"], second["dependsOn"]) == ("/sub", [], ["first"])
