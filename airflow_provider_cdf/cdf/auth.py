@@ -165,13 +165,15 @@ class ClientCredentialsAuth(httpx.Auth):
         if not isinstance(answer, dict):
             raise CdfLoginError(
                 f"{where} answered HTTP {response.status_code} with something that is not a JSON object. "
-                "Is the token URL right?"
+                "Is the token URL right?",
+                is_transient=_may_pass(response),
             )
         if not response.is_success:
             words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
             raise CdfLoginError(
                 f"{where} gave no token to client {self.credentials.client_id!r} "
-                f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}"
+                f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}",
+                is_transient=_may_pass(response),
             )
         value = answer.get("access_token")
         try:
@@ -218,6 +220,10 @@ class ClientCredentialsAuth(httpx.Auth):
             return
         finally:
             flow.close()
+
+
+def _may_pass(response: httpx.Response) -> bool:
+    return response.status_code == 429 or response.status_code >= 500
 
 
 _shared: dict[ClientCredentials, ClientCredentialsAuth] = {}

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -47,6 +48,17 @@ PAGE_SIZE = 1000
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
+class Repeat(Enum):
+    """When the sender may repeat a call by itself."""
+
+    #: Whenever it fails: a second execution does no harm.
+    ALWAYS = "always"
+    #: While CDF certainly has not executed it. Otherwise it has to be looked up what became of it.
+    IF_NOT_EXECUTED = "if not executed"
+    #: Its nonce dies after a minute, so the conversation repeats it, with a new one where needed.
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class Call(Generic[AnswerT]):
     """
@@ -56,7 +68,7 @@ class Call(Generic[AnswerT]):
     :param path: below the base URL; external ids in it are percent-encoded.
     :param answer: the model that reads a successful answer.
     :param content: the JSON body, to the byte; hidden from ``repr`` because a session request holds a secret.
-    :param repeatable: whether a second execution of the same request would do no harm.
+    :param repeat: when the sender may repeat it.
     :param capability: the CDF capability that the client needs, for the message of a 403.
     """
 
@@ -65,7 +77,7 @@ class Call(Generic[AnswerT]):
     path: str
     answer: type[AnswerT]
     content: bytes | None = field(default=None, repr=False)
-    repeatable: bool = False
+    repeat: Repeat = Repeat.IF_NOT_EXECUTED
     capability: str = "workflowOrchestrationAcl:WRITE"
 
 
@@ -76,7 +88,7 @@ def inspect_token() -> Call[TokenInspection]:
         method="GET",
         path="/api/v1/token/inspect",
         answer=TokenInspection,
-        repeatable=True,
+        repeat=Repeat.ALWAYS,
         capability="",
     )
 
@@ -95,7 +107,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         content=_encode(
             {"items": [{"clientId": client_id, "clientSecret": client_secret}]}, "session request"
         ),
-        repeatable=True,
+        repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
     )
 
@@ -123,6 +135,7 @@ def run(
         f"/versions/{_segment(version, 'version')}/run",
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
+        repeat=Repeat.NEVER,
     )
 
 
@@ -133,7 +146,7 @@ def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDeta
         method="GET",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}",
         answer=WorkflowExecutionDetails,
-        repeatable=True,
+        repeat=Repeat.ALWAYS,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -175,7 +188,7 @@ def list_executions(
         path=f"{_workflows(project)}/executions/list",
         answer=ExecutionPage,
         content=_encode(body, "list request"),
-        repeatable=True,
+        repeat=Repeat.ALWAYS,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -206,6 +219,7 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/retry",
         answer=WorkflowExecution,
         content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
+        repeat=Repeat.NEVER,
     )
 
 

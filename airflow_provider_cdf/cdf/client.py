@@ -6,7 +6,9 @@ Each holds one connection pool. Redirects are never followed: they would carry c
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -15,27 +17,38 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 import httpx
 from pydantic import ValidationError
+from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
-from airflow_provider_cdf.cdf.calls import AnswerT, Call
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
     CdfError,
     CdfLoginError,
+    CdfRefusedError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
+from airflow_provider_cdf.cdf.retry import RETRY_FOR, read_retry_after, retrying
 
 #: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
 REQUEST_TIMEOUT = 30.0
 
 ResultT = TypeVar("ResultT")
 
-#: A conversation with CDF: yields calls, is sent their answers, returns its result. Written once, and
-#: performed by either client.
-Conversation: TypeAlias = Generator[Call[Any], Any, ResultT]
+
+@dataclass(frozen=True)
+class Pause:
+    """A step of a conversation: nothing is sent for some seconds."""
+
+    seconds: float
+
+
+#: A conversation with CDF: yields calls and pauses, is sent the answers, returns its result. Written once,
+#: and performed by either client.
+Conversation: TypeAlias = Generator[Call[Any] | Pause, Any, ResultT]
 
 PageAt: TypeAlias = Callable[[str | None], Call[ExecutionPage]]
 
@@ -48,6 +61,7 @@ class Settings:
     :param base_url: such as ``https://westeurope-1.cognitedata.com``, without a trailing slash.
     :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
     :param on_token: told each new access token, so that it can be kept out of logs.
+    :param retry_for: seconds within which a failed request is repeated, where that does no harm.
     """
 
     base_url: str
@@ -55,6 +69,7 @@ class Settings:
     credentials: ClientCredentials
     label: str = "these settings"
     on_token: Callable[[str], None] | None = None
+    retry_for: float = RETRY_FOR
 
 
 class _Sender:
@@ -112,11 +127,13 @@ class _Sender:
             message += f" There, {client} needs the capability {call.capability}."
         elif response.is_redirect:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
-        return CdfApiError(
+        kind = CdfRefusedError if code in (400, 403, 404) else CdfApiError
+        return kind(
             message + _request_id_note(response),
             code=code,
             cdf_message=words,
             request_id=response.headers.get("x-request-id"),
+            retry_after=read_retry_after(response.headers.get("Retry-After")),
         )
 
     def _no_answer(self, call: Call[AnswerT], error: httpx.HTTPError) -> CdfError:
@@ -133,7 +150,7 @@ class _Sender:
             "Nothing was sent to CDF."
             if not sent
             else "Nothing was changed in CDF."
-            if call.repeatable
+            if call.repeat is Repeat.ALWAYS
             else "It is not known whether CDF did it all the same."
         )
         return CdfUnreachableError(
@@ -155,10 +172,15 @@ class CdfClient(_Sender):
 
     def send(self, call: Call[AnswerT]) -> AnswerT:
         """
-        Send one call and read its answer.
+        Send one call and read its answer; repeat it as long as that does no harm and may help.
 
         :raises CdfError: of the class that says what happened; its message names the call.
         """
+        again = Retrying(**retrying(call, self.settings.retry_for))
+        answer: AnswerT = again(self._send_once, call)
+        return answer
+
+    def _send_once(self, call: Call[AnswerT]) -> AnswerT:
         try:
             response = self._http.send(self._request(call, self._http.build_request))
         except CdfLoginError as error:
@@ -171,14 +193,18 @@ class CdfClient(_Sender):
     def perform(self, conversation: Conversation[ResultT]) -> ResultT:
         """Carry out a conversation of several calls."""
         try:
-            call = next(conversation)
+            step = next(conversation)
             while True:
+                answer = None
                 try:
-                    answer = self.send(call)
+                    if isinstance(step, Pause):
+                        time.sleep(step.seconds)
+                    else:
+                        answer = self.send(step)
                 except CdfError as error:
-                    call = conversation.throw(error)
+                    step = conversation.throw(error)
                 else:
-                    call = conversation.send(answer)
+                    step = conversation.send(answer)
         except StopIteration as end:
             result: ResultT = end.value
             return result
@@ -220,10 +246,14 @@ class AsyncCdfClient(_Sender):
 
     async def send(self, call: Call[AnswerT]) -> AnswerT:
         """
-        Send one call and read its answer.
+        Send one call and read its answer; repeat it as long as that does no harm and may help.
 
         :raises CdfError: of the class that says what happened; its message names the call.
         """
+        again = AsyncRetrying(**retrying(call, self.settings.retry_for))
+        return await again(self._send_once, call)
+
+    async def _send_once(self, call: Call[AnswerT]) -> AnswerT:
         try:
             response = await self._http.send(self._request(call, self._http.build_request))
         except CdfLoginError as error:
@@ -236,14 +266,18 @@ class AsyncCdfClient(_Sender):
     async def perform(self, conversation: Conversation[ResultT]) -> ResultT:
         """Carry out a conversation of several calls."""
         try:
-            call = next(conversation)
+            step = next(conversation)
             while True:
+                answer = None
                 try:
-                    answer = await self.send(call)
+                    if isinstance(step, Pause):
+                        await asyncio.sleep(step.seconds)
+                    else:
+                        answer = await self.send(step)
                 except CdfError as error:
-                    call = conversation.throw(error)
+                    step = conversation.throw(error)
                 else:
-                    call = conversation.send(answer)
+                    step = conversation.send(answer)
         except StopIteration as end:
             result: ResultT = end.value
             return result

@@ -26,7 +26,15 @@ class CdfConnectionError(CdfError, AirflowFailException):
 
 
 class CdfLoginError(CdfError):
-    """The identity provider gave no usable token."""
+    """
+    The identity provider gave no usable token. Nothing was sent to CDF.
+
+    :param is_transient: whether the same login may succeed later.
+    """
+
+    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+        super().__init__(message)
+        self.is_transient = is_transient
 
 
 class CdfUnreachableError(CdfError):
@@ -53,15 +61,23 @@ class CdfApiError(CdfError):
     :param code: the HTTP status.
     :param cdf_message: CDF's own words, without ours around them.
     :param request_id: CDF's ``x-request-id``, which Cognite's support asks for.
+    :param retry_after: seconds that CDF asks to wait.
     """
 
     def __init__(
-        self, message: str, *, code: int, cdf_message: str = "", request_id: str | None = None
+        self,
+        message: str,
+        *,
+        code: int,
+        cdf_message: str = "",
+        request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.cdf_message = cdf_message
         self.request_id = request_id
+        self.retry_after = retry_after
 
     @property
     def is_transient(self) -> bool:
@@ -72,6 +88,10 @@ class CdfApiError(CdfError):
     def is_about_the_id(self) -> bool:
         """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
         return 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
+
+
+class CdfRefusedError(CdfApiError, AirflowFailException):
+    """CDF refused for good: there is no such thing, or it may not be done. A retry would not help."""
 
 
 class CdfSilenceError(CdfError):

@@ -211,12 +211,12 @@ class CdfHook(BaseHook):
         :param reason: becomes the execution's reason; cut at 500 characters.
         :raises CdfApiError: if the execution has already ended, or there is none.
         """
-        return self.client.send(calls.cancel(self.client.settings.project, execution_id, reason))
+        return self.client.perform(conversations.cancel_execution(self.client.settings, execution_id, reason))
 
     async def acancel_execution(self, execution_id: str, reason: str | None = None) -> WorkflowExecution:
         """Do what :meth:`cancel_execution` does, for coroutines."""
         client = await self.aclient()
-        return await client.send(calls.cancel(client.settings.project, execution_id, reason))
+        return await client.perform(conversations.cancel_execution(client.settings, execution_id, reason))
 
     def retry_execution(self, execution_id: str) -> WorkflowExecution:
         """

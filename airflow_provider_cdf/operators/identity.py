@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdf.cdf.calls import MAX_METADATA_PAIRS, check_metadata
+from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfInputError
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Finds the execution that an earlier try of the same logical run has started.
 RUN_KEY = "airflow_run_key"
-#: Finds the execution of one submission whose answer was lost.
-SUBMIT_ID = "airflow_submit_id"
 
 
 def run_key(ti: RuntimeTaskInstanceProtocol) -> str:
@@ -35,10 +33,10 @@ def run_metadata(
     own: Mapping[str, str] | None, ti: RuntimeTaskInstanceProtocol, workflow: str
 ) -> dict[str, str]:
     """
-    Return the metadata of a new submission: the user's own pairs, the two keys, then who started it.
+    Return the metadata of a run: the user's own pairs, the key of the run, then who started it.
 
-    CDF takes 10 pairs. The two keys always go in; the readable ones where there is room, and where the user
-    has not used their names.
+    CDF takes 10 pairs, and one is for the key that each submission adds by itself. The readable ones go in
+    where there is room, and where the user has not used their names.
 
     :raises CdfInputError: if the user's pairs leave no room for the keys, use their names, or are too long.
     """
@@ -51,9 +49,10 @@ def run_metadata(
         )
     if taken := sorted({RUN_KEY, SUBMIT_ID} & own.keys()):
         raise CdfInputError(f"Metadata of {workflow} must not set {' and '.join(map(repr, taken))}.")
-    metadata = {**own, RUN_KEY: run_key(ti), SUBMIT_ID: str(uuid.uuid4())}
+    metadata = {**own, RUN_KEY: run_key(ti)}
     readable = {"airflow_dag_id": ti.dag_id, "airflow_run_id": ti.run_id, "airflow_task_id": ti.task_id}
     for key, value in readable.items():
-        if key not in metadata and len(metadata) < MAX_METADATA_PAIRS:
+        # The submission's own key comes on top.
+        if key not in metadata and len(metadata) < MAX_METADATA_PAIRS - 1:
             metadata[key] = value
     return metadata
