@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 RUN_KEY = "airflow_run_key"
 
 
-def run_key(ti: RuntimeTaskInstanceProtocol) -> str:
+def run_key(ti: RuntimeTaskInstanceProtocol, max_tries: int | None = None) -> str:
     """
     Return what is the same for all tries of one logical run of a task, and for nothing else.
 
     ``max_tries`` stays as it is over automatic retries and edits of ``retries``, and grows when a person
     clears the task, who expects a new execution.
     """
-    identity = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.max_tries]
+    tries = ti.max_tries if max_tries is None else max_tries
+    identity = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, tries]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def earlier_run_keys(ti: RuntimeTaskInstanceProtocol) -> set[str]:
+    """Return the keys that the task instance may have had before it was cleared."""
+    return {run_key(ti, max_tries) for max_tries in range(ti.max_tries)}
 
 
 def run_metadata(

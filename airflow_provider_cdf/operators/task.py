@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
 
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfNothingToReportToError
+from airflow_provider_cdf.operators.recovery import with_callback
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -78,6 +79,8 @@ class CdfTaskUpdateOperator(BaseOperator):
                 "CDF would be left waiting."
             )
         super().__init__(**kwargs)
+        # Only now does it hold the user's, which may come from default_args.
+        self.on_failure_callback = with_callback(self.on_failure_callback, report_failure)
         self.status = status
         # Not `self.output`: that is what Airflow calls an operator's own XCom.
         self.task_output = output
@@ -115,7 +118,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         if output is not None:
             check_output(output, f"output for CDF task {self.task_external_id or self.cdf_task_id}")
 
-        task_id = self._report(status, output, failed)
+        task_id = self.report(status, output, failed)
         if failed:
             raise AirflowFailException(
                 f"Reported {status} to CDF task {self.task_external_id or task_id}, because of "
@@ -123,7 +126,16 @@ class CdfTaskUpdateOperator(BaseOperator):
             )
         return task_id
 
-    def _report(self, status: str, output: Mapping[str, Any] | None, failed: Mapping[str, str]) -> str:
+    def report(
+        self, status: str, output: Mapping[str, Any] | None, failed: Mapping[str, str] | None = None
+    ) -> str:
+        """
+        Set the CDF task to a status, unless it is in it already, and return the id of the attempt.
+
+        :param failed: the Airflow tasks that the report is because of, for messages.
+        :raises CdfNothingToReportToError: if no task waits for the report.
+        """
+        failed = failed or {}
         if self.task_external_id is None:
             if self.cdf_task_id in _NO_ID:
                 raise CdfNothingToReportToError(
@@ -208,6 +220,23 @@ class CdfTaskUpdateOperator(BaseOperator):
             for task_id, state in upstream_states(self, context["ti"]).items()
             if state not in _GOOD_STATES
         }
+
+
+def report_failure(context: Context) -> None:
+    """
+    Tell CDF that nobody will report any more, so that its task does not wait until it times out.
+
+    Airflow calls this for every final failure of an update operator, also where no code of the operator ran:
+    its process was killed on the last try, or its templates could not be rendered.
+    """
+    operator: Any = context["task"]
+    ti = context["ti"]
+    reason = {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": {ti.task_id: "failed"}}
+    try:
+        operator.render_template_fields(context)
+        operator.report("FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
+    except CdfNothingToReportToError:
+        pass  # it has been reported, or CDF has ended the task itself
 
 
 def _describe(failed: Mapping[str, str], context: Context) -> dict[str, Any]:

@@ -18,13 +18,19 @@ from airflow_provider_cdf.cdf.errors import (
     CdfOutputMissingError,
     CdfTimeoutError,
 )
+from airflow_provider_cdf.operators.recovery import (
+    Cancellation,
+    cancel_orphan,
+    find_earlier_run,
+    with_callback,
+)
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: Seconds between checks whether a poking task has been killed; Airflow sends SIGKILL after 5.
@@ -35,9 +41,12 @@ class CdfWorkflowRunOperator(BaseOperator):
     """
     Start a workflow, wait until it has ended, and return the execution's id.
 
+    One logical run of this task is one execution. A retry finds the execution of the try before it, whatever
+    died in between: it goes on waiting if that is RUNNING, takes the result if it is COMPLETED, and starts a
+    new one if it ended badly. A person who clears the task gets a new execution; the old one is cancelled.
+
     An execution that ends in another status than COMPLETED fails the task, naming each failed CDF task and
-    why; a retry then starts a new execution. The id is pushed as the XCom ``execution_id`` as soon as CDF has
-    accepted the run.
+    why. The id is pushed as the XCom ``execution_id`` as soon as CDF has accepted the run.
 
     :param workflow_external_id: external id of the workflow. (templated)
     :param version: version of the workflow. (templated)
@@ -53,7 +62,10 @@ class CdfWorkflowRunOperator(BaseOperator):
     :param timeout: seconds to wait for the end in all, deferred or not. ``None`` for as long as it takes;
         CDF ends an execution after 24 hours.
     :param cancel_on_timeout: cancel the execution when ``timeout`` is over; otherwise it goes on.
-    :param cancel_on_kill: cancel the execution when the task is killed on its worker.
+    :param cancel_on_kill: cancel the execution when a person marks the task failed or successful, or clears
+        it, and when its worker is told to stop or dies on the last try; not when a triggerer goes away.
+    :param retry_from_failure: a retry asks CDF to run the failed tasks of the same execution once more,
+        instead of starting a new one. Only within one logical run of this task.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing polls do not end it.
     :param cdf_conn_id: id of the Airflow connection. (templated)
@@ -82,11 +94,14 @@ class CdfWorkflowRunOperator(BaseOperator):
         timeout: float | timedelta | None = None,
         cancel_on_timeout: bool = True,
         cancel_on_kill: bool = True,
+        retry_from_failure: bool = False,
         max_poll_silence: float = MAX_POLL_SILENCE,
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # Only now does it hold the user's, which may come from default_args.
+        self.on_failure_callback = with_callback(self.on_failure_callback, cancel_orphan)
         if task_outputs and not wait_for_completion:
             raise ValueError("task_outputs needs wait_for_completion=True: a running task has no output yet.")
         self.workflow_external_id = workflow_external_id
@@ -102,9 +117,12 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self.max_poll_silence = max_poll_silence
         self.cdf_conn_id = cdf_conn_id
+        self.retry_from_failure = retry_from_failure
         self.execution_id: str | None = None
-        #: What became of the execution, once the task has been killed.
-        self._killed: str | None = None
+        #: Whether this very object has got to decide what becomes of its execution.
+        self.has_run = False
+        self._killed = False
+        self._cancellation: Cancellation | None = None
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -114,28 +132,31 @@ class CdfWorkflowRunOperator(BaseOperator):
         return CdfHook(self.cdf_conn_id)
 
     def execute(self, context: Context) -> str:
-        """Start the execution and wait for its end, here or deferred."""
-        from airflow_provider_cdf.operators.identity import run_metadata
-
+        """Start the execution, or find the one of an earlier try, and wait for its end, here or deferred."""
+        self.has_run = True
         if isinstance(self.task_outputs, str):
             raise CdfInputError("task_outputs must be a list of external ids, not one string.")
         end_time = None if self.timeout is None else time.time() + self.timeout
-        what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
-        started = self.hook.run_workflow(
-            self.workflow_external_id,
-            self.version,
-            input=self.input,
-            metadata=run_metadata(self.metadata, context["ti"], what),
-        )
-        self.execution_id = started.id
-        self.log.info("CDF started execution %s of %s.", started.id, what)
-        context["ti"].xcom_push(key="execution_id", value=started.id)
+        execution = self._earlier_run(context)
+        if self._killed and execution is None:
+            raise CdfError("The task was killed before it started an execution.")
+        if execution is None:
+            execution = self._start(context)
+        elif self.timeout is not None and execution.created_time is not None:
+            # One budget for all tries, unless it is used up and the execution was meant to go on.
+            began = execution.created_time / 1000
+            end_time = began + self.timeout if began + self.timeout > time.time() else end_time
+        self.execution_id = execution.id
+        if self._killed:  # while CDF was starting it
+            self._stop()
+        context["ti"].xcom_push(key="execution_id", value=execution.id)
         if not self.wait_for_completion:
-            return started.id
+            return execution.id
         return self._wait(context, end_time)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on where the trigger left off."""
+        self.has_run = True
         event = event or {}
         outcome = event.get("outcome")
         self.execution_id = event.get("execution_id")
@@ -149,23 +170,66 @@ class CdfWorkflowRunOperator(BaseOperator):
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral, also after one that Airflow itself has given up (``__fail__``)."""
-        if next_method == "__fail__" and (next_kwargs or {}).get("error") == "Trigger timeout":
-            # XComs survive a deferral; what the deferral carried does not survive its failure.
-            ti = context["ti"]
-            self.execution_id = ti.xcom_pull(
-                task_ids=ti.task_id, key="execution_id", map_indexes=ti.map_index
-            )
-            if self.execution_id:
-                return self._wait(context, end_time=time.time())
-        return super().resume_execution(next_method, next_kwargs, context)
+        """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
+        if next_method != "__fail__":
+            return super().resume_execution(next_method, next_kwargs, context)
+        self.has_run = True
+        ti = context["ti"]
+        # XComs survive a deferral; what the deferral itself carried does not survive its failure.
+        self.execution_id = ti.xcom_pull(task_ids=ti.task_id, key="execution_id", map_indexes=ti.map_index)
+        if not self.execution_id:
+            return super().resume_execution(next_method, next_kwargs, context)
+        error = (next_kwargs or {}).get("error")
+        self.log.warning(
+            "The trigger that waited for execution %s has broken (%s); waiting goes on here.",
+            self.execution_id,
+            error,
+        )
+        # On the worker, because a trigger that crashed once might do so for ever.
+        self.deferrable = False
+        if error == "Trigger timeout":
+            return self._wait(context, end_time=time.time())
+        created = self.hook.get_execution(self.execution_id).created_time
+        known = self.timeout is not None and created is not None
+        return self._wait(context, created / 1000 + self.timeout if known else None)  # type: ignore[operator]
 
     def on_kill(self) -> None:
-        """Cancel the execution of a task that is killed while it waits on its worker."""
-        self._killed = "It goes on in CDF (cancel_on_kill=False)."
-        if self.execution_id and self.cancel_on_kill:
-            self._killed = self._cancel("The Airflow task that waited for it was killed.")
-            self.log.info("The task is killed. Execution %s: %s", self.execution_id, self._killed)
+        """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
+        self._killed = True
+        if self.execution_id and self.cancel_on_kill and self._cancellation is None:
+            self._cancellation = Cancellation(
+                self.hook, self.execution_id, "The Airflow task that waited for it was killed."
+            )
+            self._cancellation.outcome()
+
+    def _earlier_run(self, context: Context) -> WorkflowExecution | None:
+        """Return the execution that this try goes on with, if there is one."""
+        if context["ti"].try_number == 1:
+            return None
+        found = find_earlier_run(self.hook, context, self.workflow_external_id, self.version)
+        if found is None:
+            return None
+        if not found.status.has_ended or found.status == "COMPLETED":
+            self.log.info("Going on with execution %s of an earlier try; it is %s.", found.id, found.status)
+            return found
+        if self.retry_from_failure:
+            self.log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
+            return self.hook.retry_execution(found.id)
+        self.log.info("Execution %s of an earlier try ended %s; starting a new one.", found.id, found.status)
+        return None
+
+    def _start(self, context: Context) -> WorkflowExecution:
+        from airflow_provider_cdf.operators.identity import run_metadata
+
+        what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
+        started = self.hook.run_workflow(
+            self.workflow_external_id,
+            self.version,
+            input=self.input,
+            metadata=run_metadata(self.metadata, context["ti"], what),
+        )
+        self.log.info("CDF started execution %s of %s.", started.id, what)
+        return started
 
     def _wait(self, context: Context, end_time: float | None) -> str:
         """Look once, then defer or poll until the execution has ended."""
@@ -204,6 +268,7 @@ class CdfWorkflowRunOperator(BaseOperator):
                 poll_interval=self.poll_interval,
                 end_time=end_time,
                 max_poll_silence=self.max_poll_silence,
+                cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
             timeout=left,
@@ -217,9 +282,15 @@ class CdfWorkflowRunOperator(BaseOperator):
         while not self._killed and (left := until - time.time()) > 0:
             time.sleep(min(left, NAP))
         if self._killed:
-            raise CdfError(
-                f"The task was killed while it waited for execution {self.execution_id}. {self._killed}"
-            )
+            self._stop()
+
+    def _stop(self) -> NoReturn:
+        if not self.cancel_on_kill:
+            fate = "It goes on in CDF (cancel_on_kill=False)."
+        else:
+            self.on_kill()  # if the signal came before the execution was known
+            fate = self._cancellation.outcome() if self._cancellation else ""
+        raise CdfError(f"The task was killed while it waited for execution {self.execution_id}. {fate}")
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
         from airflow_provider_cdf.waiting import current_attempt

@@ -80,7 +80,8 @@ class ExecutionTrigger(BaseTrigger):
         from airflow_provider_cdf.hooks.cdf import CdfHook
         from airflow_provider_cdf.waiting import GoOn, Patience, Reached
 
-        hook = CdfHook(self.cdf_conn_id)
+        # This loop is patient itself, and says once that it has to be.
+        hook = CdfHook(self.cdf_conn_id, retry_for=0)
         patience = Patience(
             interval=self.poll_interval, max_silence=self.max_poll_silence, now=time.monotonic()
         )

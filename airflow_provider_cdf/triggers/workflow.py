@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.triggers.polling import ExecutionTrigger
 
@@ -12,10 +13,75 @@ if TYPE_CHECKING:
 
 
 class CdfWorkflowTrigger(ExecutionTrigger):
-    """Fires when an execution has ended, well (``reached``) or badly (``impossible``)."""
+    """
+    Fires when an execution has ended, well (``reached``) or badly (``impossible``).
+
+    The parameters are those of :class:`~airflow_provider_cdf.triggers.polling.ExecutionTrigger`, and:
+
+    :param cancel_on_kill: cancel the execution when a person marks the deferred task failed or successful, or
+        clears it (Airflow 3.3 or later).
+    """
+
+    def __init__(self, cancel_on_kill: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_on_kill = cancel_on_kill
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores to make this trigger again."""
+        path, kwargs = super().serialize()
+        return path, kwargs | {"cancel_on_kill": self.cancel_on_kill}
 
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_end
 
         return wait_for_end(execution)
+
+    async def on_kill(self) -> None:
+        """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
+        from airflow_provider_cdf.cdf.errors import CdfError
+        from airflow_provider_cdf.hooks.cdf import CdfHook
+
+        if not self.cancel_on_kill or not await self._is_really_killed():
+            return
+        hook = CdfHook(self.cdf_conn_id, retry_for=10)
+        try:
+            await hook.acancel_execution(
+                self.execution_id, "The Airflow task that waited for it was ended or cleared."
+            )
+        except CdfError as error:
+            self.log.warning("Execution %s may go on in CDF: %s", self.execution_id, error)
+        else:
+            self.log.info("Cancelled execution %s: its task was ended or cleared.", self.execution_id)
+        finally:
+            await hook.aclose()
+
+    async def _is_really_killed(self) -> bool:
+        # Airflow 3.3.0 to 3.3.2 call on_kill also when a trigger merely moves to another triggerer
+        # (apache/airflow#73454). The task is still deferred then.
+        ti = self.task_instance
+        if ti is None:
+            return False
+        try:
+            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+            # In a thread, because it asks the supervisor and waits for the answer.
+            states = await asyncio.to_thread(
+                RuntimeTaskInstance.get_task_states,
+                dag_id=ti.dag_id,
+                task_ids=[ti.task_id],
+                run_ids=[ti.run_id],
+            )
+            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+            state = states[ti.run_id].get(key)
+        except Exception as error:
+            self.log.warning(
+                "Execution %s was left as it is: it is not known whether its task was killed (%s).",
+                self.execution_id,
+                error,
+            )
+            return False
+        if state == "deferred":
+            self.log.info("The trigger moves; execution %s goes on.", self.execution_id)
+            return False
+        return True
