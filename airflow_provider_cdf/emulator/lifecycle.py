@@ -141,9 +141,9 @@ class Lifecycle:
         execution.queued = True
         self.store.running[execution.id] = execution
         self.store.queued.setdefault(execution.workflow_external_id, deque()).append(execution)
-        self._start_queued()
+        self.start_queued()
 
-    def _start_queued(self) -> None:
+    def start_queued(self) -> None:
         """Start executions that wait for others of their workflow, or of the project, to end."""
         if self._starting:  # an execution without tasks ends while it is being started
             return
@@ -269,4 +269,4 @@ class Lifecycle:
         if self._retain is not None:
             while len(store.ended) > self._retain:
                 store.forget(next(iter(store.ended.values())))
-        self._start_queued()
+        self.start_queued()

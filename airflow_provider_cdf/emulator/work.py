@@ -218,6 +218,8 @@ class Work:
         except InvalidRequestError as error:
             self._lifecycle.end_attempt(task, "FAILED", error.message)
             return
+        if isinstance(definition, DynamicTask):
+            task.output = {"dynamicTasks": [to_json(child) for child in tasks]}
         self._lifecycle.spawn(task, list(tasks))
 
     @staticmethod

@@ -379,6 +379,17 @@ def test_executions_beyond_the_projects_limit_queue() -> None:
     assert executions[2].status == "COMPLETED"
 
 
+def test_raised_limit_lets_queued_executions_start() -> None:
+    world = World()
+    world.define(function("a", is_async=True))
+    world.engine.catalog.upsert_workflow("wf", max_concurrent_executions=1)
+    _first, second = world.run(), world.run()
+    world.engine.catalog.upsert_workflow("wf", max_concurrent_executions=2)
+    assert second.start_time is None
+    world.advance(1)
+    assert second.start_time is not None
+
+
 def test_skipped_task_counts_as_ended_well() -> None:
     world = World()
     execution = world.run(function("a", is_async=True), function("b", "a"), function("c", "b"))
@@ -405,6 +416,8 @@ def test_dynamic_task_runs_the_tasks_that_its_reference_gives() -> None:
     }
     child = only(execution, "y")
     assert child.planned.parent == "many"
+    generated = only(execution, "many").output["dynamicTasks"]
+    assert [(one["externalId"], one["timeout"]) for one in generated] == [("x", 3600), ("y", 3600)]
     world.engine.update_task(child.id, "COMPLETED")
     world.advance(1)
     assert execution.status == "COMPLETED"
