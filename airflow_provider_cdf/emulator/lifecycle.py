@@ -123,17 +123,15 @@ class Lifecycle:
             self.end_attempt(task, "FAILED", reason)
             return
         for definition in definitions:
-            child = PlannedTask(
-                definition, task.external_id, len(execution.plan), max_attempts=definition.retries + 1
-            )
+            child = PlannedTask(definition, task.external_id, max_attempts=definition.retries + 1)
             execution.plan[child.key] = child
             planned.children.append(child)
         self.end_attempt(task, "COMPLETED")
 
     def plan(self, execution: Execution) -> None:
         """Give a new execution the tasks that its version has now."""
-        for position, definition in enumerate(execution.version.definition.tasks):
-            planned = PlannedTask(definition, None, position, max_attempts=definition.retries + 1)
+        for definition in execution.version.definition.tasks:
+            planned = PlannedTask(definition, None, max_attempts=definition.retries + 1)
             execution.plan[planned.key] = planned
 
     def queue(self, execution: Execution) -> None:
@@ -209,7 +207,6 @@ class Lifecycle:
             id=str(uuid4()),
             execution=execution,
             planned=planned,
-            attempt=len(planned.attempts) + 1,
             input=self.work.input(
                 planned.definition, lambda task, part: self._look_up(execution, planned, task, part)
             ),
