@@ -132,6 +132,7 @@ class Lifecycle:
         """Give a new execution the tasks that its version has now."""
         for definition in execution.version.definition.tasks:
             planned = PlannedTask(definition, None, max_attempts=definition.retries + 1)
+            planned.subworkflow = self.catalog.subworkflow_of(definition)
             execution.plan[planned.key] = planned
 
     def queue(self, execution: Execution) -> None:

@@ -80,6 +80,8 @@ class PlannedTask:
     parent: str | None
     #: How many attempts it may have; a retry of the whole execution grants one more to one that used them up.
     max_attempts: float
+    #: What a subworkflow task refers to, as it was when the execution started; None if there was none.
+    subworkflow: WorkflowDefinition | None = None
     attempts: list[TaskExecution] = field(default_factory=list)
     children: list[PlannedTask] = field(default_factory=list)
 

@@ -354,6 +354,29 @@ def test_definition_is_snapshotted_at_the_start() -> None:
     assert [shown["externalId"] for shown in execution.version.shown["tasks"]] == ["a", "old"]
 
 
+def test_subworkflow_that_is_referred_to_is_snapshotted_too() -> None:
+    world = World()
+    world.define(function("old"), version="inner")
+    reference = {"subworkflow": {"workflowExternalId": "wf", "version": "inner"}}
+    execution = world.run(function("a", is_async=True), task("sub", "subworkflow", reference, "a"))
+    world.define(function("new"), version="inner")
+    world.engine.update_task(only(execution, "a").id, "COMPLETED")
+    world.advance(1)
+    assert statuses(execution) == {"a": "COMPLETED", "sub": "COMPLETED", "old": "COMPLETED"}
+
+
+def test_subworkflow_that_was_deleted_before_the_start_fails() -> None:
+    world = World()
+    world.define(function("x"), version="inner")
+    reference = {"subworkflow": {"workflowExternalId": "wf", "version": "inner"}}
+    world.define(task("sub", "subworkflow", reference, retries=0))
+    world.engine.catalog.delete_versions([("wf", "inner")], ignore_unknown=False)
+    execution = world.run()
+    world.advance(1)
+    assert execution.status == "FAILED"
+    assert "did not exist when the execution started" in str(execution.reason)
+
+
 def test_executions_beyond_the_workflows_limit_queue() -> None:
     world = World()
     world.define(function("a"))
