@@ -100,9 +100,15 @@ def _function(text: str) -> tuple[str, Any]:
 
 
 def _greeting(emulator: CdfEmulator) -> str:
+    loopback = emulator.host in ("127.0.0.1", "::1", "localhost")
+    open_to = (
+        ""
+        if loopback
+        else f"*** It listens at {emulator.host}: whoever reaches this machine can use it. ***\n"
+    )
     return f"""\
 *** This is NOT CDF. It is an emulator: nothing here is stored, secured or run in Cognite Data Fusion. ***
-
+{open_to}
   base URL       {emulator.url}
   token URL      {emulator.token_url}
   project        {emulator.project}

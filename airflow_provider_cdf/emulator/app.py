@@ -24,10 +24,9 @@ from airflow_provider_cdf.emulator import (
     routes_triggers,
     routes_workflows,
 )
-from airflow_provider_cdf.emulator.definitions import describe
 from airflow_provider_cdf.emulator.deps import authorize
 from airflow_provider_cdf.emulator.driver import Driver
-from airflow_provider_cdf.emulator.errors import CdfError
+from airflow_provider_cdf.emulator.errors import CdfError, describe
 from airflow_provider_cdf.emulator.faults import Faults, Faulty
 from airflow_provider_cdf.emulator.http import Conventions, JsonAnswer, error_answer
 from airflow_provider_cdf.emulator.journal import Journal, Journaling

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from airflow_provider_cdf.emulator.definitions import (
+    AnyTask,
     InlineSubworkflow,
-    SubworkflowReference,
     SubworkflowTask,
     WorkflowDefinition,
-    check_definition,
-    check_not_nested,
 )
 from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError
+from airflow_provider_cdf.emulator.graphs import check_definition, check_not_nested
 from airflow_provider_cdf.emulator.store import Store, Version, Workflow
 
 
@@ -123,6 +122,21 @@ class Catalog:
         for key in wanted:
             self._store.versions.remove(key)
 
+    def subworkflow_of(self, task: AnyTask) -> WorkflowDefinition | None:
+        """
+        The definition that a subworkflow task has now, its own or the one that it refers to.
+
+        :param task: of any type
+        :return: None if it is no subworkflow task, or if there is no such version
+        """
+        if not isinstance(task, SubworkflowTask):
+            return None
+        subworkflow = task.parameters.subworkflow
+        if isinstance(subworkflow, InlineSubworkflow):
+            return WorkflowDefinition(tasks=subworkflow.tasks)
+        record = self._store.versions.get((subworkflow.workflow_external_id, subworkflow.version))
+        return record.definition if record else None
+
     def _check_subworkflows(self, definition: WorkflowDefinition, own: tuple[str, str]) -> None:
         for task in definition.tasks:
             if not isinstance(task, SubworkflowTask):
@@ -130,24 +144,15 @@ class Catalog:
             reference = task.parameters.subworkflow
             if isinstance(reference, InlineSubworkflow):
                 continue
-            check_not_nested(self.subworkflow(reference, own).tasks, f"subworkflow task '{task.external_id}'")
-
-    def subworkflow(self, reference: SubworkflowReference, own: tuple[str, str]) -> WorkflowDefinition:
-        """
-        The definition that a subworkflow task refers to.
-
-        :param reference: the task's parameter
-        :param own: workflow and version of the task, which it cannot contain
-        :raises InvalidRequestError: if there is no such version
-        """
-        key = (reference.workflow_external_id, reference.version)
-        record = self._store.versions.get(key)
-        if key == own or record is None:
-            why = "is the version itself" if key == own else "does not exist"
-            raise InvalidRequestError(
-                f"The subworkflow refers to version '{key[1]}' of workflow '{key[0]}', which {why}."
-            )
-        return record.definition
+            key = (reference.workflow_external_id, reference.version)
+            found = self.subworkflow_of(task)
+            if key == own or found is None:
+                why = "is the version itself" if key == own else "does not exist"
+                raise InvalidRequestError(
+                    f"The subworkflow task '{task.external_id}' refers to version '{key[1]}' of workflow"
+                    f" '{key[0]}', which {why}."
+                )
+            check_not_nested(found.tasks, f"subworkflow task '{task.external_id}'")
 
     def _updated(self, old: Workflow | Version | None) -> int:
         # Every upsert counts as an update, even one that changes nothing, or that comes within a millisecond.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -18,13 +16,10 @@ from pydantic import (
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
-    TypeAdapter,
-    ValidationError,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
-from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.references import is_reference
 
 #: The API's metric for "100 KB" is not stated; its other fields of that size have ``maxLength: 100000``.
@@ -232,9 +227,6 @@ class WorkflowDefinition(Model):
     tasks: Annotated[list[TaskDefinition], Field(max_length=MAX_TASKS)]
 
 
-_TASK_LIST = TypeAdapter(list[TaskDefinition])
-
-
 def to_json(model: Model) -> dict[str, Any]:
     """
     A definition as the API shows it: what was given, with the API's defaults filled in.
@@ -262,111 +254,3 @@ def definition_hash(shown: dict[str, Any]) -> str:
     """
     canonical = json.dumps(shown, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha1(canonical, usedforsecurity=False).hexdigest().upper()
-
-
-def check_definition(definition: WorkflowDefinition) -> None:
-    """
-    Refuse a definition that no engine could run.
-
-    :param definition: a definition whose fields are valid
-    :raises InvalidRequestError: naming the task at fault
-    """
-    check_graph(definition.tasks, "workflowDefinition.tasks")
-    for index, task in enumerate(definition.tasks):
-        if isinstance(task, SubworkflowTask) and isinstance(
-            inline := task.parameters.subworkflow, InlineSubworkflow
-        ):
-            where = f"workflowDefinition.tasks[{index}].parameters.subworkflow.tasks"
-            check_graph(inline.tasks, where)
-            check_not_nested(inline.tasks, f"subworkflow task '{task.external_id}'")
-
-
-def check_graph(tasks: Iterable[AnyTask], where: str) -> None:
-    """
-    Refuse tasks with the same external id, unknown dependencies and cycles.
-
-    :param tasks: tasks that may depend on each other and on no others
-    :param where: their place in the request, for the message
-    :raises InvalidRequestError: naming the task at fault
-    """
-    graph: dict[str, list[str]] = {}
-    for task in tasks:
-        if task.external_id in graph:
-            raise InvalidRequestError(
-                f"{where}: there are two tasks with the externalId '{task.external_id}'"
-            )
-        graph[task.external_id] = task.dependencies
-    for external_id, dependencies in graph.items():
-        for dependency in dependencies:
-            if dependency not in graph:
-                raise InvalidRequestError(
-                    f"{where}: task '{external_id}' dependsOn '{dependency}', which does not exist"
-                )
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        raise InvalidRequestError(
-            f"{where}: dependsOn has a cycle: {' -> '.join(reversed(error.args[1]))}"
-        ) from None
-
-
-def check_not_nested(tasks: Iterable[AnyTask], inside: str) -> None:
-    """
-    Refuse dynamic tasks and subworkflows inside another one: CDF nests one level deep.
-
-    :param tasks: the tasks of a dynamic task or subworkflow
-    :param inside: which one, for the message
-    :raises InvalidRequestError: naming the task at fault
-    """
-    for task in tasks:
-        if isinstance(task, DynamicTask | SubworkflowTask):
-            raise InvalidRequestError(
-                f"The {inside} contains the {task.type} task '{task.external_id}':"
-                " dynamic tasks and subworkflows cannot be nested"
-            )
-
-
-def parse_dynamic_tasks(value: Any, parent: str) -> list[AnyTask]:
-    """
-    The tasks that a dynamic task's reference resolved to.
-
-    :param value: what it resolved to
-    :param parent: external id of the dynamic task, for the message
-    :raises InvalidRequestError: saying why they cannot be run
-    """
-    try:
-        tasks = _TASK_LIST.validate_python(value)
-    except ValidationError as error:
-        raise InvalidRequestError(
-            f"dynamic.tasks of '{parent}': {describe(error.errors()[0], value)}"
-        ) from None
-    if len(tasks) > MAX_TASKS:
-        raise InvalidRequestError(
-            f"dynamic.tasks of '{parent}' has {len(tasks)} tasks; the limit is {MAX_TASKS}"
-        )
-    check_graph(tasks, f"dynamic.tasks of '{parent}'")
-    check_not_nested(tasks, f"dynamic task '{parent}'")
-    return tasks
-
-
-def describe(error: Mapping[str, Any], value: Any) -> str:
-    """
-    One validation error as one sentence that begins with the field: ``items[0].externalId: Field required``.
-
-    :param error: one of pydantic's ``errors()``
-    :param value: what was validated
-    """
-    path = ""
-    for position, step in enumerate(error["loc"]):
-        if isinstance(step, int):
-            path += f"[{step}]"
-            value = value[step] if isinstance(value, list) and step < len(value) else None
-        elif isinstance(value, dict) and (step in value or _is_missing_key(error, position)):
-            path += f".{step}" if path else step
-            value = value.get(step)
-        # Any other step is pydantic's own name for a member of a union.
-    return f"{path}: {error['msg']}" if path else str(error["msg"])
-
-
-def _is_missing_key(error: Mapping[str, Any], position: int) -> bool:
-    return bool(error["type"] == "missing") and position == len(error["loc"]) - 1

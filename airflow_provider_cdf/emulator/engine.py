@@ -71,6 +71,7 @@ class Engine:
     def advance(self) -> None:
         """Let everything happen that was to happen by now."""
         self.timeline.advance()
+        self._lifecycle.start_queued()  # a workflow's limit may have been raised
 
     def run(
         self,

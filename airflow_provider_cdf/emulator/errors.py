@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class CdfError(Exception):
     """
@@ -39,3 +42,26 @@ class NotFoundError(CdfError):
     """What the request names does not exist."""
 
     code = 404
+
+
+def describe(error: Mapping[str, Any], value: Any) -> str:
+    """
+    One validation error as one sentence that begins with the field: ``items[0].externalId: Field required``.
+
+    :param error: one of pydantic's ``errors()``
+    :param value: what was validated
+    """
+    path = ""
+    for position, step in enumerate(error["loc"]):
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        elif isinstance(value, dict) and (step in value or _is_missing_key(error, position)):
+            path += f".{step}" if path else step
+            value = value.get(step)
+        # Any other step is pydantic's own name for a member of a union.
+    return f"{path}: {error['msg']}" if path else str(error["msg"])
+
+
+def _is_missing_key(error: Mapping[str, Any], position: int) -> bool:
+    return bool(error["type"] == "missing") and position == len(error["loc"]) - 1

@@ -123,17 +123,16 @@ class Lifecycle:
             self.end_attempt(task, "FAILED", reason)
             return
         for definition in definitions:
-            child = PlannedTask(
-                definition, task.external_id, len(execution.plan), max_attempts=definition.retries + 1
-            )
+            child = PlannedTask(definition, task.external_id, max_attempts=definition.retries + 1)
             execution.plan[child.key] = child
             planned.children.append(child)
         self.end_attempt(task, "COMPLETED")
 
     def plan(self, execution: Execution) -> None:
         """Give a new execution the tasks that its version has now."""
-        for position, definition in enumerate(execution.version.definition.tasks):
-            planned = PlannedTask(definition, None, position, max_attempts=definition.retries + 1)
+        for definition in execution.version.definition.tasks:
+            planned = PlannedTask(definition, None, max_attempts=definition.retries + 1)
+            planned.subworkflow = self.catalog.subworkflow_of(definition)
             execution.plan[planned.key] = planned
 
     def queue(self, execution: Execution) -> None:
@@ -141,9 +140,9 @@ class Lifecycle:
         execution.queued = True
         self.store.running[execution.id] = execution
         self.store.queued.setdefault(execution.workflow_external_id, deque()).append(execution)
-        self._start_queued()
+        self.start_queued()
 
-    def _start_queued(self) -> None:
+    def start_queued(self) -> None:
         """Start executions that wait for others of their workflow, or of the project, to end."""
         if self._starting:  # an execution without tasks ends while it is being started
             return
@@ -209,7 +208,6 @@ class Lifecycle:
             id=str(uuid4()),
             execution=execution,
             planned=planned,
-            attempt=len(planned.attempts) + 1,
             input=self.work.input(
                 planned.definition, lambda task, part: self._look_up(execution, planned, task, part)
             ),
@@ -269,4 +267,4 @@ class Lifecycle:
         if self._retain is not None:
             while len(store.ended) > self._retain:
                 store.forget(next(iter(store.ended.values())))
-        self._start_queued()
+        self.start_queued()

@@ -96,7 +96,7 @@ class CdfEmulator:
         self.faults = Faults()
         #: The requests so far: ``cdf.journal.count("POST", "*/run")``.
         self.journal = Journal(self._clock.client_now)
-        self._host = host
+        self.host = host
         self._port = port
         self._driver: Driver | None = None
         self._server: uvicorn.Server | None = None
@@ -105,7 +105,7 @@ class CdfEmulator:
     @property
     def url(self) -> str:
         """The base URL, as ``https://westeurope-1.cognitedata.com`` is that of a CDF cluster."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self._host, self._host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
         return f"http://{host}:{self._port}"
 
     @property
@@ -173,6 +173,7 @@ class CdfEmulator:
         config = uvicorn.Config(
             create_app(self._driver, self.tokens, resources, self.faults, self.journal),
             log_level="warning",
+            log_config=None,  # logging belongs to the program that the emulator is part of
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
@@ -207,18 +208,18 @@ class CdfEmulator:
         self.stop()
 
     def _listen(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((self._host, self._port))
+            listening.bind((self.host, self._port))
             listening.listen(128)
         except OSError as error:
             listening.close()
             if error.errno == errno.EADDRINUSE:
                 raise OSError(
                     error.errno,
-                    f"Port {self._port} of {self._host} is taken by another program, so the CDF emulator"
+                    f"Port {self._port} of {self.host} is taken by another program, so the CDF emulator"
                     " cannot listen there; choose another port, or 0 for any free one",
                 ) from None
             raise

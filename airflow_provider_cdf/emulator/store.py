@@ -52,7 +52,6 @@ class TaskExecution:
     id: str
     execution: Execution
     planned: PlannedTask
-    attempt: int
     input: dict[str, Any]
     #: Of the function call, once there is one.
     call_id: int | None = None
@@ -79,10 +78,10 @@ class PlannedTask:
 
     definition: AnyTask
     parent: str | None
-    #: Static tasks in the order of the definition, then the nested ones.
-    position: int
     #: How many attempts it may have; a retry of the whole execution grants one more to one that used them up.
     max_attempts: float
+    #: What a subworkflow task refers to, as it was when the execution started; None if there was none.
+    subworkflow: WorkflowDefinition | None = None
     attempts: list[TaskExecution] = field(default_factory=list)
     children: list[PlannedTask] = field(default_factory=list)
 
@@ -121,6 +120,7 @@ class Execution:
     reason: str | None = None
     #: Until when, in the clients' time, lists leave it out: a fault that tests may ask for.
     hidden_until: int = 0
+    #: Its tasks: those of the definition in their order, then the nested ones.
     plan: dict[TaskKey, PlannedTask] = field(default_factory=dict)
     timeout: Timer | None = None
 
@@ -178,9 +178,6 @@ class Table(Generic[_K, _V]):
 
     def __iter__(self) -> Iterator[_V]:
         return (record for _, record in self._records.values())
-
-    def __len__(self) -> int:
-        return len(self._records)
 
 
 class Store:

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from airflow_provider_cdf.emulator.definitions import Model, describe
+from airflow_provider_cdf.emulator.definitions import Model
 from airflow_provider_cdf.emulator.engine import Engine
-from airflow_provider_cdf.emulator.errors import CdfError
+from airflow_provider_cdf.emulator.errors import CdfError, describe
 from airflow_provider_cdf.emulator.schemas import TriggerFields, VersionItem, WorkflowItem
 
 _Location = tuple[int | str, ...]

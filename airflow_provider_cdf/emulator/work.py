@@ -12,16 +12,14 @@ from airflow_provider_cdf.emulator.definitions import (
     CdfTask,
     DynamicTask,
     FunctionTask,
-    InlineSubworkflow,
     SimulationTask,
     SubworkflowTask,
     TransformationTask,
-    check_not_nested,
-    parse_dynamic_tasks,
     to_json,
 )
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.functions import FunctionCall, Functions, Reply
+from airflow_provider_cdf.emulator.graphs import check_not_nested, parse_dynamic_tasks
 from airflow_provider_cdf.emulator.references import Lookup, resolve
 from airflow_provider_cdf.emulator.store import TaskExecution
 
@@ -202,23 +200,26 @@ class Work:
             self._complete_after(task, seconds, {"response": answer.response, "statusCode": 200})
 
     def _spawn(self, task: TaskExecution) -> None:
-        definition = task.definition
         try:
-            if isinstance(definition, DynamicTask):
+            if isinstance(task.definition, DynamicTask):
                 tasks = parse_dynamic_tasks(task.input["dynamic"]["tasks"], task.external_id)
                 self._check_unique(task, tasks)
-            elif isinstance(definition, SubworkflowTask):
-                subworkflow = definition.parameters.subworkflow
-                if isinstance(subworkflow, InlineSubworkflow):
-                    tasks = subworkflow.tasks
-                else:
-                    own = (task.execution.workflow_external_id, task.execution.version.version)
-                    tasks = self._lifecycle.catalog.subworkflow(subworkflow, own).tasks
-                    check_not_nested(tasks, f"subworkflow task '{task.external_id}'")
+                task.output = {"dynamicTasks": [to_json(child) for child in tasks]}
+            else:
+                tasks = self._subworkflow(task)
         except InvalidRequestError as error:
             self._lifecycle.end_attempt(task, "FAILED", error.message)
             return
-        self._lifecycle.spawn(task, list(tasks))
+        self._lifecycle.spawn(task, tasks)
+
+    @staticmethod
+    def _subworkflow(task: TaskExecution) -> list[AnyTask]:
+        definition = task.planned.subworkflow
+        if definition is None:
+            raise InvalidRequestError("What it refers to did not exist when the execution started")
+        # It may have been changed since the version that refers to it was accepted.
+        check_not_nested(definition.tasks, f"subworkflow task '{task.external_id}'")
+        return definition.tasks
 
     @staticmethod
     def _check_unique(task: TaskExecution, tasks: list[AnyTask]) -> None:

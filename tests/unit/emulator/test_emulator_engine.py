@@ -354,6 +354,29 @@ def test_definition_is_snapshotted_at_the_start() -> None:
     assert [shown["externalId"] for shown in execution.version.shown["tasks"]] == ["a", "old"]
 
 
+def test_subworkflow_that_is_referred_to_is_snapshotted_too() -> None:
+    world = World()
+    world.define(function("old"), version="inner")
+    reference = {"subworkflow": {"workflowExternalId": "wf", "version": "inner"}}
+    execution = world.run(function("a", is_async=True), task("sub", "subworkflow", reference, "a"))
+    world.define(function("new"), version="inner")
+    world.engine.update_task(only(execution, "a").id, "COMPLETED")
+    world.advance(1)
+    assert statuses(execution) == {"a": "COMPLETED", "sub": "COMPLETED", "old": "COMPLETED"}
+
+
+def test_subworkflow_that_was_deleted_before_the_start_fails() -> None:
+    world = World()
+    world.define(function("x"), version="inner")
+    reference = {"subworkflow": {"workflowExternalId": "wf", "version": "inner"}}
+    world.define(task("sub", "subworkflow", reference, retries=0))
+    world.engine.catalog.delete_versions([("wf", "inner")], ignore_unknown=False)
+    execution = world.run()
+    world.advance(1)
+    assert execution.status == "FAILED"
+    assert "did not exist when the execution started" in str(execution.reason)
+
+
 def test_executions_beyond_the_workflows_limit_queue() -> None:
     world = World()
     world.define(function("a"))
@@ -377,6 +400,17 @@ def test_executions_beyond_the_projects_limit_queue() -> None:
     assert [e.start_time is None for e in executions] == [False, False, True]
     world.advance(1)
     assert executions[2].status == "COMPLETED"
+
+
+def test_raised_limit_lets_queued_executions_start() -> None:
+    world = World()
+    world.define(function("a", is_async=True))
+    world.engine.catalog.upsert_workflow("wf", max_concurrent_executions=1)
+    _first, second = world.run(), world.run()
+    world.engine.catalog.upsert_workflow("wf", max_concurrent_executions=2)
+    assert second.start_time is None
+    world.advance(1)
+    assert second.start_time is not None
 
 
 def test_skipped_task_counts_as_ended_well() -> None:
@@ -405,6 +439,8 @@ def test_dynamic_task_runs_the_tasks_that_its_reference_gives() -> None:
     }
     child = only(execution, "y")
     assert child.planned.parent == "many"
+    generated = only(execution, "many").output["dynamicTasks"]
+    assert [(one["externalId"], one["timeout"]) for one in generated] == [("x", 3600), ("y", 3600)]
     world.engine.update_task(child.id, "COMPLETED")
     world.advance(1)
     assert execution.status == "COMPLETED"

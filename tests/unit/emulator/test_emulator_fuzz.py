@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
+import schemathesis
 from emulator_helpers import function
 from emulator_http import NO_OPENAPI, OPENAPI, Api, official
+from hypothesis import strategies as st
+from schemathesis.specs.openapi import checks
 
 from airflow_provider_cdf.emulator import CdfEmulator
-
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
-hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
-checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 #: Requests per operation.
 EXAMPLES = 20
@@ -52,10 +52,10 @@ def test_no_request_makes_the_emulator_fail(fuzzed: Api, whose: str) -> None:
 
 
 def fuzz(operation: Any, api: Api) -> None:
-    any_of = hypothesis.strategies.booleans()
+    any_of = st.booleans()
     modes = [operation.as_strategy(generation_mode=mode) for mode in schemathesis.GenerationMode]
 
-    @hypothesis.given(case=hypothesis.strategies.one_of(modes), known=any_of, ended=any_of)
+    @hypothesis.given(case=st.one_of(modes), known=any_of, ended=any_of)
     @hypothesis.settings(
         max_examples=EXAMPLES,
         deadline=None,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import hypothesis
 from emulator_helpers import World, function, task
+from hypothesis import strategies as st
 
 from airflow_provider_cdf.emulator.errors import CdfError
 from airflow_provider_cdf.emulator.functions import Reply
 from airflow_provider_cdf.emulator.store import SATISFIED, WAITING, Execution
-
-hypothesis = pytest.importorskip("hypothesis", reason="hypothesis is not installed")
-st = pytest.importorskip("hypothesis.strategies")
 
 BEHAVIOURS = {
     "good": Reply(seconds=1),

@@ -73,11 +73,14 @@ def test_workflow_upsert_equals_what_is_read(client: CogniteClient) -> None:
 
 
 def test_version_upsert_equals_what_is_read(client: CogniteClient) -> None:
-    version = upsert(client, "sdk-version", async_task("a"), async_task("b", depends_on=["a"], retries=0))
-    read = client.workflows.versions.retrieve(("sdk-version", "1"))
-    assert read.as_write().dump() == version.dump()
-    (listed,) = client.workflows.versions.list([("sdk-version", "1")])
-    assert listed.dump() == read.dump()
+    tasks = [async_task("a"), async_task("b", depends_on=["a"], retries=0, timeout=120)]
+    version = WorkflowVersionUpsert("sdk-version", "1", WorkflowDefinitionUpsert(tasks, description="d"))
+    upserted = client.workflows.versions.upsert(version)
+    assert upserted.as_write().dump() == version.dump()
+    assert client.workflows.versions.retrieve(("sdk-version", "1")).dump() == upserted.dump()
+    for ids in ("sdk-version", ("sdk-version", "1"), [("sdk-version", "1")]):
+        (listed,) = client.workflows.versions.list(ids)
+        assert listed.dump() == upserted.dump()
     assert client.workflows.versions.retrieve(("sdk-version", "2")) is None
 
 
