@@ -18,6 +18,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
+from airflow_provider_cdf.cdf.retry import read_retry_after
 
 #: Cognite's own identity provider, for projects with CDF-managed logins.
 COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
@@ -167,6 +168,7 @@ class ClientCredentialsAuth(httpx.Auth):
                 f"{where} answered HTTP {response.status_code} with something that is not a JSON object. "
                 "Is the token URL right?",
                 is_transient=_may_pass(response),
+                retry_after=read_retry_after(response.headers),
             )
         if not response.is_success:
             words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
@@ -174,6 +176,7 @@ class ClientCredentialsAuth(httpx.Auth):
                 f"{where} gave no token to client {self.credentials.client_id!r} "
                 f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}",
                 is_transient=_may_pass(response),
+                retry_after=read_retry_after(response.headers),
             )
         value = answer.get("access_token")
         try:

@@ -55,7 +55,7 @@ class Repeat(Enum):
     ALWAYS = "always"
     #: While CDF certainly has not executed it. Otherwise it has to be looked up what became of it.
     IF_NOT_EXECUTED = "if not executed"
-    #: Its nonce dies after a minute, so the conversation repeats it, with a new one where needed.
+    #: Who sends it decides: about the nonce of a run, or because a person waits for the answer.
     NEVER = "never"
 
 
@@ -80,6 +80,11 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     capability: str = "workflowOrchestrationAcl:WRITE"
 
+    @property
+    def matters(self) -> bool:
+        """Whether it changes something in CDF that somebody would notice; a session alone is not noticed."""
+        return self.method == "POST" and self.repeat is not Repeat.ALWAYS
+
 
 def inspect_token() -> Call[TokenInspection]:
     """Ask whose token this is, and what it may do in which projects."""
@@ -88,7 +93,7 @@ def inspect_token() -> Call[TokenInspection]:
         method="GET",
         path="/api/v1/token/inspect",
         answer=TokenInspection,
-        repeat=Repeat.ALWAYS,
+        repeat=Repeat.NEVER,
         capability="",
     )
 

@@ -6,9 +6,7 @@ Each holds one connection pool. Redirects are never followed: they would carry c
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +18,9 @@ from pydantic import ValidationError
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf import __version__
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.calls import AnswerT, Call
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -31,7 +30,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
-from airflow_provider_cdf.cdf.retry import RETRY_FOR, read_retry_after, retrying
+from airflow_provider_cdf.cdf.retry import RETRY_FOR, leaves_open, read_retry_after, retrying
 
 #: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
 REQUEST_TIMEOUT = 30.0
@@ -61,7 +60,8 @@ class Settings:
     :param base_url: such as ``https://westeurope-1.cognitedata.com``, without a trailing slash.
     :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
     :param on_token: told each new access token, so that it can be kept out of logs.
-    :param retry_for: seconds within which a failed request is repeated, where that does no harm.
+    :param retry_for: seconds within which a failed request is repeated, where that does no harm; 0 for never.
+    :param request_timeout: seconds for connecting, and for each wait on an answer.
     """
 
     base_url: str
@@ -70,6 +70,7 @@ class Settings:
     label: str = "these settings"
     on_token: Callable[[str], None] | None = None
     retry_for: float = RETRY_FOR
+    request_timeout: float = REQUEST_TIMEOUT
 
 
 class _Sender:
@@ -87,7 +88,7 @@ class _Sender:
                 "User-Agent": f"airflow-provider-cdf/{__version__}",
                 "x-cdp-app": "airflow-provider-cdf",
             },
-            "timeout": REQUEST_TIMEOUT,
+            "timeout": self.settings.request_timeout,
             "verify": _tls(),
         }
 
@@ -106,7 +107,8 @@ class _Sender:
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             raise CdfAnswerError(
                 f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, "
-                f"but not what its API promises: {where}: {first['msg']}.{_request_id_note(response)}"
+                f"but not what its API promises: {where}: {first['msg']}."
+                f"{_fate(call, may_be_done=True)}{_request_id_note(response)}"
             ) from None
 
     def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
@@ -129,11 +131,11 @@ class _Sender:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         kind = CdfRefusedError if code in (400, 403, 404) else CdfApiError
         return kind(
-            message + _request_id_note(response),
+            message + _fate(call, may_be_done=leaves_open(code)) + _request_id_note(response),
             code=code,
             cdf_message=words,
             request_id=response.headers.get("x-request-id"),
-            retry_after=read_retry_after(response.headers.get("Retry-After")),
+            retry_after=read_retry_after(response.headers),
         )
 
     def _no_answer(self, call: Call[AnswerT], error: httpx.HTTPError) -> CdfError:
@@ -145,16 +147,14 @@ class _Sender:
                 sent=False,
             )
         # Only where no connection was made is it certain that CDF never saw the request.
-        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        fate = (
-            "Nothing was sent to CDF."
-            if not sent
-            else "Nothing was changed in CDF."
-            if call.repeat is Repeat.ALWAYS
-            else "It is not known whether CDF did it all the same."
+        sent = not isinstance(
+            error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
         )
+        fate = _fate(call, may_be_done=True) or " Nothing was changed in CDF."
+        if not sent:
+            fate = " Nothing was sent to CDF."
         return CdfUnreachableError(
-            f"Could not {call.purpose}: no answer from {self.settings.base_url} ({what}). {fate}", sent=sent
+            f"Could not {call.purpose}: no answer from {self.settings.base_url} ({what}).{fate}", sent=sent
         )
 
 
@@ -176,7 +176,7 @@ class CdfClient(_Sender):
 
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = Retrying(**retrying(call, self.settings.retry_for))
+        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for))
         answer: AnswerT = again(self._send_once, call)
         return answer
 
@@ -198,7 +198,7 @@ class CdfClient(_Sender):
                 answer = None
                 try:
                     if isinstance(step, Pause):
-                        time.sleep(step.seconds)
+                        clock.sleep(step.seconds)
                     else:
                         answer = self.send(step)
                 except CdfError as error:
@@ -250,7 +250,7 @@ class AsyncCdfClient(_Sender):
 
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = AsyncRetrying(**retrying(call, self.settings.retry_for))
+        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for))
         return await again(self._send_once, call)
 
     async def _send_once(self, call: Call[AnswerT]) -> AnswerT:
@@ -271,7 +271,7 @@ class AsyncCdfClient(_Sender):
                 answer = None
                 try:
                     if isinstance(step, Pause):
-                        await asyncio.sleep(step.seconds)
+                        await clock.asleep(step.seconds)
                     else:
                         answer = await self.send(step)
                 except CdfError as error:
@@ -323,6 +323,13 @@ def _server_words(response: httpx.Response) -> str:
     if isinstance(answer, dict):
         answer = answer.get("message")
     return answer if isinstance(answer, str) and answer else response.reason_phrase
+
+
+def _fate(call: Call[Any], *, may_be_done: bool) -> str:
+    """Say what a call that has failed leaves behind, if it is one that matters."""
+    if not call.matters:
+        return ""
+    return " It is not known whether CDF did it all the same." if may_be_done else " CDF has done nothing."
 
 
 def _request_id_note(response: httpx.Response) -> str:

@@ -9,45 +9,61 @@ its way, so it is never simply repeated: first it is looked up what became of it
 
 from __future__ import annotations
 
-import random
-import time
+import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Generic
 
-from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
-    CdfLoginError,
     CdfNothingToReportToError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.models import (
     ExecutionPage,
+    SessionList,
     TaskExecution,
     TaskStatus,
     WorkflowExecution,
     WorkflowExecutionDetails,
+    WorkflowStatus,
 )
-from airflow_provider_cdf.cdf.retry import is_ambiguous, was_not_executed
+from airflow_provider_cdf.cdf.retry import is_ambiguous, may_pass, pause_after, was_not_executed
+
+log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
 SUBMIT_ID = "airflow_submit_id"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
-NONCE_SENT_UNTIL = 50.0
-#: Seconds after which a lost request can no longer start anything, however late it arrives: the nonce's
-#: minute, and a margin for lists that lag behind.
-NONCE_DEAD_AFTER = 75.0
-#: Seconds after which an unclear submission is given up.
+NONCE_SENT_UNTIL = 45.0
+#: Seconds after which a lost request can no longer start anything, and what it has started is in the lists:
+#: the nonce's minute, and another one for a slow request that is under way and for lists that lag behind.
+NONCE_DEAD_AFTER = 120.0
+#: Seconds within which it has to become clear what a lost request has done.
 SUBMIT_WITHIN = 300.0
-#: Two machines' clocks: how much earlier than ours CDF's may date an execution.
-CLOCK_MARGIN = timedelta(minutes=15)
+#: Two machines' clocks: how much earlier than ours CDF's may date an execution. Ample, because an execution
+#: that is not found is started a second time; a plant's server may be in a wrong time zone.
+CLOCK_MARGIN = timedelta(days=1)
 
-LookUp: TypeAlias = Callable[[], Conversation[ResultT | None]]
+
+@dataclass(frozen=True)
+class _Trace(Generic[ResultT]):
+    """
+    How it is found out whether a write was carried out.
+
+    :param look_up: returns the outcome if there is one.
+    :param hint: tells a person where to look.
+    """
+
+    look_up: Callable[[], Conversation[ResultT | None]]
+    hint: str
 
 
 def run_workflow(
@@ -62,54 +78,62 @@ def run_workflow(
     Start an execution exactly once, under a session of its own.
 
     The session's nonce works once, which makes it the idempotency key that the API does not name: while it
-    lives, a lost request is sent again with it; only when it is dead does a new submission begin. Metadata
-    that leaves no room for a key of our own leaves a lost answer unclear.
+    lives, a lost request is sent again with it; only when it is dead is there another one. Metadata that
+    leaves no room for a key of our own leaves a lost answer unclear.
     """
     what = f"workflow {workflow_external_id!r} version {version!r}"
     own = calls.check_metadata(metadata or {}, what)
+    own.pop(SUBMIT_ID, None)  # that of another execution, whose metadata is used again
     since = datetime.now(UTC) - CLOCK_MARGIN
+    submit_id = str(uuid.uuid4())
+    if len(own) < calls.MAX_METADATA_PAIRS:
+        own[SUBMIT_ID] = submit_id
 
-    def submission() -> tuple[Callable[..., calls.Call[WorkflowExecution]], LookUp[WorkflowExecution] | None]:
-        run = partial(calls.run, settings.project, workflow_external_id, version, input=input)
-        if len(own) == calls.MAX_METADATA_PAIRS:
-            return partial(run, metadata=own), None
-        submit_id = str(uuid.uuid4())
+    def look_up() -> Conversation[WorkflowExecution | None]:
+        if SUBMIT_ID not in own:
+            raise CdfError(f"Its {len(own)} pairs of metadata leave no room for {SUBMIT_ID!r}.")
+        candidates = yield from list_executions(
+            settings, workflow_external_id=workflow_external_id, version=version, created_after=since
+        )
+        return next((one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id), None)
 
-        def look_up() -> Conversation[WorkflowExecution | None]:
-            candidates = yield from list_executions(
-                settings, workflow_external_id=workflow_external_id, version=version, created_after=since
-            )
-            return next((one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id), None)
-
-        return partial(run, metadata={**own, SUBMIT_ID: submit_id}), look_up
-
-    return (yield from _submit(settings, submission))
+    mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
+    hint = f"look for an execution of {what} with {mark}"
+    request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
+    return (yield from _submit(settings, request, _Trace(look_up, hint)))
 
 
 def retry_execution(settings: Settings, execution_id: str) -> Conversation[WorkflowExecution]:
     """Run an execution's failed tasks once more, exactly once, under a session of its own."""
-    request = partial(calls.retry, settings.project, execution_id)
-    request(nonce="")  # refuses an id that is none before anything is sent
-    before: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
+    read = calls.get_execution(settings.project, execution_id)
+    before: WorkflowExecutionDetails = yield read
+    known = {task.id for task in before.executed_tasks}
 
     def look_up() -> Conversation[WorkflowExecution | None]:
-        now: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        # It runs again, or has ended again already.
-        return now if not now.status.has_ended or now.end_time != before.end_time else None
+        now: WorkflowExecutionDetails = yield read
+        if not before.status.has_ended:
+            return None  # it ran anyway: that it runs tells nothing
+        # It runs again; or it has ended once more already, with attempts that it did not have.
+        is_new = any(task.id not in known for task in now.executed_tasks)
+        return now if is_new or not now.status.has_ended else None
 
-    return (yield from _submit(settings, lambda: (request, look_up)))
+    request = partial(calls.retry, settings.project, execution_id)
+    hint = f"look whether execution {execution_id} runs again"
+    return (yield from _submit(settings, request, _Trace(look_up, hint)))
 
 
 def cancel_execution(
     settings: Settings, execution_id: str, reason: str | None = None
 ) -> Conversation[WorkflowExecution]:
-    """End an execution; where the answer was lost, it is read whether the execution has ended."""
+    """End an execution; where the answer was lost, it is read whether the execution is TERMINATED."""
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        return execution if execution.status.has_ended else None
+        return execution if execution.status == WorkflowStatus.TERMINATED else None
 
-    return (yield from _insist(settings, calls.cancel(settings.project, execution_id, reason), look_up))
+    call = calls.cancel(settings.project, execution_id, reason)
+    hint = f"look whether execution {execution_id} still runs"
+    return (yield from _insist(settings, call, _Trace(look_up, hint)))
 
 
 def update_task(
@@ -147,7 +171,8 @@ def update_task(
             ) from None
         return task
 
-    return (yield from _insist(settings, call, look_up, ask_after_refusal=True))
+    hint = f"look at task {cdf_task_id} of execution {execution_id}"
+    return (yield from _insist(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
 
 
 def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[list[WorkflowExecution]]:
@@ -163,139 +188,144 @@ def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[li
 
 
 def _submit(
-    settings: Settings,
-    submission: Callable[[], tuple[Callable[..., calls.Call[ResultT]], LookUp[ResultT] | None]],  # type: ignore[type-var]
+    settings: Settings, request: Callable[..., calls.Call[Any]], trace: _Trace[ResultT]
 ) -> Conversation[ResultT]:
     """
     Carry out a write that a nonce authorizes, exactly once.
 
-    :param submission: makes the call for a nonce, and the look-up that tells whether it was carried out; each
-        submission is a new one.
+    :param request: makes the call for a nonce.
     """
-    give_up_at = time.monotonic() + SUBMIT_WITHIN
+    purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
+    begun = clock.now()
+    tries = 0
+    has_doubted_the_nonce = False
     while True:
-        request, look_up = submission()
-        purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
-        sessions = yield calls.create_session(
+        asked = clock.now()
+        sessions: SessionList = yield calls.create_session(
             settings.project,
             client_id=settings.credentials.client_id,
             client_secret=settings.credentials.client_secret,
             what_for=purpose,
         )
-        outcome = yield from _one_nonce(request(nonce=sessions.items[0].nonce), look_up, give_up_at)
-        if outcome is not None:
-            return outcome
-
-
-def _one_nonce(
-    call: calls.Call[Any], look_up: LookUp[ResultT] | None, give_up_at: float
-) -> Conversation[ResultT | None]:
-    """
-    Send a call as often as its nonce allows, until it is known what became of it.
-
-    :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
-    """
-    begun = time.monotonic()
-    backoff = _Backoff()
-    lost: CdfError | None = None
-    refused = False
-    while True:
-        failed: CdfError | None = None
-        if not refused and time.monotonic() - begun < NONCE_SENT_UNTIL:
+        got = clock.now()
+        call = request(nonce=sessions.items[0].nonce)
+        while clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
                 return outcome
             except CdfError as error:
                 failed = error
-        if failed is not None and is_ambiguous(failed):
-            if look_up is None:
+            if is_ambiguous(failed):
+                found = yield from _find_out(call, failed, trace, got, begun + SUBMIT_WITHIN)
+                if found is not None:
+                    return found
+                break
+            if not has_doubted_the_nonce and _may_be_due_to_the_nonce(failed, clock.now() - asked):
+                has_doubted_the_nonce = True
+                break
+            tries += 1
+            pause = pause_after(failed, tries)
+            if not may_pass(failed) or clock.now() + pause >= begun + settings.retry_for:
                 raise failed
-            lost = failed
-        elif failed is not None and was_not_executed(failed):
-            hopeless = isinstance(failed, CdfLoginError) and not failed.is_transient
-            if lost is None and (hopeless or time.monotonic() > give_up_at):
-                raise failed
-        elif failed is not None:
-            if lost is None:
-                raise failed
-            refused = True  # most likely the nonce: the lost request has used it
-        if lost is None:
-            if time.monotonic() - begun >= NONCE_SENT_UNTIL:
-                return None
+            log.warning("%s Trying again in %.1f s.", failed, pause)
+            yield Pause(pause)
+
+
+def _find_out(
+    call: calls.Call[Any], lost: CdfError, trace: _Trace[ResultT], got: float, give_up_at: float
+) -> Conversation[ResultT | None]:
+    """
+    Find out what became of a call whose answer was lost, or carry it out after all with the same nonce.
+
+    :param got: when its nonce came.
+    :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
+    """
+    log.warning("%s Looking for it.", lost)
+    refused = False
+    tries = 0
+    while True:
+        is_dead = clock.now() - got >= NONCE_DEAD_AFTER
+        failed: CdfError | None = None
+        try:
+            found = yield from trace.look_up()
+        except CdfError as error:
+            failed = error
         else:
-            age = time.monotonic() - begun
-            try:
-                found = yield from look_up()  # type: ignore[misc]
-            except CdfError as error:
-                found, looked = None, error
-            else:
-                looked = None
             if found is not None:
                 return found
-            if looked is None and age >= NONCE_DEAD_AFTER:
+            if is_dead:
                 return None
-            if time.monotonic() > give_up_at:
-                raise CdfUnreachableError(
-                    f"It is not known whether CDF did {call.purpose}: {lost} "
-                    + (
-                        f"It could not be looked up either: {looked}"
-                        if looked
-                        else "It has not appeared since."
-                    ),
-                    sent=True,
-                )
-        yield Pause(backoff.after(failed))
+        if clock.now() >= give_up_at or not (failed is None or may_pass(failed)):
+            since = f"It could not be looked up: {failed}" if failed else "It has not appeared since."
+            raise _unknown(lost, since, trace)
+        tries += 1
+        yield Pause(max(0.0, min(pause_after(failed or lost, tries), give_up_at - clock.now())))
+        # The look-up comes first, should CDF ever take a nonce twice.
+        if failed is None and not refused and clock.now() - got < NONCE_SENT_UNTIL:
+            try:
+                outcome: ResultT = yield call
+                return outcome
+            except CdfError as error:
+                # A refusal is most likely about the nonce: the lost request has used it.
+                refused = not may_pass(error)
+                lost = error if is_ambiguous(error) else lost
+
+
+def _may_be_due_to_the_nonce(error: CdfError, age: float) -> bool:
+    """
+    Whether a call may have been refused because its nonce came too late: a new one settles that.
+
+    How CDF refuses a nonce is not documented.
+    """
+    if not isinstance(error, CdfApiError) or may_pass(error):
+        return False
+    return bool(re.search("nonce|session", error.cdf_message, re.IGNORECASE)) or age >= NONCE_SENT_UNTIL
 
 
 def _insist(
-    settings: Settings,
-    call: calls.Call[Any],
-    look_up: LookUp[ResultT],
-    *,
-    ask_after_refusal: bool = False,
+    settings: Settings, call: calls.Call[Any], trace: _Trace[ResultT], *, ask_after_refusal: bool = False
 ) -> Conversation[ResultT]:
     """
     Send a call that CDF carries out once at most, until it is known what became of it.
 
-    :param look_up: returns the outcome if there is one already.
     :param ask_after_refusal: whether a refusal may mean that it has been done before.
     """
-    give_up_at = time.monotonic() + settings.retry_for
-    backoff = _Backoff()
-    lost = False
+    give_up_at = clock.now() + settings.retry_for
+    lost: CdfError | None = None
+    tries = 0
     while True:
         try:
             outcome: ResultT = yield call
             return outcome
         except CdfError as error:
             failed = error
-        lost = lost or is_ambiguous(failed)
-        if was_not_executed(failed) and not lost:
+        if is_ambiguous(failed):
+            lost = failed
+        elif lost is None and was_not_executed(failed):
             raise failed  # the sender has repeated it for as long as it may
-        if lost or ask_after_refusal:
+        unread: CdfError | None = None
+        if lost is not None or ask_after_refusal:
             try:
-                found = yield from look_up()
+                found = yield from trace.look_up()
             except CdfNothingToReportToError:
                 raise
-            except CdfError:
-                found = None  # what is unclear is the call, not the look at what became of it
-            if found is not None:
-                return found
-        if not (is_ambiguous(failed) or was_not_executed(failed)) or time.monotonic() >= give_up_at:
+            except CdfError as error:
+                unread = error
+            else:
+                if found is not None:
+                    return found
+        tries += 1
+        pause = pause_after(failed, tries)
+        if may_pass(failed) and clock.now() + pause < give_up_at:
+            log.warning("%s Trying again in %.1f s.", failed, pause)
+            yield Pause(pause)
+        elif unread is not None and (lost is not None or may_pass(unread)):
+            raise _unknown(lost or failed, f"Whether it is done could not be read: {unread}", trace)
+        elif lost is not None and may_pass(failed):
+            raise _unknown(lost, "It was not done when last looked at.", trace)
+        else:
             raise failed
-        yield Pause(backoff.after(failed))
 
 
-class _Backoff:
-    """Pauses between tries: a random part of 1, 2, 4, ... seconds, at least what CDF asks for."""
-
-    LONGEST = 15.0
-
-    def __init__(self) -> None:
-        self._longest = 1.0
-
-    def after(self, error: CdfError | None) -> float:
-        asked_for = error.retry_after if isinstance(error, CdfApiError) else None
-        pause = random.uniform(0, self._longest)  # noqa: S311 - no secret depends on it
-        self._longest = min(2 * self._longest, self.LONGEST)
-        return max(pause, asked_for or 0.0)
+def _unknown(lost: CdfError, since: str, trace: _Trace[Any]) -> CdfUnreachableError:
+    return CdfUnreachableError(f"{lost} {since} To find out, {trace.hint}.", sent=True)

@@ -13,6 +13,9 @@ class CdfError(AirflowException):
     The message is the interface: it names the workflow, execution or task and holds no secret.
     """
 
+    #: Seconds that the server asks to wait.
+    retry_after: float | None = None
+
 
 class CdfInputError(CdfError, AirflowFailException):
     """What the caller asked for would be refused by CDF, so it was not sent. A retry would not help."""
@@ -30,11 +33,13 @@ class CdfLoginError(CdfError):
     The identity provider gave no usable token. Nothing was sent to CDF.
 
     :param is_transient: whether the same login may succeed later.
+    :param retry_after: seconds that the identity provider asks to wait.
     """
 
-    def __init__(self, message: str, *, is_transient: bool = False) -> None:
+    def __init__(self, message: str, *, is_transient: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.is_transient = is_transient
+        self.retry_after = retry_after
 
 
 class CdfUnreachableError(CdfError):
@@ -82,7 +87,7 @@ class CdfApiError(CdfError):
     @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed later: rate limits and faults on CDF's side."""
-        return self.code == 429 or self.code >= 500
+        return self.code in (408, 429) or self.code >= 500
 
     @property
     def is_about_the_id(self) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import random
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from tenacity import RetryCallState, retry_if_exception, stop_before_delay, wait_random_exponential
+from tenacity import RetryCallState
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.calls import Call, Repeat
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
+    CdfError,
     CdfLoginError,
     CdfUnreachableError,
 )
@@ -22,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds within which a request is repeated, counted from its first try.
 RETRY_FOR = 60.0
-#: Full jitter: each pause is a random part of 1, 2, 4, ... seconds, at most this many.
-_backoff = wait_random_exponential(multiplier=1, max=20)
+#: The longest pause that is not asked for by a ``Retry-After``, seconds.
+LONGEST_PAUSE = 20.0
 
 
 def was_not_executed(error: BaseException) -> bool:
@@ -39,50 +43,84 @@ def is_ambiguous(error: BaseException) -> bool:
     """Whether CDF may have carried out a request that failed like this, or may still do so."""
     if isinstance(error, CdfUnreachableError):
         return error.sent
-    return isinstance(error, CdfAnswerError) or (isinstance(error, CdfApiError) and error.code >= 500)
+    if isinstance(error, CdfApiError):
+        return leaves_open(error.code)
+    return isinstance(error, CdfAnswerError)
+
+
+def leaves_open(code: int) -> bool:
+    """Whether an answer with this HTTP status leaves open if the request was carried out."""
+    return code == 408 or code >= 500
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, CdfLoginError):
+        return error.is_transient
+    return was_not_executed(error) or is_ambiguous(error)
 
 
 def may_repeat(call: Call[Any], error: BaseException) -> bool:
     """Whether the sender repeats a call that failed like this, without being told to."""
-    if call.repeat is Repeat.NEVER:
+    if call.repeat is Repeat.NEVER or not may_pass(error):
         return False
-    if isinstance(error, CdfLoginError):
-        return error.is_transient
-    return was_not_executed(error) or (call.repeat is Repeat.ALWAYS and is_ambiguous(error))
+    return call.repeat is Repeat.ALWAYS or was_not_executed(error)
+
+
+def pause_after(error: BaseException | None, tries: int) -> float:
+    """
+    Return how long to wait before the next try.
+
+    Full jitter: a random part of 1, 2, 4, ... seconds, so that those who failed together do not come back
+    together; but at least what CDF asks for.
+
+    :param error: what the last try ended with.
+    :param tries: how many tries have failed so far, from 1.
+    """
+    asked_for = (error.retry_after if isinstance(error, CdfError) else None) or 0.0
+    # 2.0**tries would overflow at the thousandth.
+    longest = min(2.0 ** min(tries - 1, 10), LONGEST_PAUSE)
+    return max(asked_for, random.uniform(0, longest))  # noqa: S311 - no secret depends on it
 
 
 def retrying(call: Call[Any], seconds: float) -> Mapping[str, Any]:
-    """Return the options of a tenacity controller for a call."""
-    return {
-        "retry": retry_if_exception(lambda error: may_repeat(call, error)),
-        "wait": _pause,
-        "stop": stop_before_delay(seconds),
-        "before_sleep": _say,
-        "reraise": True,
-    }
+    """Return the options of a tenacity controller for a call: when, how long, and by which clock."""
+    end = clock.now() + seconds
+
+    def retry(state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        return error is not None and may_repeat(call, error)
+
+    def wait(state: RetryCallState) -> float:
+        return pause_after(state.outcome.exception() if state.outcome else None, state.attempt_number)
+
+    def stop(state: RetryCallState) -> bool:
+        # Before the pause, not after it: an hour's Retry-After ends in an error now.
+        return clock.now() + state.upcoming_sleep >= end
+
+    return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": _say, "reraise": True}
 
 
-def read_retry_after(value: str | None) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for; it is a number or a date."""
-    if not value:
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for; it is a number or a date."""
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d*)?", value, re.ASCII):
+        return float(value)
+    until = _date(value)
+    if until is None:
         return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    # By the clock of the one who says it: ours may be minutes off.
+    return max(0.0, (until - (_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds())
+
+
+def _date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (date - datetime.now(date.tzinfo or UTC)).total_seconds()) if date.tzinfo else None
-
-
-def _pause(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked_for = error.retry_after if isinstance(error, CdfApiError) else None
-    return max(asked_for or 0.0, _backoff(state))
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s Trying again in %.1f s.", error, state.next_action.sleep if state.next_action else 0)
+    log.warning("%s Trying again in %.1f s.", error, state.upcoming_sleep)

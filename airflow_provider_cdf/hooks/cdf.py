@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_cdf.cdf import calls, conversations
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt, Settings
+from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, AsyncCdfClient, CdfClient, PageAt, Settings
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError
+from airflow_provider_cdf.cdf.retry import RETRY_FOR
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
 
@@ -37,6 +39,9 @@ class CdfHook(BaseHook):
     for and hold no secret. Input that CDF would refuse is refused before anything is sent.
 
     :param cdf_conn_id: id of an Airflow connection of type ``cdf``.
+    :param retry_for: seconds within which a failed request is repeated, where that does no harm. 0 for never:
+        for those who have a patience of their own, or no time.
+    :param request_timeout: seconds for connecting, and for each wait on an answer.
     """
 
     conn_name_attr = "cdf_conn_id"
@@ -44,9 +49,17 @@ class CdfHook(BaseHook):
     conn_type = "cdf"
     hook_name = "Cognite Data Fusion"
 
-    def __init__(self, cdf_conn_id: str = default_conn_name) -> None:
+    def __init__(
+        self,
+        cdf_conn_id: str = default_conn_name,
+        *,
+        retry_for: float = RETRY_FOR,
+        request_timeout: float = REQUEST_TIMEOUT,
+    ) -> None:
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
+        self.retry_for = retry_for
+        self.request_timeout = request_timeout
         self._async_client: AsyncCdfClient | None = None
 
     # -- connection form of Airflow 2.11 to 3.1; later ones read the provider info ------------------------
@@ -84,7 +97,7 @@ class CdfHook(BaseHook):
             connection = self.get_connection(self.cdf_conn_id)
         except AirflowNotFoundException:
             raise self._unknown_connection() from None
-        return CdfClient(_settings(self.cdf_conn_id, connection, connection.extra_dejson))
+        return CdfClient(self._settings(connection, connection.extra_dejson))
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines of the running event loop, made at first use."""
@@ -93,10 +106,22 @@ class CdfHook(BaseHook):
                 connection = await get_async_connection(self.cdf_conn_id, hook=self)
             except AirflowNotFoundException:
                 raise self._unknown_connection() from None
-            settings = _settings(self.cdf_conn_id, connection, await get_async_extra_dejson(connection))
+            settings = self._settings(connection, await get_async_extra_dejson(connection))
             # In a thread, because the first client of a process loads the CA certificates.
             self._async_client = await asyncio.to_thread(AsyncCdfClient, settings)
         return self._async_client
+
+    def _settings(self, connection: Connection, extra: Mapping[str, Any]) -> Settings:
+        settings = read_connection(
+            self.cdf_conn_id,
+            host=connection.host,
+            port=connection.port,
+            login=connection.login,
+            password=connection.password,
+            extra=extra,
+            on_token=_keep_out_of_logs,
+        )
+        return replace(settings, retry_for=self.retry_for, request_timeout=self.request_timeout)
 
     def _unknown_connection(self) -> CdfConnectionError:
         return CdfConnectionError(
@@ -126,7 +151,10 @@ class CdfHook(BaseHook):
         metadata: Mapping[str, str] | None = None,
     ) -> WorkflowExecution:
         """
-        Start an execution, under a session made just before.
+        Start an execution exactly once, under a session made just before.
+
+        An execution whose answer was lost is found by one more pair of metadata, ``airflow_submit_id``. At
+        worst that takes five minutes.
 
         :param workflow_external_id: external id of the workflow.
         :param version: its version.
@@ -134,6 +162,8 @@ class CdfHook(BaseHook):
         :param metadata: at most 10 pairs of strings, keys of 32 and values of 255 characters.
         :return: the execution as CDF accepted it, without its tasks.
         :raises CdfInputError: if input or metadata break these limits.
+        :raises CdfUnreachableError: with ``sent`` if it did not become known whether CDF has started it. 10
+            pairs of metadata leave no room for another one, so there a lost answer is never cleared up.
         """
         return self.client.perform(
             conversations.run_workflow(
@@ -209,7 +239,7 @@ class CdfHook(BaseHook):
         End a running execution as TERMINATED; what its tasks started outside the workflow goes on.
 
         :param reason: becomes the execution's reason; cut at 500 characters.
-        :raises CdfApiError: if the execution has already ended, or there is none.
+        :raises CdfApiError: if the execution has already ended otherwise, or there is none.
         """
         return self.client.perform(conversations.cancel_execution(self.client.settings, execution_id, reason))
 
@@ -289,18 +319,6 @@ class CdfHook(BaseHook):
             return _judge(client.settings, await client.send(calls.inspect_token()))
         except CdfError as error:
             return False, str(error)
-
-
-def _settings(conn_id: str, connection: Connection, extra: Mapping[str, Any]) -> Settings:
-    return read_connection(
-        conn_id,
-        host=connection.host,
-        port=connection.port,
-        login=connection.login,
-        password=connection.password,
-        extra=extra,
-        on_token=_keep_out_of_logs,
-    )
 
 
 def _keep_out_of_logs(token: str) -> None:

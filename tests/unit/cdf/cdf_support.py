@@ -61,8 +61,31 @@ def settings(base_url: str = BASE_URL, token_url: str = TOKEN_URL, **more: Any) 
         project="my project",
         credentials=ClientCredentials(token_url, "the-client", SECRET, scope="a b"),
         label="Airflow connection 'cdf_default'",
-        **more,
+        **{"retry_for": 0, **more},
     )
+
+
+class FakeTime:
+    """
+    A clock that goes on only while somebody sleeps, or when it is told to.
+
+    :param pauses: how long each sleep was.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.pauses: list[float] = []
+
+    def now(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.pauses.append(seconds)
+        self.seconds += seconds
+
+    async def asleep(self, seconds: float) -> None:
+        self.sleep(seconds)
 
 
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
@@ -152,8 +175,8 @@ class Sender:
     def send(self, network: Network | None, call: Any, config: Settings | None = None) -> Any:
         return self.use(network, "send", call, config)
 
-    def perform(self, network: Network | None, conversation: Any) -> Any:
-        return self.use(network, "perform", conversation)
+    def perform(self, network: Network | None, conversation: Any, config: Settings | None = None) -> Any:
+        return self.use(network, "perform", conversation, config)
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from cdf_support import Sender
+from cdf_support import FakeTime, Sender
 
-from airflow_provider_cdf.cdf import auth
+from airflow_provider_cdf.cdf import auth, clock
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +19,18 @@ def _nothing_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 def sender(request: pytest.FixtureRequest) -> Sender:
     """Each of the two clients in turn."""
     return Sender(is_async=request.param == "async")
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    """Pauses that take no time, and a clock that they move."""
+    fake = FakeTime()
+    for name in ("now", "sleep", "asleep"):
+        monkeypatch.setattr(clock, name, getattr(fake, name))
+    return fake
+
+
+@pytest.fixture
+def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each random pause is as long as it can be."""
+    monkeypatch.setattr("random.uniform", lambda low, high: high)

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from cdf_support import EXECUTION, EXECUTION_ID, SECRET, SESSION, TASK, TASK_ID, Network, Sender, shared_file
 
 from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf.calls import Repeat
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.cdf.models import TaskStatus
 
@@ -93,13 +94,22 @@ def test_each_call_goes_to_its_own_path_with_its_own_method() -> None:
     }
 
 
-def test_only_calls_that_do_no_harm_twice_may_be_repeated() -> None:
-    assert not run().repeatable
-    assert not update().repeatable
-    assert not calls.cancel("p", EXECUTION_ID).repeatable
-    assert not calls.retry("p", EXECUTION_ID, nonce="n").repeatable
-    assert calls.get_execution("p", EXECUTION_ID).repeatable
-    assert calls.list_executions("p").repeatable
+def test_each_call_says_whether_it_may_be_repeated() -> None:
+    session = calls.create_session("p", client_id="c", client_secret="s", what_for="run it")
+    for harmless in (calls.get_execution("p", EXECUTION_ID), calls.list_executions("p"), session):
+        assert harmless.repeat is Repeat.ALWAYS
+        assert not harmless.matters
+    for write in (update(), calls.cancel("p", EXECUTION_ID)):
+        assert write.repeat is Repeat.IF_NOT_EXECUTED
+        assert write.matters
+    for with_nonce in (run(), calls.retry("p", EXECUTION_ID, nonce="n")):
+        assert with_nonce.repeat is Repeat.NEVER
+        assert with_nonce.matters
+
+
+def test_a_person_who_tests_a_connection_is_answered_at_once() -> None:
+    assert calls.inspect_token().repeat is Repeat.NEVER
+    assert not calls.inspect_token().matters
 
 
 # -- ids --------------------------------------------------------------------------------------------------

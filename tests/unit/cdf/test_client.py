@@ -304,11 +304,6 @@ def test_a_read_that_got_no_answer_has_changed_nothing(sender: Sender) -> None:
     assert caught.value.sent
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "REQUEST_TIMEOUT", 0.2)
-
-
 Fault = Callable[[Answering, threading.Event], None]
 FAULTS: dict[str, Fault] = {
     "read timeout": lambda request, end: end.wait(20) and None,
@@ -317,7 +312,6 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_a_request_without_a_whole_answer_over_real_http_may_have_been_executed(
     sender: Sender, fault: Fault
@@ -334,7 +328,7 @@ def test_a_request_without_a_whole_answer_over_real_http_may_have_been_executed(
 
     with loopback_server(answer) as url:
         with pytest.raises(CdfUnreachableError, match="not known") as caught:
-            sender.send(None, RUN, settings(base_url=url, token_url=f"{url}/token"))
+            sender.send(None, RUN, settings(url, f"{url}/token", request_timeout=0.2))
         end.set()
     assert caught.value.sent
     assert received == ["/api/v1/projects/my%20project/workflows/pump/versions/1/run"]

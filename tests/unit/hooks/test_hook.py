@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -15,6 +16,7 @@ from operators.clear_errors import assert_clear
 from support import Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfUnreachableError
+from airflow_provider_cdf.cdf.retry import RETRY_FOR
 from airflow_provider_cdf.emulator import CdfEmulator, routes_sessions
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
@@ -42,7 +44,7 @@ def call(request: pytest.FixtureRequest, cdf_default: CdfEmulator) -> Call:
     """Call a method of the hook, or its twin, by the method's name."""
 
     def call(name: str, *args: Any, **kwargs: Any) -> Any:
-        hook = CdfHook()
+        hook = CdfHook(retry_for=0)
         try:
             result = getattr(hook, name)(*args, **kwargs)
             return list(result) if isinstance(result, Iterator) else result
@@ -50,7 +52,7 @@ def call(request: pytest.FixtureRequest, cdf_default: CdfEmulator) -> Call:
             hook.close()
 
     async def acall(name: str, *args: Any, **kwargs: Any) -> Any:
-        hook = CdfHook()
+        hook = CdfHook(retry_for=0)
         try:
             result = getattr(hook, f"a{name}")(*args, **kwargs)
             if isinstance(result, AsyncIterator):
@@ -111,6 +113,13 @@ class TestSignatures:
         assert CdfHook.conn_type == "cdf"
         assert CdfHook().cdf_conn_id == "cdf_default"
 
+    def test_a_caller_with_patience_of_its_own_can_do_without_the_hooks(
+        self, cdf_default: CdfEmulator
+    ) -> None:
+        settings = CdfHook(retry_for=0, request_timeout=3).client.settings
+        assert (settings.retry_for, settings.request_timeout) == (0, 3)
+        assert CdfHook().client.settings.retry_for == RETRY_FOR
+
     def test_making_a_hook_looks_for_no_connection(self) -> None:
         CdfHook("no_such_connection")
 
@@ -128,7 +137,7 @@ class TestRunWorkflow:
         assert execution.status == "RUNNING"
         assert execution.workflow_external_id == workflow
         assert execution.version == "v 2/ø"
-        assert execution.metadata == {"site": "Aukra"}
+        assert execution.metadata == {"site": "Aukra", "airflow_submit_id": ANY}
         assert project.execution(execution.id)["input"]["pump"] == "P-77"
 
     def test_takes_up_to_10_pairs_of_metadata(self, call: Call, project: Project) -> None:
