@@ -69,6 +69,7 @@ class Call(Generic[AnswerT]):
     :param answer: the model that reads a successful answer.
     :param content: the JSON body, to the byte; hidden from ``repr`` because a session request holds a secret.
     :param repeat: when the sender may repeat it.
+    :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
     """
 
@@ -78,12 +79,8 @@ class Call(Generic[AnswerT]):
     answer: type[AnswerT]
     content: bytes | None = field(default=None, repr=False)
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
+    is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
-
-    @property
-    def matters(self) -> bool:
-        """Whether it changes something in CDF that somebody would notice; a session alone is not noticed."""
-        return self.method == "POST" and self.repeat is not Repeat.ALWAYS
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -94,6 +91,7 @@ def inspect_token() -> Call[TokenInspection]:
         path="/api/v1/token/inspect",
         answer=TokenInspection,
         repeat=Repeat.NEVER,
+        is_read=True,
         capability="",
     )
 
@@ -152,6 +150,7 @@ def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDeta
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}",
         answer=WorkflowExecutionDetails,
         repeat=Repeat.ALWAYS,
+        is_read=True,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -194,6 +193,7 @@ def list_executions(
         answer=ExecutionPage,
         content=_encode(body, "list request"),
         repeat=Repeat.ALWAYS,
+        is_read=True,
         capability="workflowOrchestrationAcl:READ",
     )
 

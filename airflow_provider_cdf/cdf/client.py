@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
-from airflow_provider_cdf.cdf.calls import AnswerT, Call
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -143,16 +143,14 @@ class _Sender:
         if LOGIN_EXTENSION in error.request.extensions:
             return CdfUnreachableError(
                 f"Could not {call.purpose}: no answer from the token endpoint at "
-                f"{self.settings.credentials.login_host} ({what}). Nothing was sent to CDF.",
+                f"{self.settings.credentials.login_host} ({what}).{_nothing_sent(call)}",
                 sent=False,
             )
         # Only where no connection was made is it certain that CDF never saw the request.
         sent = not isinstance(
             error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
         )
-        fate = _fate(call, may_be_done=True) or " Nothing was changed in CDF."
-        if not sent:
-            fate = " Nothing was sent to CDF."
+        fate = _fate(call, may_be_done=True) if sent else _nothing_sent(call)
         return CdfUnreachableError(
             f"Could not {call.purpose}: no answer from {self.settings.base_url} ({what}).{fate}", sent=sent
         )
@@ -326,10 +324,16 @@ def _server_words(response: httpx.Response) -> str:
 
 
 def _fate(call: Call[Any], *, may_be_done: bool) -> str:
-    """Say what a call that has failed leaves behind, if it is one that matters."""
-    if not call.matters:
+    """Say what a call that has failed leaves behind, if it is one that changes something."""
+    if call.is_read:
         return ""
-    return " It is not known whether CDF did it all the same." if may_be_done else " CDF has done nothing."
+    if may_be_done and call.repeat is not Repeat.ALWAYS:
+        return " It is not known whether CDF did it all the same."
+    return " The request changed nothing in CDF."
+
+
+def _nothing_sent(call: Call[Any]) -> str:
+    return "" if call.is_read else " Nothing was sent to CDF."
 
 
 def _request_id_note(response: httpx.Response) -> str:

@@ -98,18 +98,14 @@ def test_each_call_says_whether_it_may_be_repeated() -> None:
     session = calls.create_session("p", client_id="c", client_secret="s", what_for="run it")
     for harmless in (calls.get_execution("p", EXECUTION_ID), calls.list_executions("p"), session):
         assert harmless.repeat is Repeat.ALWAYS
-        assert not harmless.matters
     for write in (update(), calls.cancel("p", EXECUTION_ID)):
         assert write.repeat is Repeat.IF_NOT_EXECUTED
-        assert write.matters
     for with_nonce in (run(), calls.retry("p", EXECUTION_ID, nonce="n")):
         assert with_nonce.repeat is Repeat.NEVER
-        assert with_nonce.matters
 
 
 def test_a_person_who_tests_a_connection_is_answered_at_once() -> None:
     assert calls.inspect_token().repeat is Repeat.NEVER
-    assert not calls.inspect_token().matters
 
 
 # -- ids --------------------------------------------------------------------------------------------------

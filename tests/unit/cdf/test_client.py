@@ -30,6 +30,7 @@ from airflow_provider_cdf.cdf import calls, client
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
+    CdfError,
     CdfInputError,
     CdfUnreachableError,
 )
@@ -298,10 +299,33 @@ def test_only_where_no_connection_was_made_it_is_certain_that_nothing_was_sent(
     assert ".." not in message
 
 
-def test_a_read_that_got_no_answer_has_changed_nothing(sender: Sender) -> None:
-    with pytest.raises(CdfUnreachableError, match="Nothing was changed") as caught:
-        sender.send(Network(httpx.ReadTimeout("")), READ)
-    assert caught.value.sent
+@pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.ConnectError("no")], ids=repr)
+def test_a_read_that_got_no_answer_says_nothing_of_changes(sender: Sender, error: Exception) -> None:
+    with pytest.raises(CdfUnreachableError) as caught:
+        sender.send(Network(error), READ)
+    assert str(caught.value).endswith(").")
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (envelope(400), "The request changed nothing in CDF."),
+        (envelope(403), "The request changed nothing in CDF."),
+        (envelope(429), "The request changed nothing in CDF."),
+        (envelope(408), "It is not known whether CDF did it all the same."),
+        (envelope(500), "It is not known whether CDF did it all the same."),
+        (httpx.Response(202), "It is not known whether CDF did it all the same."),
+        (httpx.ReadTimeout(""), "It is not known whether CDF did it all the same."),
+        (httpx.ConnectError("no"), "Nothing was sent to CDF."),
+    ],
+    ids=repr,
+)
+def test_the_message_of_a_failed_write_ends_with_what_state_cdf_is_in(
+    sender: Sender, answer: Any, state: str
+) -> None:
+    with pytest.raises(CdfError) as caught:
+        sender.send(Network(answer), RUN)
+    assert str(caught.value).endswith(state)
 
 
 Fault = Callable[[Answering, threading.Event], None]

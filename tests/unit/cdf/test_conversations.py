@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import random
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from cdf_support import EXECUTION, EXECUTION_ID, SECRET, SESSION, TASK, TASK_ID, Network, Sender, settings
+from cdf_support import (
+    EXECUTION,
+    EXECUTION_ID,
+    SECRET,
+    SESSION,
+    TASK,
+    TASK_ID,
+    FakeTime,
+    Network,
+    Sender,
+    settings,
+)
 
 from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.cdf.errors import (
@@ -59,15 +76,16 @@ def test_a_run_is_a_session_and_then_a_run_with_its_nonce(sender: Sender) -> Non
     assert network.paths == [f"{PROJECT}/sessions", f"{PROJECT}/workflows/pump/versions/1/run"]
     assert network.bodies == [
         {"items": [{"clientId": "the-client", "clientSecret": SECRET}]},
-        {**NONCE, "input": {"pump": "P-101"}, "metadata": {"a": "b"}},
+        {**NONCE, "input": {"pump": "P-101"}, "metadata": {"a": "b", "airflow_submit_id": ANY}},
     ]
 
 
 def test_a_retry_is_a_session_and_then_a_retry_with_its_nonce(sender: Sender) -> None:
-    network = Network(done(SESSION), done(EXECUTION))
+    network = Network(execution_with(status="FAILED"), done(SESSION), done(EXECUTION))
     assert sender.perform(network, conversations.retry_execution(settings(), EXECUTION_ID)).id == EXECUTION_ID
-    assert network.paths == [f"{PROJECT}/sessions", f"{PROJECT}/workflows/executions/{EXECUTION_ID}/retry"]
-    assert network.bodies[1] == NONCE
+    read = f"{PROJECT}/workflows/executions/{EXECUTION_ID}"
+    assert network.paths == [read, f"{PROJECT}/sessions", f"{read}/retry"]
+    assert network.bodies[2] == NONCE
 
 
 def test_each_run_has_a_session_of_its_own(sender: Sender) -> None:
@@ -112,12 +130,484 @@ def test_a_session_that_is_refused_starts_no_run(sender: Sender) -> None:
     assert len(network.requests) == 1
 
 
-@pytest.mark.parametrize("error", [httpx.ReadTimeout(""), refusal(503), done({"id": 5}, 202)], ids=str)
-def test_a_run_with_an_unclear_answer_is_not_sent_again(sender: Sender, error: Any) -> None:
-    network = Network(done(SESSION), error)
-    with pytest.raises(CdfError, match="run workflow 'pump' version '1'"):
-        sender.perform(network, run())
+class Cdf:
+    """
+    A CDF that answers by its state and by what is to go wrong, with nonces that live a minute.
+
+    :param clock: its time; that of the clients.
+    :param lag: seconds after which an execution is in the list.
+    """
+
+    def __init__(self, clock: FakeTime, lag: float = 0) -> None:
+        self.clock = clock
+        self.lag = lag
+        self.nonces: dict[str, float] = {}
+        self.sessions = 0
+        self.executions: list[dict[str, Any]] = []
+        #: What happens to the next requests of a kind: "run", "list", "session".
+        self.plan: dict[str, list[Any]] = {}
+        #: The kinds of requests that came, and when.
+        self.journal: list[tuple[str, float]] = []
+        #: Lost requests that arrive at some time: (when, request).
+        self.late: list[tuple[float, httpx.Request]] = []
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.journal]
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/token"):
+            return done({"access_token": "t", "expires_in": 3600})
+        kind = request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
+        self.journal.append((kind, self.clock.now()))
+        arrived = [item for item in self.late if item[0] <= self.clock.now()]
+        for item in arrived:
+            self.late.remove(item)
+            self.do("run", item[1], at=item[0])
+        plan = self.plan.get(kind)
+        fault = plan.pop(0) if plan else None
+        return fault(request) if fault else self.do(kind, request)
+
+    def do(self, kind: str, request: httpx.Request, at: float | None = None) -> httpx.Response:
+        body = json.loads(request.content)
+        now = self.clock.now() if at is None else at
+        if kind == "session":
+            self.sessions += 1
+            self.nonces[f"nonce-{self.sessions}"] = self.clock.now() + 60
+            return done({"items": [{"id": 1, "nonce": f"nonce-{self.sessions}"}]})
+        if kind == "list":
+            visible = [one for one in self.executions if one["visible"] <= self.clock.now()]
+            return done({"items": visible})
+        if self.nonces.pop(body["authentication"]["nonce"], 0.0) < now:
+            return httpx.Response(400, json={"error": {"message": "The nonce is used or has expired."}})
+        execution = {
+            **EXECUTION,
+            "id": str(uuid.uuid4()),
+            "metadata": body["metadata"],
+            "visible": now + self.lag,
+        }
+        self.executions.append(execution)
+        return done(execution, 202)
+
+    # -- faults --
+
+    def lost_before(self, _: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("reset")
+
+    def lost_after_session(self, request: httpx.Request) -> httpx.Response:
+        self.do("session", request)
+        raise httpx.ReadTimeout("")
+
+    def lost_after(self, request: httpx.Request) -> httpx.Response:
+        self.do("run", request)
+        raise httpx.ReadTimeout("")
+
+    def late_by(self, seconds: float, waited: float = 0) -> Callable[[httpx.Request], httpx.Response]:
+        def fault(request: httpx.Request) -> httpx.Response:
+            self.late.append((self.clock.now() + seconds, request))
+            self.clock.seconds += waited
+            raise httpx.ReadTimeout("")
+
+        return fault
+
+    def slow(self, seconds: float) -> Callable[[httpx.Request], httpx.Response]:
+        def fault(request: httpx.Request) -> httpx.Response:
+            self.clock.seconds += seconds
+            return self.do(request.url.path.rsplit("/", 1)[-1].replace("sessions", "session"), request)
+
+        return fault
+
+    @staticmethod
+    def answers(code: int, **headers: str) -> Callable[[httpx.Request], httpx.Response]:
+        return lambda _: httpx.Response(code, json={"error": {"message": "No."}}, headers=headers)
+
+    @staticmethod
+    def refuses_connections(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+
+@pytest.fixture
+def cdf(time: FakeTime) -> Cdf:
+    return Cdf(time)
+
+
+def start(sender: Sender, cdf: Cdf, retry_for: float = 60, **more: Any) -> Any:
+    config = settings(retry_for=retry_for)
+    conversation = conversations.run_workflow(config, "pump", "1", metadata={"a": "b"} | more)
+    return sender.perform(cdf, conversation, config)  # type: ignore[arg-type]
+
+
+AMBIGUOUS: dict[str, Callable[[Cdf], Any]] = {
+    "reset before the work": lambda cdf: cdf.lost_before,
+    "reset after the work": lambda cdf: cdf.lost_after,
+    "500": lambda cdf: cdf.answers(500),
+    "503 with Retry-After": lambda cdf: cdf.answers(503, **{"Retry-After": "20"}),
+    "unreadable": lambda cdf: lambda _: httpx.Response(202, content=b"{"),
+    "executed 1 s later": lambda cdf: cdf.late_by(1),
+    "executed 40 s later": lambda cdf: cdf.late_by(40),
+    "executed 59 s later": lambda cdf: cdf.late_by(59),
+    "too late to be executed": lambda cdf: cdf.late_by(61),
+}
+
+
+# -- starting a run exactly once ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lag", [0, 5, 30, 55])
+@pytest.mark.parametrize("fault", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_run_whose_answer_was_lost_is_one_execution(
+    sender: Sender, cdf: Cdf, fault: Any, lag: float
+) -> None:
+    cdf.lag = lag
+    cdf.plan["run"] = [fault(cdf)]
+    execution = start(sender, cdf)
+    cdf.clock.seconds += 300
+    cdf(httpx.Request("POST", "https://x/list", json={}))  # what is on its way arrives
+    (only,) = cdf.executions
+    assert execution.id == only["id"]
+    assert cdf.late == []
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_goes_wrong_in_whatever_order_it_is_one_execution_or_an_error_that_says_so(
+    sender: Sender, time: FakeTime, seed: int
+) -> None:
+    dice = random.Random(seed)
+    cdf = Cdf(time, lag=dice.choice([0, 0, 1, 20, 50]))
+    harmless = [cdf.answers(429), cdf.refuses_connections, cdf.answers(429, **{"Retry-After": "30"})]
+    run_faults = [
+        cdf.lost_before,
+        cdf.lost_after,
+        cdf.answers(503),
+        cdf.late_by(dice.uniform(0, 80), waited=30),
+        cdf.late_by(dice.uniform(0, 80), waited=dice.uniform(0, 30)),
+        cdf.slow(dice.uniform(0, 70)),
+        *harmless,
+    ]
+    other = [cdf.answers(503), cdf.answers(500), cdf.lost_before, *harmless, None, None, None]
+    cdf.plan = {
+        "run": dice.choices([*run_faults, None], k=4),
+        "list": dice.choices(other, k=6),
+        "session": dice.choices(other, k=3),
+    }
+    try:
+        execution = start(sender, cdf)
+    except CdfError as error:
+        outcome = error
+    else:
+        outcome = None
+    time.seconds += 600
+    cdf.plan.clear()
+    cdf(httpx.Request("POST", "https://x/list", json={}))  # what is on its way arrives
+    if outcome is None:
+        assert [one["id"] for one in cdf.executions] == [execution.id]
+    elif getattr(outcome, "sent", False):
+        assert "airflow_submit_id = " in str(outcome)
+        assert len(cdf.executions) <= 1
+    else:
+        assert cdf.executions == []
+
+
+def test_a_first_try_costs_no_look_up(sender: Sender, cdf: Cdf) -> None:
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "run"]
+
+
+def test_an_execution_that_is_found_is_not_asked_for_again(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.lost_after]
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "run", "list"]
+
+
+def test_a_lost_request_is_looked_up_and_sent_again_with_the_same_nonce(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.lost_before]
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "run", "list", "run"]
+    assert cdf.sessions == 1
+
+
+def test_a_refused_nonce_means_that_the_lost_request_has_used_it(sender: Sender, cdf: Cdf) -> None:
+    cdf.lag = 30
+    cdf.plan["run"] = [cdf.lost_after]
+    start(sender, cdf)
+    assert cdf.kinds[:4] == ["session", "run", "list", "run"]
+    assert set(cdf.kinds[4:]) == {"list"}
+    assert cdf.sessions == 1
+
+
+def test_a_new_nonce_is_used_only_when_the_lost_request_can_no_longer_be_executed(
+    sender: Sender, cdf: Cdf
+) -> None:
+    cdf.plan["run"] = [cdf.lost_before]
+    cdf.plan["list"] = [cdf.slow(50)]
+    start(sender, cdf)
+    sessions = [at for kind, at in cdf.journal if kind == "session"]
+    assert len(sessions) == 2
+    assert sessions[1] - sessions[0] >= conversations.NONCE_DEAD_AFTER
+    assert cdf.kinds[-3:] == ["list", "session", "run"]
+    assert len(cdf.executions) == 1
+
+
+def test_a_request_is_not_sent_again_without_a_good_look_first(sender: Sender, cdf: Cdf) -> None:
+    # Should CDF ever take a nonce twice, the look-up has found the first execution.
+    cdf.plan["run"] = [cdf.lost_before]
+    cdf.plan["list"] = [cdf.answers(503)] * 3
+    start(sender, cdf, retry_for=0)
+    assert cdf.kinds == ["session", "run", "list", "list", "list", "list", "run"]
+
+
+def test_an_execution_of_somebody_else_is_not_taken_for_ours(sender: Sender, cdf: Cdf) -> None:
+    start(sender, cdf)
+    cdf.plan["run"] = [cdf.lost_before]
+    execution = start(sender, cdf)
+    assert execution.id == cdf.executions[1]["id"]
+
+
+def test_the_look_up_reaches_back_beyond_a_wrong_time_zone(sender: Sender, cdf: Cdf) -> None:
+    filters: list[Any] = []
+
+    def look(request: httpx.Request) -> httpx.Response:
+        filters.append(json.loads(request.content)["filter"])
+        return cdf.do("list", request)
+
+    cdf.plan = {"run": [cdf.lost_after], "list": [look]}
+    start(sender, cdf)
+    (only,) = filters
+    assert only["workflowFilters"] == [{"externalId": "pump", "version": "1"}]
+    off_by = datetime.now(UTC) - datetime.fromtimestamp(only["createdTimeStart"] / 1000, UTC)
+    assert off_by >= timedelta(hours=14)
+
+
+def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look(
+    sender: Sender, cdf: Cdf
+) -> None:
+    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(503)] * 1000}
+    begun = cdf.clock.now()
+    with pytest.raises(CdfUnreachableError) as caught:
+        start(sender, cdf)
+    submit_id = cdf.executions[0]["metadata"]["airflow_submit_id"]
+    message = str(caught.value)
+    assert message.endswith(
+        f"To find out, look for an execution of workflow 'pump' version '1' with the metadata "
+        f"airflow_submit_id = {submit_id}."
+    )
+    for words in ("It is not known whether CDF did it", "could not be looked up", "HTTP 503"):
+        assert words in message
+    assert caught.value.sent
+    assert not isinstance(caught.value, AirflowFailException)
+    assert cdf.clock.now() - begun >= conversations.SUBMIT_WITHIN
+    assert len(cdf.executions) == 1
+
+
+@pytest.mark.parametrize("code", [400, 403, 404])
+def test_a_look_up_that_is_refused_for_good_is_given_up_at_once(sender: Sender, cdf: Cdf, code: int) -> None:
+    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(code)]}
+    with pytest.raises(CdfUnreachableError, match="airflow_submit_id = "):
+        start(sender, cdf)
+    assert cdf.clock.pauses == []
+
+
+def test_metadata_without_room_for_a_key_is_sent_as_it_is_and_a_lost_answer_stays_unclear(
+    sender: Sender, cdf: Cdf
+) -> None:
+    full = {f"key{number}": "value" for number in range(9)}
+    start(sender, cdf, **full)
+    assert len(cdf.executions[0]["metadata"]) == 10
+    assert "airflow_submit_id" not in cdf.executions[0]["metadata"]
+    cdf.plan["run"] = [cdf.lost_after]
+    with pytest.raises(CdfUnreachableError, match=r"leave no room.*with your metadata\.$"):
+        start(sender, cdf, **full)
+    assert cdf.kinds == ["session", "run"] * 2
+
+
+def test_the_submit_id_of_another_execution_is_replaced(sender: Sender, cdf: Cdf) -> None:
+    start(sender, cdf, airflow_submit_id="old")
+    assert cdf.executions[0]["metadata"] == {"a": "b", "airflow_submit_id": ANY}
+    assert cdf.executions[0]["metadata"]["airflow_submit_id"] != "old"
+
+
+# -- what was certainly not executed -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [429, None], ids=["429", "refused connection"])
+def test_a_run_that_was_never_executed_is_sent_again_with_the_same_young_nonce(
+    sender: Sender, cdf: Cdf, code: int | None
+) -> None:
+    cdf.plan["run"] = [cdf.answers(code) if code else cdf.refuses_connections] * 3
+    start(sender, cdf)
+    assert cdf.kinds == ["session", *["run"] * 4]
+
+
+def test_a_pause_that_outlives_the_nonce_is_followed_by_a_new_one(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "50"})]
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "run", "session", "run"]
+    assert cdf.clock.pauses == [50]
+
+
+def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "3600"})]
+    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\.$"):
+        start(sender, cdf)
+    assert cdf.clock.pauses == []
+
+
+def test_a_connection_that_is_refused_for_long_is_given_up_within_the_total_time(
+    sender: Sender, cdf: Cdf
+) -> None:
+    cdf.plan["run"] = [cdf.refuses_connections] * 1000
+    begun = cdf.clock.now()
+    with pytest.raises(CdfUnreachableError, match=r"Nothing was sent to CDF\.$"):
+        start(sender, cdf)
+    assert 20 < cdf.clock.now() - begun < 60
+
+
+@pytest.mark.parametrize("code", [400, 403, 404])
+def test_a_permanent_error_fails_at_once_and_airflow_does_not_retry_it(
+    sender: Sender, cdf: Cdf, code: int
+) -> None:
+    cdf.plan["run"] = [cdf.answers(code)]
+    with pytest.raises(AirflowFailException, match=r"The request changed nothing in CDF\.$"):
+        start(sender, cdf)
+    assert cdf.kinds == ["session", "run"]
+    assert cdf.clock.pauses == []
+
+
+def test_a_session_whose_answer_was_lost_is_made_again(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["session"] = [cdf.lost_after_session, cdf.answers(500)]
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "session", "session", "run"]
+    assert len(cdf.executions) == 1
+
+
+# -- nonces that come too late -----------------------------------------------------------------------------
+
+
+def test_a_nonce_that_has_expired_on_its_way_is_replaced_once(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.slow(61)]
+    start(sender, cdf)
+    assert cdf.kinds == ["session", "run", "session", "run"]
+
+
+def test_a_nonce_that_is_refused_again_and_again_is_a_permanent_error(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.slow(61), cdf.slow(61)]
+    with pytest.raises(AirflowFailException, match="nonce"):
+        start(sender, cdf)
+    assert cdf.sessions == 2
+
+
+def test_a_late_refusal_that_does_not_name_the_nonce_is_tried_once_more(sender: Sender, cdf: Cdf) -> None:
+    def slow_refusal(_: httpx.Request) -> httpx.Response:
+        cdf.clock.seconds += 50
+        return httpx.Response(400, json={"error": {"message": "Bad request"}})
+
+    cdf.plan["run"] = [slow_refusal]
+    start(sender, cdf)
+    assert cdf.sessions == 2
+
+
+# -- retrying an execution ---------------------------------------------------------------------------------
+
+FAILED_TASK = {"status": "FAILED"}
+NEW_ATTEMPT = {"id": "11111111-2222-4333-8444-555555555555", "status": "IN_PROGRESS"}
+
+
+def again(sender: Sender, *answers: Any) -> tuple[Any, Network]:
+    network = Network(*answers)
+    config = settings(retry_for=60)
+    return sender.perform(network, conversations.retry_execution(config, EXECUTION_ID), config), network
+
+
+@pytest.mark.parametrize("answer", [httpx.ReadTimeout(""), refusal(503), done({"id": 5})], ids=str)
+@pytest.mark.parametrize(
+    "after",
+    [
+        execution_with(FAILED_TASK, NEW_ATTEMPT),
+        execution_with(FAILED_TASK),
+        execution_with(FAILED_TASK, {**NEW_ATTEMPT, "status": "FAILED"}, status="FAILED"),
+    ],
+    ids=["runs", "runs without a task yet", "has failed again"],
+)
+def test_a_retry_whose_answer_was_lost_is_found(
+    sender: Sender, time: FakeTime, answer: Any, after: Any
+) -> None:
+    before = execution_with(FAILED_TASK, status="FAILED")
+    _, network = again(sender, before, done(SESSION), answer, after)
+    assert [path.endswith("/retry") for path in network.paths].count(True) == 1
+
+
+def test_a_retry_that_was_not_executed_is_sent_again_with_the_same_nonce(
+    sender: Sender, time: FakeTime
+) -> None:
+    before = execution_with(FAILED_TASK, status="FAILED")
+    _, network = again(sender, before, done(SESSION), httpx.ReadError(""), before, done(EXECUTION))
+    assert network.bodies[2] == network.bodies[4] == NONCE
+
+
+def test_an_end_time_that_comes_late_is_not_taken_for_a_retry(sender: Sender, time: FakeTime) -> None:
+    # CDF may answer a cancellation before endTime is set.
+    before = done({**EXECUTION, "status": "TERMINATED", "executedTasks": []})
+    later = done({**EXECUTION, "status": "TERMINATED", "endTime": 1, "executedTasks": []})
+    _, network = again(sender, before, done(SESSION), httpx.ReadError(""), later, done(EXECUTION))
+    assert len(network.requests) == 5
+
+
+def test_an_execution_that_ran_before_its_retry_is_no_proof_of_it(sender: Sender, time: FakeTime) -> None:
+    posts = [httpx.ReadError(""), refusal(), refusal()]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return execution_with()
+        outcome = done(SESSION) if request.url.path.endswith("/sessions") else posts.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with pytest.raises(CdfApiError, match="HTTP 400"):
+        again(sender, *[answer] * 100)
+    assert posts == []
+
+
+# -- cancelling --------------------------------------------------------------------------------------------
+
+
+def cancel(sender: Sender, *answers: Any, retry_for: float = 60) -> tuple[Any, Network]:
+    network = Network(*answers)
+    config = settings(retry_for=retry_for)
+    conversation = conversations.cancel_execution(config, EXECUTION_ID, "Enough.")
+    return sender.perform(network, conversation, config), network
+
+
+def test_a_cancellation_whose_answer_was_lost_is_read_back(sender: Sender, time: FakeTime) -> None:
+    execution, network = cancel(sender, httpx.ReadTimeout(""), execution_with(status="TERMINATED"))
+    assert execution.status == "TERMINATED"
     assert len(network.requests) == 2
+
+
+def test_a_cancellation_that_was_not_carried_out_is_repeated(sender: Sender, time: FakeTime) -> None:
+    execution, _ = cancel(sender, refusal(503), execution_with(), done({**EXECUTION, "status": "TERMINATED"}))
+    assert execution.status == "TERMINATED"
+    assert len(time.pauses) == 1
+
+
+def test_an_execution_that_has_ended_otherwise_was_not_cancelled(sender: Sender, time: FakeTime) -> None:
+    completed = execution_with(status="COMPLETED")
+    with pytest.raises(CdfApiError, match=r"HTTP 400.*The request changed nothing"):
+        cancel(sender, httpx.ReadTimeout(""), completed, refusal(), completed)
+
+
+def test_a_cancellation_without_time_is_one_request_if_cdf_answers(sender: Sender, time: FakeTime) -> None:
+    with pytest.raises(CdfApiError):
+        cancel(sender, httpx.Response(429), retry_for=0)
+    _, network = cancel(sender, done(EXECUTION), retry_for=0)
+    assert len(network.requests) == 1
+
+
+def test_a_cancellation_that_stays_unclear_says_where_to_look(sender: Sender, time: FakeTime) -> None:
+    with pytest.raises(CdfUnreachableError) as caught:
+        cancel(sender, httpx.ReadTimeout(""), httpx.ReadTimeout(""), retry_for=0)
+    assert str(caught.value).endswith(f"To find out, look whether execution {EXECUTION_ID} still runs.")
+    assert caught.value.sent
 
 
 # -- reporting a task's end -------------------------------------------------------------------------------
@@ -193,6 +683,32 @@ def test_a_task_that_has_not_ended_raises_the_first_error(
     network = Network(answer, execution)
     with pytest.raises((CdfApiError, CdfAnswerError, CdfUnreachableError), match=f"set task {TASK_ID}"):
         sender.perform(network, update())
+
+
+@pytest.mark.parametrize("then", ["done", "refused"])
+def test_an_update_that_is_not_done_yet_is_repeated_within_the_total_time(
+    sender: Sender, time: FakeTime, then: str
+) -> None:
+    # "refused": the slow first request was executed after all, before the second.
+    waits, ended = execution_with({"status": "IN_PROGRESS"}), execution_with({"status": "COMPLETED"})
+    rest = [done({**TASK, "status": "COMPLETED"})] if then == "done" else [refusal(), ended]
+    network = Network(httpx.ReadTimeout(""), waits, *rest)
+    config = settings(retry_for=60)
+    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
+    assert sender.perform(network, conversation, config).status == "COMPLETED"
+    assert len(time.pauses) == 1
+
+
+def test_an_update_that_stays_unclear_says_where_to_look(sender: Sender, time: FakeTime) -> None:
+    waits = execution_with({"status": "IN_PROGRESS"})
+    config = settings(retry_for=60)
+    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
+    begun = time.now()
+    with pytest.raises(CdfUnreachableError) as caught:
+        sender.perform(Network(*[httpx.ReadTimeout(""), waits] * 50), conversation, config)
+    assert "It is not known whether CDF did it" in str(caught.value)
+    assert str(caught.value).endswith(f"look at task {TASK_ID} of execution {EXECUTION_ID}.")
+    assert time.now() - begun < 60
 
 
 @unclear
