@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.waiting import Verdict
 
+#: Tasks of the event loop that nobody refers to may be collected before they are done.
+_cancellations: set[asyncio.Task[None]] = set()
+
 
 class CdfWorkflowTrigger(ExecutionTrigger):
     """
@@ -39,12 +42,21 @@ class CdfWorkflowTrigger(ExecutionTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
+        if not self.cancel_on_kill:
+            return
+        # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
+        cancellation = asyncio.create_task(self._cancel_if_killed())
+        _cancellations.add(cancellation)
+        cancellation.add_done_callback(_cancellations.discard)
+        await asyncio.shield(cancellation)
+
+    async def _cancel_if_killed(self) -> None:
         from airflow_provider_cdf.cdf.errors import CdfError
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
-        if not self.cancel_on_kill or not await self._is_really_killed():
+        if not await self._is_really_killed():
             return
-        hook = CdfHook(self.cdf_conn_id, retry_for=10)
+        hook = CdfHook(self.cdf_conn_id)
         try:
             await hook.acancel_execution(
                 self.execution_id, "The Airflow task that waited for it was ended or cleared."

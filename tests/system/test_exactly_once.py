@@ -1,0 +1,131 @@
+"""One logical run of an Airflow task is one CDF execution, whatever befalls a real Airflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Cluster
+
+pytestmark = pytest.mark.slow
+
+
+class Run:
+    """A DAG run whose one task waits for CDF."""
+
+    def __init__(self, cluster: Cluster, mode: str) -> None:
+        self.cluster, self.dag_id = cluster, f"waits_{mode}"
+        self.id = cluster.airflow.trigger_dag(self.dag_id)
+
+    def executions(self) -> list[Any]:
+        """The executions that belong to this DAG run, oldest first, as the emulator has them."""
+        with self.cluster.cdf.turn() as engine:
+            return [
+                execution
+                for execution in engine.store.executions.values()
+                if execution.metadata.get("airflow_run_id") == self.id
+            ]
+
+    def statuses(self) -> list[str]:
+        return [str(execution.status) for execution in self.executions()]
+
+    def task(self) -> dict[str, Any]:
+        (task,) = self.cluster.airflow.task_instances(self.dag_id, self.id)
+        return task
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.cluster.airflow.check()
+            assert time.monotonic() < deadline, (self.task()["state"], self.statuses())
+            time.sleep(0.2)
+
+    def wait_for(self, state: str) -> None:
+        self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
+
+    def log(self) -> str:
+        return self.cluster.airflow.task_log(self.dag_id, self.id, "run")
+
+    def mark(self, state: str) -> None:
+        path = f"/dags/{self.dag_id}/dagRuns/{self.id}/taskInstances/run"
+        self.cluster.airflow.api("PATCH", path, json={"new_state": state})
+
+    def clear(self) -> None:
+        body = {
+            "dry_run": False,
+            "dag_run_id": self.id,
+            "task_ids": ["run"],
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.cluster.airflow.api("POST", f"/dags/{self.dag_id}/clearTaskInstances", json=body)
+
+    def finish_in_cdf(self) -> None:
+        """Report the task that the last execution waits with."""
+        self.wait_until(
+            lambda: any(task.status == "IN_PROGRESS" and task.external_id == "score" for task in self.tasks())
+        )
+        with self.cluster.cdf.turn() as engine:
+            (task,) = [task for task in self.tasks() if task.external_id == "score"]
+            engine.update_task(task.id, "COMPLETED", {"risk": 0.1})
+
+    def tasks(self) -> list[Any]:
+        return list(self.executions()[-1].tasks())
+
+
+def test_marking_a_deferred_task_failed_cancels_its_execution(cluster: Cluster) -> None:
+    run = Run(cluster, "deferred")
+    run.wait_for("deferred")
+    # Within the two seconds before a triggerer has taken it over, Airflow drops a trigger without on_kill.
+    run.wait_until(lambda: "starting" in run.log())
+    run.mark("failed")
+    run.wait_until(lambda: run.statuses() == ["TERMINATED"], seconds=10)
+
+
+def test_a_triggerer_that_is_killed_and_replaced_cancels_nothing(cluster: Cluster) -> None:
+    run = Run(cluster, "deferred")
+    run.wait_for("deferred")
+    cluster.airflow.kill("triggerer")
+    cluster.airflow.start("triggerer")
+    cluster.airflow.wait_until_healthy()
+    assert run.statuses() == ["RUNNING"]
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("mode", ["deferred", "poking"])
+def test_clearing_a_task_cancels_the_old_execution_and_starts_a_new_one(cluster: Cluster, mode: str) -> None:
+    run = Run(cluster, mode)
+    run.wait_for("deferred" if mode == "deferred" else "running")
+    run.clear()
+    run.wait_until(lambda: run.statuses() == ["TERMINATED", "RUNNING"])
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["TERMINATED", "COMPLETED"]
+
+
+def test_the_retry_of_a_killed_task_process_goes_on_with_its_execution(cluster: Cluster) -> None:
+    run = Run(cluster, "poking")
+    run.wait_for("running")
+    run.wait_until(lambda: "CDF started execution" in run.log())
+    os.kill(int(run.task()["pid"]), signal.SIGKILL)
+    run.wait_until(lambda: run.task()["try_number"] == 2 and run.task()["state"] == "running")
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED"]
+
+
+def test_a_worker_that_is_told_to_stop_cancels_and_the_retry_starts_anew(cluster: Cluster) -> None:
+    run = Run(cluster, "poking")
+    run.wait_for("running")
+    run.wait_until(lambda: "CDF started execution" in run.log())
+    os.kill(int(run.task()["pid"]), signal.SIGTERM)
+    run.wait_until(lambda: run.statuses() == ["TERMINATED", "RUNNING"])
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["TERMINATED", "COMPLETED"]
