@@ -385,7 +385,8 @@ def test_cell(world: World, table: FaultTable, fault: str, call: str, for_good: 
     row.setdefault(call, set()).add(outcome if call in READS else f"{did} {outcome}")
 
     if not for_good:
-        assert not (world.cdf.faults.waiting() or world.wire.times or world.expired), "it did not happen"
+        did_not_happen = [*world.cdf.faults.waiting(), *[world.wire] * world.wire.times, *[0] * world.expired]
+        assert did_not_happen == []
     # What was meant to happen has happened exactly once, and what is said to have failed has not happened.
     assert did == (0 if call in READS or error is not None else 1), error
     wanted = expected(fault, call, for_good)
