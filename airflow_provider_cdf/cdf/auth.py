@@ -93,14 +93,19 @@ class ClientCredentialsAuth(httpx.Auth):
         self._on_token = on_token
         self._token: _Token | None = None
         self._fetching = threading.Lock()
+        #: The thread that blocks on fetching the token; none where a coroutine fetches it.
+        self._fetching_thread: int | None = None
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, None]:  # type: ignore[override]
+    def auth_flow(  # type: ignore[override]
+        self, request: httpx.Request, thread: int | None = None
+    ) -> Generator[httpx.Request | None, httpx.Response, None]:
         """
         Yield what to send next, or ``None`` for "somebody else fetches the token, look again shortly".
 
+        :param thread: the thread that blocks until this is done, if one does.
         :raises CdfLoginError: if the identity provider does not give a usable token.
         """
-        token = yield from self._fresh_token(request)
+        token = yield from self._fresh_token(request, thread)
         request.headers["Authorization"] = f"Bearer {token.value}"
         response = yield request
         if response.status_code != 401:
@@ -108,17 +113,21 @@ class ClientCredentialsAuth(httpx.Auth):
         # The token may have been revoked, or this machine's clock runs slow: a new one settles it.
         if self._token is token:
             self._token = None
-        token = yield from self._fresh_token(request)
+        token = yield from self._fresh_token(request, thread)
         request.headers["Authorization"] = f"Bearer {token.value}"
         yield request
 
-    def _fresh_token(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, _Token]:
+    def _fresh_token(
+        self, request: httpx.Request, thread: int | None
+    ) -> Generator[httpx.Request | None, httpx.Response, _Token]:
         give_up_at = time.monotonic() + LONGEST_WAIT
         while True:
             token = self._token
             if token is not None and token.is_fresh:
                 return token
-            if not self._fetching.acquire(blocking=False):
+            mine = self._fetching.acquire(blocking=False)
+            # on_kill runs in a signal handler, maybe inside this very fetch, which goes on only after it.
+            if not mine and (thread is None or thread != self._fetching_thread):
                 if time.monotonic() > give_up_at:
                     raise CdfLoginError(
                         f"Waited {LONGEST_WAIT:.0f} s in vain for the token that another thread of this "
@@ -128,6 +137,8 @@ class ClientCredentialsAuth(httpx.Auth):
                 continue
             # Released also where the client closes this generator: a failed or cancelled token request.
             try:
+                if mine:
+                    self._fetching_thread = thread
                 if self._token is not token:
                     continue  # fetched between our look and our turn
                 response = yield self._token_request(request)
@@ -137,7 +148,9 @@ class ClientCredentialsAuth(httpx.Auth):
                 self._token = fetched
                 return fetched
             finally:
-                self._fetching.release()
+                if mine:
+                    self._fetching_thread = None
+                    self._fetching.release()
 
     def _token_request(self, request: httpx.Request) -> httpx.Request:
         form = {
@@ -185,7 +198,7 @@ class ClientCredentialsAuth(httpx.Auth):
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Drive :meth:`auth_flow` for ``httpx.Client``."""
-        flow = self.auth_flow(request)
+        flow = self.auth_flow(request, threading.get_ident())
         try:
             step = next(flow)
             while True:

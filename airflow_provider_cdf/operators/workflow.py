@@ -129,7 +129,10 @@ class CdfWorkflowRunOperator(BaseOperator):
         )
         self.execution_id = started.id
         self.log.info("CDF started execution %s of %s.", started.id, what)
+        if self._killed is not None:
+            self.on_kill()  # once more: while CDF was accepting the run, there was nothing to cancel yet
         context["ti"].xcom_push(key="execution_id", value=started.id)
+        self._stop_if_killed()
         if not self.wait_for_completion:
             return started.id
         return self._wait(context, end_time)
@@ -150,14 +153,15 @@ class CdfWorkflowRunOperator(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that Airflow itself has given up (``__fail__``)."""
-        if next_method == "__fail__" and (next_kwargs or {}).get("error") == "Trigger timeout":
+        if next_method == "__fail__":
             # XComs survive a deferral; what the deferral carried does not survive its failure.
             ti = context["ti"]
             self.execution_id = ti.xcom_pull(
                 task_ids=ti.task_id, key="execution_id", map_indexes=ti.map_index
             )
-            if self.execution_id:
+            if self.execution_id and (next_kwargs or {}).get("error") == "Trigger timeout":
                 return self._wait(context, end_time=time.time())
+            self.log.error("Execution %s was left as it is.", self.execution_id)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -191,6 +195,7 @@ class CdfWorkflowRunOperator(BaseOperator):
                     return self._finish(context, execution)
             if end_time is not None and time.time() >= end_time:
                 self._time_is_over()
+            self._stop_if_killed()
             if self.deferrable:
                 self._defer(execution_id, end_time)
             self._sleep(patience.next_interval, end_time)
@@ -216,6 +221,9 @@ class CdfWorkflowRunOperator(BaseOperator):
         # In naps, because Python finishes a sleep after the signal that on_kill ran in.
         while not self._killed and (left := until - time.time()) > 0:
             time.sleep(min(left, NAP))
+        self._stop_if_killed()
+
+    def _stop_if_killed(self) -> None:
         if self._killed:
             raise CdfError(
                 f"The task was killed while it waited for execution {self.execution_id}. {self._killed}"
