@@ -283,7 +283,6 @@ def test_the_page_says_when_the_emulator_does_not_answer(cdf: CdfEmulator, page:
     page.get_by_text("The emulator does not answer").wait_for()
 
 
-@pytest.mark.xfail(strict=True, reason="the page draws nothing while nothing changes, so the message stays")
 def test_the_page_says_when_the_emulator_answers_again(cdf: CdfEmulator, page: Page) -> None:
     page.get_by_text("Executions: 0").wait_for()
     page.route("**/emulator/executions", lambda route: route.fulfill(status=200, body="gone"))
@@ -294,7 +293,6 @@ def test_the_page_says_when_the_emulator_answers_again(cdf: CdfEmulator, page: P
     page.get_by_text("Executions: 0").wait_for(timeout=5_000)
 
 
-@pytest.mark.xfail(strict=True, reason="everything is drawn anew each second while something runs")
 def test_focus_and_selection_stay_while_a_task_waits(cdf: CdfEmulator, page: Page) -> None:
     execution_id = run(cdf, "pump_health", input={"pump": "P-101"})
     task_id(cdf, execution_id, "score")
@@ -310,7 +308,6 @@ def test_focus_and_selection_stay_while_a_task_waits(cdf: CdfEmulator, page: Pag
     assert "P-101" in page.evaluate("getSelection().toString()")
 
 
-@pytest.mark.xfail(strict=True, reason="an address with an execution that is forgotten is asked for for ever")
 def test_an_address_with_an_unknown_execution_is_answered(cdf: CdfEmulator, browser: Browser) -> None:
     execution_id = run(cdf, "pump_health")
     page = browser.new_page()
