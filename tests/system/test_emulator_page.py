@@ -322,3 +322,28 @@ def test_an_address_with_an_unknown_execution_is_answered(cdf: CdfEmulator, brow
     assert len(errors) <= 1
     assert "No execution yet" not in page.get_by_role("main").inner_text()
     page.close()
+
+
+def test_a_changed_address_shows_that_execution(cdf: CdfEmulator, page: Page) -> None:
+    first, second = run(cdf, "tank_balance"), run(cdf, "pump_health")
+    entry(page, second).click()
+    page.get_by_role("heading", name="pump_health").wait_for()
+    entry(page, first).click()
+    page.get_by_role("heading", name="tank_balance").wait_for()
+
+    page.go_back()
+
+    page.get_by_role("heading", name="pump_health").wait_for()
+    assert page.url.endswith(second)
+
+
+def test_the_keyboard_chooses_tasks(cdf: CdfEmulator, page: Page) -> None:
+    execution_id = run(cdf, "pump_health", input={"pump": "P-101"})
+    task_id(cdf, execution_id, "score")
+    entry(page, execution_id).click()
+    box(page, "score").focus()
+
+    page.keyboard.press("Space")
+
+    page.locator("pre.input").filter(has_text="P-101").wait_for()
+    assert page.evaluate("document.activeElement.dataset.task") == "score"
