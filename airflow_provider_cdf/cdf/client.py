@@ -90,6 +90,8 @@ class _Sender:
             },
             "timeout": self.settings.request_timeout,
             "verify": _tls(),
+            # Where plain http is permitted, nothing may pass a proxy that the environment names.
+            "mounts": dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]")),
         }
 
     @staticmethod

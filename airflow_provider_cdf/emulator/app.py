@@ -51,7 +51,7 @@ def create_app(
         description="Not CDF: a stand-in on this machine, for development and tests.",
         version="20230101",
         redirect_slashes=False,
-        docs_url="/emulator/docs",
+        docs_url=None,  # FastAPI's page of the document loads its script from a CDN
         redoc_url=None,
         responses={status: {"model": answers.ErrorAnswer} for status in (400, 401, 403)},
     )
@@ -108,6 +108,8 @@ async def _invalid(request: Request, error: Exception) -> JsonAnswer:
 
 async def _no_route(request: Request, error: Exception) -> JsonAnswer:
     assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
+    if error.status_code == 400:  # FastAPI could not read the body
+        return error_answer(400, f"The request body cannot be read: {error.detail}")
     what = f"{request.method} {request.url.path}"
     return error_answer(error.status_code, f"{error.detail}: {what} is not part of the emulated API.")
 

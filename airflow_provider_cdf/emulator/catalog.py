@@ -10,7 +10,7 @@ from airflow_provider_cdf.emulator.definitions import (
     SubworkflowTask,
     WorkflowDefinition,
 )
-from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError
+from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError, UnknownSubworkflowError
 from airflow_provider_cdf.emulator.graphs import check_definition, check_not_nested
 from airflow_provider_cdf.emulator.store import Store, Version, Workflow
 
@@ -148,7 +148,8 @@ class Catalog:
             found = self.subworkflow_of(task)
             if key == own or found is None:
                 why = "is the version itself" if key == own else "does not exist"
-                raise InvalidRequestError(
+                error = InvalidRequestError if key == own else UnknownSubworkflowError
+                raise error(
                     f"The subworkflow task '{task.external_id}' refers to version '{key[1]}' of workflow"
                     f" '{key[0]}', which {why}."
                 )

@@ -30,8 +30,8 @@ class RunningClock:
     """
 
     def __init__(self, speed: float = 1.0) -> None:
-        if not speed > 0:
-            raise ValueError(f"The speed of the clock must be positive, not {speed}")
+        if not 0 < speed < float("inf"):
+            raise ValueError(f"The speed of the clock must be positive and finite, not {speed}")
         self._speed = speed
         self._started = time.time()
         self._monotonic = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +28,6 @@ class Driver:
         self._make_client = make_client
         self._turn = threading.Condition()
         self._stopped = False
-        self._calls = ThreadPoolExecutor(max_workers=16, thread_name_prefix="cdf-function")
         self._thread = threading.Thread(target=self._run, name="cdf-engine", daemon=True)
         self._thread.start()
 
@@ -52,7 +50,6 @@ class Driver:
             self._stopped = True
             self._turn.notify()
         self._thread.join()
-        self._calls.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         with self._turn:
@@ -67,7 +64,10 @@ class Driver:
 
     def _make_calls(self) -> None:
         while self._engine.calls and not self._stopped:
-            self._calls.submit(self._call, self._engine.calls.popleft())
+            call = self._engine.calls.popleft()
+            # A thread each, so that none waits for another, and daemons, so that the program can end.
+            name = f"cdf-function-{call.function_external_id}"
+            threading.Thread(target=self._call, args=(call,), name=name, daemon=True).start()
 
     def _call(self, call: FunctionCall) -> None:
         response, error = None, None

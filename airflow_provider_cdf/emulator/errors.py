@@ -26,6 +26,10 @@ class InvalidRequestError(CdfError):
     """The request is malformed, or does not fit the state of what it asks for."""
 
 
+class UnknownSubworkflowError(InvalidRequestError):
+    """A subworkflow task refers to a version that does not exist, or not yet."""
+
+
 class UnauthorizedError(CdfError):
     """No token, or one that is unknown or expired."""
 

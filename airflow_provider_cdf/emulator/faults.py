@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,8 +42,15 @@ class Fault(BaseModel):
     drop: Literal["before", "after"] | None = None
     spoil: Literal["truncate", "not-json"] | None = None
 
+    @field_validator("method")
+    @classmethod
+    def _upper_case(cls, method: str) -> str:
+        return method.upper()
+
     @model_validator(mode="after")
     def _one_thing(self) -> Fault:
+        if self.retry_after is not None and self.status is None:
+            raise ValueError("retry_after goes with a status")
         chosen = [name for name in ("status", "drop", "spoil") if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"a fault does one thing, and not {' and '.join(chosen)}")

@@ -84,8 +84,8 @@ def from_text(text: str) -> Any:
         raise ValueError(f"'{text}' is neither the URL of a webhook, nor module:function, nor JSON")
     try:
         handler = getattr(importlib.import_module(match[1]), match[2])
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"'{text}' cannot be loaded: {error}") from None
+    except Exception as error:  # whatever a module does while it is imported
+        raise ValueError(f"'{text}' cannot be loaded: {type(error).__name__}: {error}") from None
     if not callable(handler):
         raise ValueError(f"'{text}' is not a function")
     return handler

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_cdf.emulator.errors import CdfError, InvalidRequestError
@@ -72,6 +73,8 @@ class Conventions:
 
         try:
             body = _plain_body(scope, await _read(receive))
+        except ClientDisconnect:
+            return  # half a request is none
         except CdfError as error:
             await error_answer(error.code, error.message)(scope, receive, send_with_id)
             return
@@ -103,7 +106,7 @@ async def _read(receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b""
+            raise ClientDisconnect
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > _MAX_BODY_BYTES:
@@ -123,17 +126,25 @@ def _plain_body(scope: Scope, body: bytes) -> bytes:
             raise InvalidRequestError("The request body is not valid gzip.") from None
         if unpacker.unconsumed_tail:
             raise InvalidRequestError(f"The request body is larger than {_MAX_BODY_BYTES} bytes.")
+        if not unpacker.eof:
+            raise InvalidRequestError("The request body is not valid gzip: its end is missing.")
     elif encoding not in ("", "identity"):
         raise InvalidRequestError(f"Content-Encoding '{encoding}' is not supported; use gzip.")
-    if body and headers.get(b"content-type", b"").startswith(b"application/json"):
-        _check_json(body)
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if body and media_type.startswith(b"application/") and media_type.endswith(b"json"):
+        read_json(body)
     return body
 
 
-def _check_json(body: bytes) -> None:
-    """Refuse what Python reads as JSON although it is none, or cannot write back: NaN, 1e999, depth."""
+def read_json(body: bytes) -> Any:
+    """
+    Read JSON, but not what Python reads as JSON although it is none, or cannot write back: NaN, 1e999, depth.
+
+    :param body: of a request
+    :raises InvalidRequestError: saying what is wrong with it
+    """
     try:
-        json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        return json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise InvalidRequestError("The request body is nested too deeply.") from None
     except ValueError as error:

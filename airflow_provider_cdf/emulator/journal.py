@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_cdf.emulator.http import is_control
+from airflow_provider_cdf.emulator.errors import CdfError
+from airflow_provider_cdf.emulator.http import is_control, read_json
 
-#: Keys of requests whose values are secrets.
-_SECRET_KEYS = frozenset({"nonce", "clientSecret", "secrets"})
+#: Keys of requests whose values are secrets, without regard to case and underscores.
+_SECRET_KEYS = frozenset({"nonce", "clientsecret", "secrets", "accesstoken", "refreshtoken", "password"})
 _MAX_BODY_BYTES = 20_000
 _MAX_REQUESTS = 10_000
 
@@ -114,12 +114,15 @@ def _json(body: bytes) -> Any:
     if not body or len(body) > _MAX_BODY_BYTES:
         return None
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
+        return read_json(body)
+    except CdfError:
         return None  # also the form with the client secret
 
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: "***" if key in _SECRET_KEYS else _without_secrets(item) for key, item in value.items()}
+        return {
+            key: "***" if key.lower().replace("_", "") in _SECRET_KEYS else _without_secrets(item)
+            for key, item in value.items()
+        }
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import uuid4
 
@@ -159,15 +160,20 @@ class Lifecycle:
         store = self.store
         if store.started.total() >= self._max_concurrent_executions:
             return None
-        for external_id, queue in store.queued.items():
-            workflow = store.workflows.get(external_id)
-            limit = workflow.max_concurrent_executions if workflow else None
-            if limit is None or store.started[external_id] < limit:
-                execution = queue.popleft()
-                if not queue:
-                    del store.queued[external_id]
-                return execution
-        return None
+        heads = [queue[0] for external_id, queue in store.queued.items() if self._has_room(external_id)]
+        if not heads:
+            return None
+        first = min(heads, key=attrgetter("sequence"))  # of whatever workflow: none waits for ever
+        queue = store.queued[first.workflow_external_id]
+        queue.popleft()
+        if not queue:
+            del store.queued[first.workflow_external_id]
+        return first
+
+    def _has_room(self, workflow_external_id: str) -> bool:
+        workflow = self.store.workflows.get(workflow_external_id)
+        limit = workflow.max_concurrent_executions if workflow else None
+        return limit is None or self.store.started[workflow_external_id] < limit
 
     def _begin(self, execution: Execution) -> None:
         if execution.start_time is None:

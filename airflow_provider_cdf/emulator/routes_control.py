@@ -40,12 +40,16 @@ TheFaults = Annotated[Faults, Depends(_faults)]
 TheJournal = Annotated[Journal, Depends(_journal)]
 
 
+#: In seconds: beyond that, times are no longer dates.
+_CENTURY = 100 * 365 * 24 * 3600
+
+
 class Advance(Model):
-    seconds: Annotated[float, Field(ge=0)] | Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, le=_CENTURY)] | Annotated[int, Field(ge=0, le=_CENTURY)]
 
 
 class Hide(Model):
-    seconds: Annotated[float, Field(gt=0)] | Annotated[int, Field(gt=0)]
+    seconds: Annotated[float, Field(gt=0, le=_CENTURY)] | Annotated[int, Field(gt=0, le=_CENTURY)]
     times: Annotated[int, Field(ge=1)] = 1
 
 

@@ -77,6 +77,10 @@ class CdfEmulator:
         max_concurrent_executions: int = 200,
         retain: int | None = None,
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"A port is a number up to 65535, not {port}")
+        if retain is not None and retain < 0:
+            raise ValueError(f"The number of ended executions to remember cannot be {retain}")
         self.project = project
         self.client_id = client_id
         self.client_secret = client_secret or secrets.token_urlsafe(24)
@@ -105,8 +109,8 @@ class CdfEmulator:
     @property
     def url(self) -> str:
         """The base URL, as ``https://westeurope-1.cognitedata.com`` is that of a CDF cluster."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
-        return f"http://{host}:{self._port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
     def token_url(self) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from airflow_provider_cdf.emulator.definitions import Model
 from airflow_provider_cdf.emulator.engine import Engine
-from airflow_provider_cdf.emulator.errors import CdfError, describe
+from airflow_provider_cdf.emulator.errors import CdfError, UnknownSubworkflowError, describe
 from airflow_provider_cdf.emulator.schemas import TriggerFields, VersionItem, WorkflowItem
 
 _Location = tuple[int | str, ...]
@@ -78,14 +78,18 @@ def load(
     versions = list(_items(files, ".workflowversion.", variables or {}))
     # A subworkflow must exist before the version that refers to it, whatever the files are called.
     while versions:
-        later = []
+        later: list[_Item] = []
+        problem = None
         for item in versions:
             try:
                 _create(item, lambda item: _create_version(item, engine))
-            except ToolkitError:
+            except ToolkitError as error:
+                if not isinstance(error.__cause__, UnknownSubworkflowError):
+                    raise
                 later.append(item)
-        if len(later) == len(versions):
-            _create(versions[0], lambda item: _create_version(item, engine))
+                problem = problem or error
+        if problem is not None and len(later) == len(versions):
+            raise problem
         versions = later
     for item in _items(files, ".workflowtrigger.", variables or {}):
         _create(item, lambda item: _create_trigger(item, engine))
@@ -136,7 +140,11 @@ def _items(files: Iterable[Path], kind: str, variables: Mapping[str, Any]) -> It
     for file in files:
         if kind not in f".{file.name.lower()}":
             continue
-        text = _fill(file, file.read_text(encoding="utf-8"), _variables_of(file, variables))
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ToolkitError(f"{file}: {error}") from None
+        text = _fill(file, text, _variables_of(file, variables))
         try:
             value, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -186,7 +194,7 @@ def _create(item: _Item, create: Callable[[_Item], None]) -> None:
         first = error.errors()[0]
         raise item.error(describe(first, item.value), first["loc"]) from None
     except CdfError as error:
-        raise item.error(error.message) from None
+        raise item.error(error.message) from error
 
 
 _M = TypeVar("_M", bound=Model)

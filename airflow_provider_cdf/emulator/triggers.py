@@ -99,9 +99,9 @@ class Triggers:
         self._set_timer(trigger)
         return trigger
 
-    def all(self) -> list[tuple[int, Trigger]]:
-        """The triggers, sorted by external id, and numbered from 1."""
-        return list(enumerate(sorted(self._store.triggers.values(), key=lambda t: t.external_id), start=1))
+    def all(self) -> list[tuple[str, Trigger]]:
+        """The triggers by external id, sorted."""
+        return sorted(self._store.triggers.items())
 
     def get(self, external_id: str, message: str = "Trigger not found.") -> Trigger:
         trigger = self._store.triggers.get(external_id)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf import calls, conversations
 from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, AsyncCdfClient, CdfClient, PageAt, Settings
@@ -321,14 +322,21 @@ class CdfHook(BaseHook):
             return False, str(error)
 
 
+#: Tasks that nobody refers to may be collected before they are done.
+_maskings: set[asyncio.Task[None]] = set()
+
+
 def _keep_out_of_logs(token: str) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         mask_secret(token)
     else:
-        # Masking tells the supervisor and waits for its answer, which an event loop must not.
-        loop.run_in_executor(None, mask_secret, token)
+        # Masking waits for the supervisor's answer, which an event loop must not. By way of asgiref: called
+        # from any other thread, Airflow 3.1's triggerer takes one answer for another and ends.
+        masking = loop.create_task(sync_to_async(mask_secret)(token))
+        _maskings.add(masking)
+        masking.add_done_callback(_maskings.discard)
 
 
 def _page_at(

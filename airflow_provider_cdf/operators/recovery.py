@@ -107,7 +107,8 @@ class Cancellation:
         from airflow_provider_cdf.cdf.client import CdfClient
 
         try:
-            with CdfClient(replace(self._settings, retry_for=0)) as client:
+            settings = replace(self._settings, retry_for=0, request_timeout=KILL_PATIENCE)
+            with CdfClient(settings) as client:
                 client.perform(
                     conversations.cancel_execution(client.settings, self._execution_id, self._reason)
                 )

@@ -67,6 +67,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         task_external_id: str | None = None,
         cdf_task_id: str | None = None,
         cdf_conn_id: str = "cdf_default",
+        task_output: Mapping[str, Any] | None = None,  # what partial() makes of output
         **kwargs: Any,
     ) -> None:
         if (task_external_id is None) == (cdf_task_id is None):
@@ -83,7 +84,9 @@ class CdfTaskUpdateOperator(BaseOperator):
         self.on_failure_callback = with_callback(self.on_failure_callback, report_failure)
         self.status = status
         # Not `self.output`: that is what Airflow calls an operator's own XCom.
-        self.task_output = output
+        self.task_output = output if task_output is None else task_output
+        #: Why there is nothing to report but a failure, although all tasks before have succeeded.
+        self._no_output: Exception | None = None
         self.execution_id = execution_id
         self.task_external_id = task_external_id
         self.cdf_task_id = cdf_task_id
@@ -94,6 +97,9 @@ class CdfTaskUpdateOperator(BaseOperator):
         """Prepare a mapped task; its trigger rule too follows from having no ``status``."""
         if kwargs.get("status") is None:
             kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE)
+        if "output" in kwargs:
+            # Airflow looks for what a mapped task depends on under the names of template fields only.
+            kwargs["task_output"] = kwargs.pop("output")
         return super().partial(**kwargs)
 
     @cached_property
@@ -103,6 +109,16 @@ class CdfTaskUpdateOperator(BaseOperator):
 
         return CdfHook(self.cdf_conn_id)
 
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """Render. An output that cannot be, as where a failed task left no XCom, is reported as a failure."""
+        try:
+            return super().render_template(content, *args, **kwargs)
+        except Exception as error:
+            if self.status is not None or content is not self.task_output:
+                raise
+            self._no_output = error
+            return None
+
     def execute(self, context: Context) -> str:
         """Find the task, report, and fail if what was reported is a failure of this DAG run."""
         from airflow_provider_cdf.cdf.calls import check_output, check_reportable
@@ -111,6 +127,8 @@ class CdfTaskUpdateOperator(BaseOperator):
         status, output = self.status, self.task_output
         if status is None:
             failed = self._failed_upstream(context)
+            if not failed:
+                failed = self._unusable_output(context)
             status = "FAILED_WITH_TERMINAL_ERROR" if failed else "COMPLETED"
             if failed:
                 output = {"airflow": _describe(failed, context)}
@@ -210,6 +228,20 @@ class CdfTaskUpdateOperator(BaseOperator):
             f"Nothing to report {status} to: task {self.task_external_id!r} of execution {execution.id} "
             f"{state}, and the workflow is {execution.status}.{because}"
         )
+
+    def _unusable_output(self, context: Context) -> dict[str, str]:
+        from airflow_provider_cdf.cdf.calls import check_output
+
+        problem = self._no_output
+        if problem is None and self.task_output is not None:
+            try:
+                check_output(self.task_output, "output")
+            except CdfError as error:
+                problem = error
+        if problem is None:
+            return {}
+        reason = str(problem).removesuffix(" Nothing was sent to CDF.")
+        return {context["ti"].task_id: f"has no usable output: {reason}"[:500]}
 
     def _failed_upstream(self, context: Context) -> dict[str, str]:
         """Return the state of each direct upstream task that did not end well, by task id."""

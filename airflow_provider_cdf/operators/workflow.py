@@ -147,9 +147,8 @@ class CdfWorkflowRunOperator(BaseOperator):
             began = execution.created_time / 1000
             end_time = began + self.timeout if began + self.timeout > time.time() else end_time
         self.execution_id = execution.id
-        if self._killed:  # while CDF was starting it
-            self._stop()
         context["ti"].xcom_push(key="execution_id", value=execution.id)
+        self._stop_if_killed()  # while CDF was starting it
         if not self.wait_for_completion:
             return execution.id
         return self._wait(context, end_time)
@@ -200,7 +199,8 @@ class CdfWorkflowRunOperator(BaseOperator):
             self._cancellation = Cancellation(
                 self.hook, self.execution_id, "The Airflow task that waited for it was killed."
             )
-            self._cancellation.outcome()
+            # Not for long: the interrupted task may hold what the cancellation waits for.
+            self._cancellation.outcome(timeout=NAP)
 
     def _earlier_run(self, context: Context) -> WorkflowExecution | None:
         """Return the execution that this try goes on with, if there is one."""
@@ -255,6 +255,7 @@ class CdfWorkflowRunOperator(BaseOperator):
                     return self._finish(context, execution)
             if end_time is not None and time.time() >= end_time:
                 self._time_is_over()
+            self._stop_if_killed()
             if self.deferrable:
                 self._defer(execution_id, end_time)
             self._sleep(patience.next_interval, end_time)
@@ -281,15 +282,16 @@ class CdfWorkflowRunOperator(BaseOperator):
         # In naps, because Python finishes a sleep after the signal that on_kill ran in.
         while not self._killed and (left := until - time.time()) > 0:
             time.sleep(min(left, NAP))
-        if self._killed:
-            self._stop()
+        self._stop_if_killed()
 
-    def _stop(self) -> NoReturn:
-        if not self.cancel_on_kill:
-            fate = "It goes on in CDF (cancel_on_kill=False)."
-        else:
-            self.on_kill()  # if the signal came before the execution was known
-            fate = self._cancellation.outcome() if self._cancellation else ""
+    def _stop_if_killed(self) -> None:
+        if not self._killed:
+            return
+        fate = "It goes on in CDF (cancel_on_kill=False)."
+        if self.cancel_on_kill:
+            self.on_kill()  # for the case that the signal came before the execution was known
+            assert self._cancellation is not None  # noqa: S101 - for the type checker
+            fate = self._cancellation.outcome()
         raise CdfError(f"The task was killed while it waited for execution {self.execution_id}. {fate}")
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
@@ -104,7 +104,7 @@ class ExecutionSensor(BaseSensorOperator):
             reached = self._look()
         except CdfError as error:
             # Each look of a rescheduled sensor is the first one of its process, but not of the wait.
-            if not (self.reschedule and may_pass(error) and context["ti"].get_first_reschedule_date(context)):
+            if not (self.reschedule and may_pass(error) and _has_been_rescheduled(context["ti"], context)):
                 raise
             self.log.warning("%s The wait goes on.", error)
             reached = None
@@ -124,6 +124,9 @@ class ExecutionSensor(BaseSensorOperator):
                 f"Waited in vain for timeout={self.timeout:g} s until {self.goal}; it is {self._observed}. "
                 "Nothing was changed in CDF."
             )
+        self._defer(end_time)
+
+    def _defer(self, end_time: float) -> NoReturn:
         self.defer(
             trigger=self.trigger(
                 cdf_conn_id=self.cdf_conn_id,
@@ -138,12 +141,23 @@ class ExecutionSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on where the trigger left off."""
-        from airflow_provider_cdf.waiting import Reached
+        from airflow_provider_cdf.waiting import Patience, Reached, may_pass
 
         event = event or {}
         outcome = event.get("outcome")
+        # From here on this is a wait that has begun: a look that fails does not end it.
+        self._patience = Patience(
+            interval=self.poke_interval, max_silence=self.max_poll_silence, now=time.monotonic()
+        )
+        self._observed = event.get("observed")
         if outcome == "reached":
-            execution = self.hook.get_execution(self.execution_id)
+            try:
+                execution = self.hook.get_execution(self.execution_id)
+            except CdfError as error:
+                if not may_pass(error):
+                    raise
+                self.log.warning("%s The wait goes on.", error)
+                self._defer(event.get("end_time") or time.time() + self.timeout)
             tasks = [task for task in execution.executed_tasks if task.id == event.get("cdf_task_id")]
             return self.arrived(context, Reached(tasks[0] if tasks else None))
         if outcome in ("impossible", "timeout"):
@@ -179,3 +193,13 @@ class ExecutionSensor(BaseSensorOperator):
             self._observed = verdict.observed
             self.log.info("Execution %s: %s.", self.execution_id, verdict.observed)
         return None
+
+
+def _has_been_rescheduled(ti: Any, context: Context) -> bool:
+    if hasattr(ti, "get_first_reschedule_date"):
+        return ti.get_first_reschedule_date(context) is not None
+    # Airflow 2: the task runs with the database at hand.
+    from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
+
+    first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+    return first is not None

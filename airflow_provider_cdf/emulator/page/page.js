@@ -9,7 +9,7 @@ const COLORS = {
 const WIDTH = 200, HEIGHT = 68, GAP_X = 60, GAP_Y = 20;
 let chosen = location.hash.slice(1) || null;  // the execution that is shown
 let chosenTask = null;                        // key of the task whose input and output are shown
-let shown = "";                               // what the page was last made of
+const shown = new Map();                      // by part of the page: what it was last made of
 
 const byId = (id) => document.getElementById(id);
 
@@ -19,6 +19,22 @@ function make(name, attributes = {}, ...children) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
   return element;
+}
+
+/** Make a part of the page anew if it changes, so that whoever selects text or uses the keyboard can go on. */
+function show(part, state, children) {
+  const text = JSON.stringify(state);
+  if (shown.get(part) === text) return;
+  shown.set(part, text);
+  const focused = document.activeElement?.dataset.key;
+  byId(part).replaceChildren(...children());
+  if (focused) byId(part).querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
+function choose(execution, task) {
+  [chosen, chosenTask] = [execution, task];
+  if (location.hash.slice(1) !== execution) location.hash = execution;
+  refresh();
 }
 
 function duration(start, end, now) {
@@ -32,13 +48,13 @@ function duration(start, end, now) {
 function showList(list) {
   byId("summary").textContent =
     `This is not CDF. Executions: ${list.total}, running: ${list.running}. ${new Date(list.now).toLocaleString()}`;
-  byId("executions").replaceChildren(...list.items.map((execution) => {
+  show("executions", [list, chosen], () => list.items.map((execution) => {
     const dot = make("span", { class: "dot", style: `background:${COLORS[execution.status] ?? "#888"}` });
     const took = duration(execution.startTime, execution.endTime, list.now);
-    const button = make("button", { "aria-pressed": execution.id === chosen },
+    const button = make("button", { "aria-pressed": execution.id === chosen, "data-key": execution.id },
       dot, `${execution.workflowExternalId} (${execution.version})`,
       make("small", {}, `${execution.status} ${took || "waits its turn"}`), make("small", {}, execution.id));
-    button.onclick = () => { chosen = execution.id; chosenTask = null; location.hash = chosen; refresh(); };
+    button.onclick = () => choose(execution.id, null);
     return button;
   }));
 }
@@ -82,53 +98,60 @@ function graph(plan, now) {
     const status = last?.status ?? "not started";
     const took = duration(last?.startTime, last?.endTime, now);
     const tries = task.attempts.length > 1 ? `${took}, attempt ${task.attempts.length}` : took;
-    const name = task.externalId.length > 24 ? `${task.externalId.slice(0, 23)}…` : task.externalId;
+    const name = task.externalId.length > 20 ? `${task.externalId.slice(0, 19)}…` : task.externalId;
     const node = make("g", { role: "button", tabindex: 0, "aria-pressed": task.key === chosenTask,
-      "data-task": task.externalId, "data-status": status, transform: `translate(${task.x},${task.y})` },
+      "data-key": task.key, "data-task": task.externalId, "data-status": status,
+      transform: `translate(${task.x},${task.y})` },
       make("title", {}, `${task.externalId} (${task.type})`),
       make("rect", { width: WIDTH, height: HEIGHT }),
       make("rect", { width: 6, height: HEIGHT, style: `fill:${COLORS[status] ?? "#8884"};stroke:none` }),
       make("text", { class: "name", x: 14, y: 20 }, name), make("text", { x: 14, y: 39 }, status),
       make("text", { x: 14, y: 57 }, tries));
-    node.onclick = () => { chosenTask = task.key; shown = ""; refresh(); };
-    node.onkeydown = (event) => { if (event.key === "Enter") node.onclick(); };
+    node.onclick = () => choose(chosen, task.key);
+    node.onkeydown = (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      node.onclick();
+    };
     svg.append(node);
   }
   return svg;
 }
 
-function taskDetails(task, now) {
-  return task.attempts.flatMap((attempt, index) => [
+function taskDetails(task) {
+  return task.attempts.map((attempt, index) => [
     make("h3", {}, `${task.externalId} (${task.type}), attempt ${index + 1}: ${attempt.status} `
-      + duration(attempt.startTime, attempt.endTime, now)),
+      + (attempt.endTime ? duration(attempt.startTime, attempt.endTime) : "")),
     make("small", {}, attempt.id), attempt.reasonForIncompletion ?? "",
     make("h3", {}, "Input"), make("pre", { class: "input" }, JSON.stringify(attempt.input, null, 2)),
     make("h3", {}, "Output"), make("pre", { class: "output" }, JSON.stringify(attempt.output, null, 2)),
-  ]);
+  ]).reverse().flat();  // the latest attempt first
 }
 
 function showExecution(execution, now) {
   const task = execution.plan.find((one) => one.key === chosenTask);
-  byId("details").replaceChildren(
+  const running = execution.status === "RUNNING" ? now : null;
+  show("head", [execution, running], () => [
     make("h2", {}, `${execution.workflowExternalId} (${execution.version}): ${execution.status} `
       + duration(execution.startTime, execution.endTime, now)),
-    make("small", {}, execution.id), execution.reasonForIncompletion ?? "",
-    graph(execution.plan, now),
-    ...(task ? (task.attempts.length ? taskDetails(task, now) : [`${task.externalId} has not started.`])
-             : ["Click a task to see its input and output.", make("h3", {}, "Input of the execution"),
-                make("pre", {}, JSON.stringify(execution.input, null, 2))]));
+    make("small", {}, execution.id), execution.reasonForIncompletion ?? ""]);
+  show("graph", [execution.plan, running, chosenTask], () => [graph(structuredClone(execution.plan), now)]);
+  show("task", task ?? [execution.id, execution.input, execution.metadata], () => task
+    ? (task.attempts.length ? taskDetails(task) : [`${task.externalId} has not started.`])
+    : ["Click a task to see its input and output.",
+       make("h3", {}, "Input of the execution"), make("pre", {}, JSON.stringify(execution.input, null, 2)),
+       make("h3", {}, "Metadata"), make("pre", {}, JSON.stringify(execution.metadata, null, 2))]);
 }
 
 async function refresh() {
   try {
     const list = await (await fetch("/emulator/executions")).json();
     chosen ??= list.items[0]?.id ?? null;
-    const answer = chosen && await fetch(`/emulator/executions/${encodeURIComponent(chosen)}`);
+    const asked = chosen;
+    const answer = asked && await fetch(`/emulator/executions/${encodeURIComponent(asked)}`);
+    if (asked !== chosen) return;  // somebody chose another one meanwhile
+    if (answer && !answer.ok) chosen = null;  // forgotten, or from an emulator that is gone: the newest instead
     const execution = answer && answer.ok ? await answer.json() : null;
-    // Whoever selects text or holds the mouse on a task is not disturbed while nothing changes.
-    const state = JSON.stringify([list, execution, chosen, chosenTask]);
-    if (state === shown) return;
-    shown = state;
     showList(list);
     if (execution) showExecution(execution, list.now);
   } catch (error) {
@@ -136,5 +159,9 @@ async function refresh() {
   }
 }
 
+addEventListener("hashchange", () => {
+  const wanted = location.hash.slice(1);
+  if (wanted && wanted !== chosen) choose(wanted, null);
+});
 refresh();
 setInterval(refresh, 1000);

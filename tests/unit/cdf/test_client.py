@@ -457,3 +457,19 @@ def test_an_error_of_the_conversation_itself_is_raised(sender: Sender) -> None:
 
     with pytest.raises(CdfInputError):
         sender.perform(Network(httpx.Response(200, json=EXECUTION)), conversation())
+
+
+def test_nothing_for_this_machine_passes_a_proxy(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain http is permitted to loopback only, and a proxy would see the secret in clear text."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy, socket.create_server(("127.0.0.1", 0)) as cdf:
+        proxy.settimeout(0.2)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        url = f"http://127.0.0.1:{cdf.getsockname()[1]}"
+        cdf.close()  # nobody answers there, which is all the same to this test
+        with pytest.raises(CdfUnreachableError):
+            sender.send(None, calls.inspect_token(), settings(base_url=url, token_url=f"{url}/token"))
+        with pytest.raises(TimeoutError):
+            proxy.accept()

@@ -19,11 +19,6 @@ from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)
-
-
 @pytest.fixture
 def workflow(project: Project) -> str:
     """A workflow whose only task waits for a report."""

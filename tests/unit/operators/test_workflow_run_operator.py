@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,7 +167,8 @@ class TestMetadata:
     def submit(self, project: Project, ti: FakeTaskInstance, metadata: Any = None) -> dict[str, str]:
         """Start a workflow of its own and return the metadata that CDF has got."""
         workflow = project.define(function_task("approve", waits=True))
-        make(workflow, metadata=metadata, wait_for_completion=False).execute({"ti": ti})
+        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
+        make(workflow, metadata=metadata, wait_for_completion=False).execute(context)
         (execution,) = project.executions(workflow)
         metadata = execution["metadata"]
         assert isinstance(metadata, dict)

@@ -11,6 +11,8 @@ from support import Project
 
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.operators import recovery
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -60,3 +62,11 @@ def cdf() -> Iterator[CdfEmulator]:
 @pytest.fixture(scope="session")
 def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hooks that give up at once: how requests are repeated is tested with the client."""
+    defaults = {**(CdfHook.__init__.__kwdefaults__ or {}), "retry_for": 0.0}
+    monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
+    monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)

@@ -47,6 +47,7 @@ WORKFLOW_KWARGS = {
     "poll_interval": 5.0,
     "end_time": 1_800_000_000.5,
     "max_poll_silence": 60.0,
+    "cancel_on_kill": True,
 }
 BOTH = pytest.mark.parametrize(
     ("kind", "kwargs"),
