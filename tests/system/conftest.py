@@ -14,6 +14,20 @@ from airflow_provider_cdf.demo import emulator, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
 from airflow_provider_cdf.emulator import CdfEmulator
 
+#: What Airflow notices after minutes by default, it notices after seconds here.
+IMPATIENT = {
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+}
+
 
 @dataclass
 class Cluster:
@@ -40,6 +54,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "CDF_INCOMPLETE": "cdf://some-client@westeurope-1",
         }
         env = {f"AIRFLOW_CONN_{name}": value for name, value in wrong.items()}
-        with LocalAirflow(dags, env=env) as airflow:
+        with LocalAirflow(dags, env=env | IMPATIENT) as airflow:
             airflow.wait_until_healthy()
             yield Cluster(cdf, airflow)

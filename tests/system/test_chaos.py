@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Cluster
+from conftest import IMPATIENT, Cluster
 
 from airflow_provider_cdf.demo import emulator, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
@@ -67,17 +67,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
             "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
             "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
-            # What takes minutes by default takes seconds here.
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
-            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "20",
-            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+            **IMPATIENT,
         }
         with LocalAirflow(dags, env=env) as airflow:
             airflow.wait_until_healthy()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Cluster
 
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.slow
 class Run:
     """A DAG run whose one task waits for CDF."""
 
-    def __init__(self, cluster: Cluster, mode: str) -> None:
-        self.cluster, self.dag_id = cluster, f"waits_{mode}"
+    def __init__(self, cluster: Cluster, mode: str, prefix: str = "waits") -> None:
+        self.cluster, self.dag_id = cluster, f"{prefix}_{mode}"
         self.id = cluster.airflow.trigger_dag(self.dag_id)
 
     def executions(self) -> list[Any]:
@@ -47,8 +48,8 @@ class Run:
     def wait_for(self, state: str) -> None:
         self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
 
-    def log(self) -> str:
-        return self.cluster.airflow.task_log(self.dag_id, self.id, "run")
+    def log(self, try_number: int = 1) -> str:
+        return self.cluster.airflow.task_log(self.dag_id, self.id, "run", try_number)
 
     def mark(self, state: str) -> None:
         path = f"/dags/{self.dag_id}/dagRuns/{self.id}/taskInstances/run"
@@ -129,3 +130,38 @@ def test_a_worker_that_is_told_to_stop_cancels_and_the_retry_starts_anew(cluster
     run.finish_in_cdf()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
     assert run.statuses() == ["TERMINATED", "COMPLETED"]
+
+
+def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cluster) -> None:
+    run = Run(cluster, "without_retry")
+    run.wait_for("running")
+    run.wait_until(lambda: "CDF started execution" in run.log())
+    task = psutil.Process(int(run.task()["pid"]))
+    supervisor = task.parent()
+    assert supervisor is not None
+    os.kill(supervisor.pid, signal.SIGKILL)
+    task.kill()  # a machine that fails takes both with it
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
+    run.wait_until(lambda: run.statuses() == ["TERMINATED"])
+
+
+def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Cluster) -> None:
+    file = cluster.airflow.dags_folder / "waits_for_cdf.py"
+    before = file.read_text()
+    slow = before.replace("RETRY_DELAY = timedelta(seconds=1)", "RETRY_DELAY = timedelta(seconds=15)")
+    try:
+        file.write_text(slow.replace("waits_", "edited_"))
+        run = Run(cluster, "poking", prefix="edited")
+        run.wait_for("running")
+        run.wait_until(lambda: "CDF started execution" in run.log())
+        os.kill(int(run.task()["pid"]), signal.SIGKILL)
+        run.wait_until(lambda: run.task()["state"] == "up_for_retry")
+        edited = slow.replace("waits_", "edited_").replace('("poking", False, 1)', '("poking", False, 7)')
+        file.write_text(edited)
+        run.wait_until(lambda: run.task()["try_number"] == 2 and run.task()["state"] == "running")
+        run.wait_until(lambda: "of an earlier try" in run.log(2))
+    finally:
+        file.write_text(before)
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED"]

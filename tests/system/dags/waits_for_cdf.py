@@ -8,8 +8,10 @@ from airflow.sdk import DAG
 
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
-for mode, deferrable in (("deferred", True), ("poking", False)):
-    with DAG(f"waits_{mode}", schedule=None):
+RETRY_DELAY = timedelta(seconds=1)
+
+for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), ("without_retry", False, 0)):
+    with DAG(f"waits_{name}", schedule=None):
         CdfWorkflowRunOperator(
             task_id="run",
             workflow_external_id="pump_health",
@@ -17,6 +19,6 @@ for mode, deferrable in (("deferred", True), ("poking", False)):
             input={"pump": "P-101"},
             poll_interval=1,
             deferrable=deferrable,
-            retries=1,
-            retry_delay=timedelta(seconds=1),
+            retries=retries,
+            retry_delay=RETRY_DELAY,
         )
