@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_cdf.emulator.clock import Clock
+from airflow_provider_cdf.emulator.clock import Clock, ManualClock
 from airflow_provider_cdf.emulator.engine import Engine
 from airflow_provider_cdf.emulator.functions import FunctionCall, call_handler
 
 log = logging.getLogger(__name__)
+
+#: In real seconds: how long a stopped clock waits for calls that are under way before it moves on.
+_PATIENCE = 5
 
 
 class Driver:
@@ -28,12 +32,13 @@ class Driver:
         self._make_client = make_client
         self._turn = threading.Condition()
         self._stopped = False
+        self._calls_under_way = 0
         self._thread = threading.Thread(target=self._run, name="cdf-engine", daemon=True)
         self._thread.start()
 
     @contextmanager
     def turn(self) -> Iterator[Engine]:
-        """The engine, up to date, for this thread alone. Nothing slow may happen inside."""
+        """The engine, up to date, for this thread alone. Nothing slow may happen inside, and no request."""
         with self._turn:
             self._engine.advance()
             due = self._engine.timeline.next_due()
@@ -42,13 +47,41 @@ class Driver:
             finally:
                 self._make_calls()
                 if self._engine.timeline.next_due() != due:
-                    self._turn.notify()
+                    self._turn.notify_all()
+
+    def advance(self, seconds: float) -> None:
+        """
+        Move a stopped clock from event to event, so that each call is made, and returns, at its own time.
+
+        Calls that take longer than five real seconds in all are not waited for any more.
+
+        :param seconds: how far
+        :raises TypeError: if the clock runs by itself
+        """
+        if not isinstance(self.clock, ManualClock):
+            raise TypeError("Only a stopped clock can be moved; use CdfEmulator(clock=ManualClock())")
+        patience_ends = time.monotonic() + _PATIENCE
+        with self._turn:
+            until = self.clock.now() + round(seconds * 1000)
+            if seconds < 0:
+                self.clock.move_to(until)  # which refuses it
+            while True:
+                self._engine.advance()
+                self._make_calls()
+                # Whoever is called has turns meanwhile.
+                self._turn.wait_for(
+                    lambda: not self._calls_under_way or self._stopped, patience_ends - time.monotonic()
+                )
+                now, due = self.clock.now(), self._engine.timeline.next_due()
+                if now >= until and (due is None or due > now):
+                    return
+                self.clock.move_to(max(now, until if due is None else min(until, due)))
 
     def stop(self) -> None:
         """Stop the time. Handlers that still run are left alone; what they return is ignored."""
         with self._turn:
             self._stopped = True
-            self._turn.notify()
+            self._turn.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
@@ -68,13 +101,16 @@ class Driver:
             # A thread each, so that none waits for another, and daemons, so that the program can end.
             name = f"cdf-function-{call.function_external_id}"
             threading.Thread(target=self._call, args=(call,), name=name, daemon=True).start()
+            self._calls_under_way += 1
 
     def _call(self, call: FunctionCall) -> None:
         response, error = None, None
         try:
             response = call_handler(call, self._make_client)
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:
             log.warning("Function '%s' failed", call.function_external_id, exc_info=True)
             error = f"{type(failure).__name__}: {failure}"
         with self.turn() as engine:
+            self._calls_under_way -= 1
+            self._turn.notify_all()
             engine.function_returned(call.task_id, response, error)
