@@ -164,7 +164,7 @@ class CdfEmulator:
     def advance(self, seconds: float) -> None:
         """
         Move a stopped clock forward, and let everything happen that was to happen meanwhile, each at its own
-        time. Handlers and webhooks are waited for where they are called, up to five real seconds in all.
+        time. Handlers and webhooks are waited for where they are called, each up to five real seconds.
 
         :param seconds: how far
         """

@@ -89,6 +89,23 @@ def test_handler_that_never_answers_does_not_stop_the_clock(monkeypatch: pytest.
         assert only(execution, "a").status == "TIMED_OUT"
 
 
+def test_clock_waits_for_others_after_one_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_cdf.emulator.driver._PATIENCE", 2)
+    never, soon = threading.Event(), threading.Event()
+    functions = {"stuck": lambda: never.wait(), "soon": lambda: soon.wait(0.02)}
+    with CdfEmulator(clock=ManualClock(), functions=functions) as cdf:
+        names = [f"t{number}" for number in range(10)]
+        chain = [
+            function(name, *before, calls="soon", timeout=100)
+            for name, before in zip(names, [[], *([name] for name in names)], strict=False)
+        ]
+        execution = run(cdf, function("stuck", timeout=43_200, retries=0), *chain)
+        cdf.advance(12 * 3600)
+        assert {only(execution, name).status for name in names} == {"COMPLETED"}
+        assert only(execution, "stuck").status == "IN_PROGRESS"
+        never.set()
+
+
 def test_handler_that_exits_fails_its_call() -> None:
     with CdfEmulator(clock=ManualClock(), functions={"a": lambda: sys.exit(3)}) as cdf:
         execution = run(cdf, function("a", retries=0))
