@@ -100,10 +100,13 @@ def _function(text: str) -> tuple[str, Any]:
 
 
 def _greeting(emulator: CdfEmulator) -> str:
-    loopback = emulator.host in ("127.0.0.1", "::1", "localhost")
+    with emulator.turn() as engine:
+        versions = [
+            f"{version.workflow_external_id} ({version.version})" for version in engine.store.versions
+        ]
     open_to = (
         ""
-        if loopback
+        if emulator.local_only
         else f"*** It listens at {emulator.host}: whoever reaches this machine can use it. ***\n"
     )
     return f"""\
@@ -114,6 +117,7 @@ def _greeting(emulator: CdfEmulator) -> str:
   project        {emulator.project}
   client id      {emulator.client_id}
   client secret  {emulator.client_secret}
+  workflows      {", ".join(versions) or "none yet: upload some, or give --workflows"}
 
   export AIRFLOW_CONN_CDF_DEFAULT='{emulator.airflow_connection_uri()}'
 

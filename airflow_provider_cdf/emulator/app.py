@@ -24,18 +24,29 @@ from airflow_provider_cdf.emulator import (
     routes_triggers,
     routes_workflows,
 )
-from airflow_provider_cdf.emulator.deps import authorize
 from airflow_provider_cdf.emulator.driver import Driver
-from airflow_provider_cdf.emulator.errors import CdfError, describe
-from airflow_provider_cdf.emulator.faults import Faults, Faulty
-from airflow_provider_cdf.emulator.http import Conventions, JsonAnswer, error_answer
-from airflow_provider_cdf.emulator.journal import Journal, Journaling
+from airflow_provider_cdf.emulator.errors import CdfError, describe, plain_message
+from airflow_provider_cdf.emulator.faults import FaultMiddleware, Faults
+from airflow_provider_cdf.emulator.http import (
+    ConventionMiddleware,
+    JsonAnswer,
+    RefusalMiddleware,
+    error_answer,
+)
+from airflow_provider_cdf.emulator.journal import Journal, JournalMiddleware
+from airflow_provider_cdf.emulator.parameters import authorize
 from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 
 
 def create_app(
-    driver: Driver, tokens: Tokens, resources: Resources, faults: Faults, journal: Journal
+    driver: Driver,
+    tokens: Tokens,
+    resources: Resources,
+    faults: Faults,
+    journal: Journal,
+    *,
+    local_only: bool = True,
 ) -> ASGIApp:
     """
     The emulator as an ASGI application.
@@ -45,6 +56,7 @@ def create_app(
     :param resources: what is there beside workflows
     :param faults: what goes wrong
     :param journal: where requests are noted
+    :param local_only: whether it listens to this machine only
     """
     app = FastAPI(
         title="Emulator of CDF Data Workflows",
@@ -60,6 +72,7 @@ def create_app(
     app.state.resources = resources
     app.state.faults = faults
     app.state.journal = journal
+    app.state.local_only = local_only
 
     project = APIRouter(prefix="/api/v1/projects/{project}", dependencies=[Depends(authorize)])
     # Fixed paths first: /workflows/triggers must not be taken for the workflow "triggers".
@@ -76,7 +89,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(Exception, _failed)
-    return Conventions(Journaling(Faulty(app, faults), journal))
+    return ConventionMiddleware(JournalMiddleware(FaultMiddleware(RefusalMiddleware(app), faults), journal))
 
 
 def _document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
@@ -103,7 +116,7 @@ async def _invalid(request: Request, error: Exception) -> JsonAnswer:
     place, *steps = first["loc"]
     if place == "body":
         return error_answer(400, describe({**first, "loc": steps}, error.body))
-    return error_answer(400, f"{steps[-1]}: {first['msg']}")
+    return error_answer(400, f"{steps[-1]}: {plain_message(first)}")
 
 
 async def _no_route(request: Request, error: Exception) -> JsonAnswer:

@@ -138,22 +138,24 @@ class Catalog:
         return record.definition if record else None
 
     def _check_subworkflows(self, definition: WorkflowDefinition, own: tuple[str, str]) -> None:
-        for task in definition.tasks:
+        for index, task in enumerate(definition.tasks):
             if not isinstance(task, SubworkflowTask):
                 continue
             reference = task.parameters.subworkflow
             if isinstance(reference, InlineSubworkflow):
                 continue
             key = (reference.workflow_external_id, reference.version)
+            location = ("workflowDefinition", "tasks", index, "parameters", "subworkflow")
             found = self.subworkflow_of(task)
             if key == own or found is None:
                 why = "is the version itself" if key == own else "does not exist"
                 error = InvalidRequestError if key == own else UnknownSubworkflowError
                 raise error(
                     f"The subworkflow task '{task.external_id}' refers to version '{key[1]}' of workflow"
-                    f" '{key[0]}', which {why}."
+                    f" '{key[0]}', which {why}.",
+                    location=location,
                 )
-            check_not_nested(found.tasks, f"subworkflow task '{task.external_id}'")
+            check_not_nested(found.tasks, f"subworkflow task '{task.external_id}'", location)
 
     def _updated(self, old: Workflow | Version | None) -> int:
         # Every upsert counts as an update, even one that changes nothing, or that comes within a millisecond.

@@ -72,9 +72,17 @@ class ManualClock:
 
         :param seconds: how far
         """
-        if seconds < 0:
-            raise ValueError(f"Time cannot go back by {-seconds} seconds")
-        self._now += round(seconds * 1000)
+        self.move_to(self._now + round(seconds * 1000))
+
+    def move_to(self, now: int) -> None:
+        """
+        Let it be a certain time.
+
+        :param now: milliseconds since 1970
+        """
+        if now < self._now:
+            raise ValueError(f"Time cannot go back by {(self._now - now) / 1000} seconds")
+        self._now = now
 
 
 class Timer:

@@ -65,6 +65,12 @@ def _check_size(value: Any) -> Any:
     return value
 
 
+def _check_whole(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError("must be a whole number")
+    return value
+
+
 def _check_reference(value: str) -> str:
     if not is_reference(value):
         raise ValueError("must be a reference such as ${task.output.response.tasks}")
@@ -171,7 +177,10 @@ class _Task(Model):
     external_id: TaskExternalId
     name: Absent[Annotated[str, Field(max_length=255)]] = None
     description: Absent[Description] = None
-    retries: Annotated[int, Field(ge=0, le=10)] | Annotated[float, Field(ge=0, le=10)] = 3
+    retries: (
+        Annotated[int, Field(ge=0, le=10)]
+        | Annotated[float, Field(ge=0, le=10), AfterValidator(_check_whole)]
+    ) = 3
     timeout: Annotated[int, Field(ge=100, le=43200)] | Annotated[float, Field(ge=100, le=43200)] = 3600
     on_failure: Literal["abortWorkflow", "skipTask"] = "abortWorkflow"
     depends_on: Annotated[list[Dependency], Field(max_length=100)] = []

@@ -20,7 +20,8 @@ from airflow_provider_cdf.emulator.clock import Clock, Timeline
 from airflow_provider_cdf.emulator.definitions import FunctionTask
 from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError
 from airflow_provider_cdf.emulator.functions import Functions
-from airflow_provider_cdf.emulator.lifecycle import RETRIED, Lifecycle, Pace
+from airflow_provider_cdf.emulator.lifecycle import RETRIED, Lifecycle
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.sessions import Sessions
 from airflow_provider_cdf.emulator.store import WAITING, Execution, Store, TaskExecution
 from airflow_provider_cdf.emulator.triggers import Triggers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -12,14 +12,22 @@ class CdfError(Exception):
 
     :param message: what was refused and why, as the ``message`` of CDF's error envelope
     :param missing: the identifiers that do not exist, for the envelope's ``missing``
+    :param location: the way to the part of the request that is at fault
     """
 
     code = 400
 
-    def __init__(self, message: str, *, missing: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: list[dict[str, str]] | None = None,
+        location: Iterable[int | str] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.missing = missing
+        self.location = tuple(location)
 
 
 class InvalidRequestError(CdfError):
@@ -64,7 +72,17 @@ def describe(error: Mapping[str, Any], value: Any) -> str:
             path += f".{step}" if path else step
             value = value.get(step)
         # Any other step is pydantic's own name for a member of a union.
-    return f"{path}: {error['msg']}" if path else str(error["msg"])
+    message = plain_message(error)
+    return f"{path}: {message}" if path else message
+
+
+def plain_message(error: Mapping[str, Any]) -> str:
+    """
+    What a validation error says, without what only concerns how it was found.
+
+    :param error: one of pydantic's ``errors()``
+    """
+    return str(error["msg"]).removeprefix("Value error, ").replace(" after validation", "")
 
 
 def _is_missing_key(error: Mapping[str, Any], position: int) -> bool:

@@ -98,7 +98,7 @@ class Faults:
         return None
 
 
-class Faulty:
+class FaultMiddleware:
     """
     ASGI middleware that makes faults happen.
 

@@ -10,7 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -91,6 +91,21 @@ def from_text(text: str) -> Any:
     return handler
 
 
+def to_text(response: Any) -> str:
+    """
+    A response in JSON.
+
+    :param response: of a function
+    :raises ValueError: if it cannot be written in JSON, saying why
+    """
+    try:
+        text = json.dumps(response, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+        text.encode()  # a lone surrogate is none of Unicode's characters
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    return text
+
+
 class Functions:
     """
     The functions by external id. One that is not configured answers with an empty object.
@@ -109,9 +124,17 @@ class Functions:
 
         :param external_id: of the function
         :param behaviour: a :class:`Reply`, a handler, or any JSON value as fixed response
+        :raises ValueError: if the response is no JSON
         """
-        fixed = not isinstance(behaviour, Reply) and not callable(behaviour)
-        self._functions[external_id] = Reply(behaviour) if fixed else behaviour
+        if callable(behaviour):
+            self._functions[external_id] = behaviour
+            return
+        reply = behaviour if isinstance(behaviour, Reply) else Reply(behaviour)
+        try:
+            to_text(reply.response)
+        except ValueError as error:
+            raise ValueError(f"The response of '{external_id}' {error}") from None
+        self._functions[external_id] = replace(reply, response=copy.deepcopy(reply.response))
 
     def get(self, external_id: str, default: Reply | None = None) -> Reply | Handler:
         behaviour = self._functions.get(external_id, default)

@@ -23,6 +23,8 @@ from airflow_provider_cdf.emulator.definitions import (
 )
 from airflow_provider_cdf.emulator.errors import InvalidRequestError, describe
 
+#: Keys and indices that lead to a part of a request.
+Location = tuple[int | str, ...]
 _TASK_LIST = TypeAdapter(list[TaskDefinition])
 
 
@@ -33,58 +35,66 @@ def check_definition(definition: WorkflowDefinition) -> None:
     :param definition: a definition whose fields are valid
     :raises InvalidRequestError: naming the task at fault
     """
-    check_graph(definition.tasks, "workflowDefinition.tasks")
+    check_graph(definition.tasks, "workflowDefinition.tasks", ("workflowDefinition", "tasks"))
     for index, task in enumerate(definition.tasks):
         if isinstance(task, SubworkflowTask) and isinstance(
             inline := task.parameters.subworkflow, InlineSubworkflow
         ):
             where = f"workflowDefinition.tasks[{index}].parameters.subworkflow.tasks"
-            check_graph(inline.tasks, where)
-            check_not_nested(inline.tasks, f"subworkflow task '{task.external_id}'")
+            location = ("workflowDefinition", "tasks", index, "parameters", "subworkflow", "tasks")
+            check_graph(inline.tasks, where, location)
+            check_not_nested(inline.tasks, f"subworkflow task '{task.external_id}'", location)
 
 
-def check_graph(tasks: Iterable[AnyTask], where: str) -> None:
+def check_graph(tasks: Iterable[AnyTask], where: str, location: Location = ()) -> None:
     """
     Refuse tasks with the same external id, unknown dependencies and cycles.
 
     :param tasks: tasks that may depend on each other and on no others
     :param where: their place in the request, for the message
+    :param location: the way to them in the request
     :raises InvalidRequestError: naming the task at fault
     """
     graph: dict[str, list[str]] = {}
-    for task in tasks:
+    for index, task in enumerate(tasks):
         if task.external_id in graph:
             raise InvalidRequestError(
-                f"{where}: there are two tasks with the externalId '{task.external_id}'"
+                f"{where}: there are two tasks with the externalId '{task.external_id}'",
+                location=(*location, index),
             )
         graph[task.external_id] = task.dependencies
-    for external_id, dependencies in graph.items():
+    for index, (external_id, dependencies) in enumerate(graph.items()):
         for dependency in dependencies:
             if dependency not in graph:
                 raise InvalidRequestError(
-                    f"{where}: task '{external_id}' dependsOn '{dependency}', which does not exist"
+                    f"{where}: task '{external_id}' dependsOn '{dependency}', which does not exist",
+                    location=(*location, index, "dependsOn"),
                 )
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
+        cycle = error.args[1]
         raise InvalidRequestError(
-            f"{where}: dependsOn has a cycle: {' -> '.join(reversed(error.args[1]))}"
+            f"{where}: dependsOn has a cycle: {' -> '.join(reversed(cycle))}",
+            location=(*location, list(graph).index(cycle[-1]), "dependsOn"),
         ) from None
 
 
-def check_not_nested(tasks: Iterable[AnyTask], inside: str) -> None:
+def check_not_nested(tasks: Iterable[AnyTask], inside: str, location: Location = ()) -> None:
     """
     Refuse dynamic tasks and subworkflows inside another one: CDF nests one level deep.
 
     :param tasks: the tasks of a dynamic task or subworkflow
     :param inside: which one, for the message
+    :param location: the way to these tasks in the request
     :raises InvalidRequestError: naming the task at fault
     """
-    for task in tasks:
+    for index, task in enumerate(tasks):
         if isinstance(task, DynamicTask | SubworkflowTask):
             raise InvalidRequestError(
                 f"The {inside} contains the {task.type} task '{task.external_id}':"
-                " dynamic tasks and subworkflows cannot be nested"
+                " dynamic tasks and subworkflows cannot be nested",
+                location=(*location, index),
             )
 
 

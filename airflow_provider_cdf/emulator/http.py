@@ -6,6 +6,7 @@ import json
 import math
 import secrets
 import zlib
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,6 +37,18 @@ def is_control(path: str) -> bool:
     return path == "/" or path.startswith("/emulator")
 
 
+def is_loopback(host: str) -> bool:
+    """
+    Whether a host is this machine, and cannot be any other.
+
+    :param host: an address or a name
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def error_answer(code: int, message: str, missing: list[dict[str, str]] | None = None) -> JsonAnswer:
     """
     An error in CDF's envelope.
@@ -50,7 +63,7 @@ def error_answer(code: int, message: str, missing: list[dict[str, str]] | None =
     return JsonAnswer({"error": error}, status_code=code)
 
 
-class Conventions:
+class ConventionMiddleware:
     """
     ASGI middleware for the conventions of CDF's API.
 
@@ -65,6 +78,7 @@ class Conventions:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(16)
+        refusal: CdfError | None = None
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -76,18 +90,34 @@ class Conventions:
         except ClientDisconnect:
             return  # half a request is none
         except CdfError as error:
-            await error_answer(error.code, error.message)(scope, receive, send_with_id)
-            return
+            body, refusal = b"", error
         prepared = {
             **scope,
             "headers": [header for header in scope["headers"] if header[0] != b"content-encoding"],
             "path": _keep_slashes(scope),
             "cdf.request_id": request_id,
             "cdf.body": body,
+            "cdf.refusal": refusal,
             # uvicorn's own `send` belongs to an object that knows the connection, which ASGI does not show.
             "cdf.transport": getattr(getattr(send, "__self__", None), "transport", None),
         }
         await self._app(prepared, _replay(body, receive), send_with_id)
+
+
+class RefusalMiddleware:
+    """
+    ASGI middleware that answers requests whose body could not be read, once the journal has noted them.
+
+    :param app: what answers the others
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal: CdfError | None = scope.get("cdf.refusal")
+        app = self._app if refusal is None else error_answer(refusal.code, refusal.message)
+        await app(scope, receive, send)
 
 
 def _keep_slashes(scope: Scope) -> str:

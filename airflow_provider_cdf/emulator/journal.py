@@ -84,7 +84,7 @@ class Journal:
         return request
 
 
-class Journaling:
+class JournalMiddleware:
     """
     ASGI middleware that keeps a journal.
 

@@ -8,7 +8,6 @@ workflows.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 from uuid import uuid4
@@ -17,6 +16,7 @@ from airflow_provider_cdf.emulator.catalog import Catalog
 from airflow_provider_cdf.emulator.clock import Timeline
 from airflow_provider_cdf.emulator.definitions import AnyTask
 from airflow_provider_cdf.emulator.functions import FunctionCall, Functions
+from airflow_provider_cdf.emulator.pace import Pace as Pace  # part of what this module offers
 from airflow_provider_cdf.emulator.store import WAITING, Execution, PlannedTask, Store, TaskExecution
 from airflow_provider_cdf.emulator.work import Work
 
@@ -24,21 +24,6 @@ from airflow_provider_cdf.emulator.work import Work
 RETRIED = frozenset({"CANCELED", "FAILED", "FAILED_WITH_TERMINAL_ERROR", "TIMED_OUT"})
 _MAX_TASKS_PER_EXECUTION = 200
 _EXECUTION_TIMEOUT_SECONDS = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long things take in the emulated CDF, in seconds of workflow time."""
-
-    #: From SCHEDULED to IN_PROGRESS.
-    pickup: float = 0.05
-    function: float = 0.2
-    #: Long enough to cancel an execution right after its start.
-    cdf: float = 0.5
-    transformation: float = 0.5
-    simulation: float = 0.5
-    #: Before the nth retry of a task it waits n times as long; the real one is said to wait n times 20 s.
-    retry_delay: float = 1.0
 
 
 class Lifecycle:
@@ -69,11 +54,10 @@ class Lifecycle:
         self.store = store
         self.timeline = timeline
         self.catalog = catalog
-        self.functions = functions
         self.pace = pace
         #: Calls of Python handlers that whoever drives the engine has to make.
         self.calls: deque[FunctionCall] = deque()
-        self.work = Work(self, cdf_requests)
+        self.work = Work(self, timeline, pace, functions, cdf_requests, self.calls)
         self._max_concurrent_executions = max_concurrent_executions
         self._retain = retain
         self._starting = False

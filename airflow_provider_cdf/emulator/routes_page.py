@@ -6,15 +6,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import FileResponse
 
 from airflow_provider_cdf.emulator import views
-from airflow_provider_cdf.emulator.deps import ExecutionId, TheDriver
 from airflow_provider_cdf.emulator.http import JsonAnswer
+from airflow_provider_cdf.emulator.parameters import ExecutionId, TheDriver, refuse_foreign_pages
 from airflow_provider_cdf.emulator.store import Execution
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(refuse_foreign_pages)])
 
 _FILES = Path(__file__).parent / "page"
 # The page loads nothing from anywhere else, and cannot be made to.

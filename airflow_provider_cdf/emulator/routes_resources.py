@@ -8,8 +8,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
 from airflow_provider_cdf.emulator.definitions import Absent, ExternalId, Model
-from airflow_provider_cdf.emulator.deps import TheResources
 from airflow_provider_cdf.emulator.http import JsonAnswer
+from airflow_provider_cdf.emulator.parameters import TheResources
 from airflow_provider_cdf.emulator.resources import find
 
 router = APIRouter(tags=["Around workflows"])

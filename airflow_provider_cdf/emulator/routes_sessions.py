@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, unquote_plus
 from fastapi import APIRouter, Query, Request
 
 from airflow_provider_cdf.emulator import answers, schemas, views
-from airflow_provider_cdf.emulator.deps import Cursor, TheDriver, TheTokens
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
 from airflow_provider_cdf.emulator.http import JsonAnswer
 from airflow_provider_cdf.emulator.paging import page
+from airflow_provider_cdf.emulator.parameters import Cursor, TheDriver, TheTokens
 
 router = APIRouter(prefix="/sessions", tags=["Sessions"])
 identity_router = APIRouter(tags=["Identity"])

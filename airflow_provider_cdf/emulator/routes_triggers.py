@@ -7,10 +7,16 @@ from collections.abc import Callable
 from fastapi import APIRouter
 
 from airflow_provider_cdf.emulator import answers, schemas, views
-from airflow_provider_cdf.emulator.deps import NOT_FOUND, Cursor, PageLimit, TheDriver, TriggerExternalId
 from airflow_provider_cdf.emulator.errors import NotFoundError
 from airflow_provider_cdf.emulator.http import JsonAnswer
 from airflow_provider_cdf.emulator.paging import page
+from airflow_provider_cdf.emulator.parameters import (
+    NOT_FOUND,
+    Cursor,
+    PageLimit,
+    TheDriver,
+    TriggerExternalId,
+)
 
 router = APIRouter(prefix="/workflows/triggers", tags=["Workflow triggers"])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from airflow_provider_cdf.emulator import answers, schemas, views
-from airflow_provider_cdf.emulator.deps import (
+from airflow_provider_cdf.emulator.http import JsonAnswer
+from airflow_provider_cdf.emulator.paging import page
+from airflow_provider_cdf.emulator.parameters import (
     NOT_FOUND,
     Cursor,
     IgnoreUnknownIds,
@@ -14,8 +16,6 @@ from airflow_provider_cdf.emulator.deps import (
     Version,
     WorkflowExternalId,
 )
-from airflow_provider_cdf.emulator.http import JsonAnswer
-from airflow_provider_cdf.emulator.paging import page
 
 router = APIRouter(prefix="/workflows", tags=["Workflows"])
 

@@ -17,13 +17,14 @@ from urllib.parse import quote, urlencode
 import uvicorn
 
 from airflow_provider_cdf.emulator.app import create_app
-from airflow_provider_cdf.emulator.clock import Clock, ManualClock, RunningClock
+from airflow_provider_cdf.emulator.clock import Clock, RunningClock
 from airflow_provider_cdf.emulator.driver import Driver
 from airflow_provider_cdf.emulator.engine import Engine
 from airflow_provider_cdf.emulator.faults import Faults
 from airflow_provider_cdf.emulator.functions import Functions
+from airflow_provider_cdf.emulator.http import is_loopback
 from airflow_provider_cdf.emulator.journal import Journal
-from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 from airflow_provider_cdf.emulator.toolkit import load
@@ -113,15 +114,23 @@ class CdfEmulator:
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
+    def local_only(self) -> bool:
+        """Whether it listens to this machine only."""
+        return is_loopback(self.host)
+
+    @property
     def token_url(self) -> str:
         """Where access tokens are issued."""
         return f"{self.url}/oauth2/token"
 
     def turn(self) -> AbstractContextManager[Engine]:
-        """The engine for this thread alone, up to date: ``with cdf.turn() as engine: ...``"""
-        if self._driver is None:
-            raise RuntimeError("The CDF emulator is not running; use it as `with CdfEmulator() as cdf:`")
-        return self._driver.turn()
+        """
+        The engine for this thread alone, up to date: ``with cdf.turn() as engine: ...``
+
+        Everybody else waits meanwhile, the HTTP server too: a request to the emulator, or a DAG that is run,
+        inside of it would wait for ever.
+        """
+        return self._running().turn()
 
     def airflow_connection_uri(self) -> str:
         """What ``AIRFLOW_CONN_CDF_DEFAULT`` can be set to."""
@@ -154,15 +163,12 @@ class CdfEmulator:
 
     def advance(self, seconds: float) -> None:
         """
-        Move a stopped clock forward, and let everything happen that was to happen meanwhile.
+        Move a stopped clock forward, and let everything happen that was to happen meanwhile, each at its own
+        time. Handlers and webhooks are waited for where they are called, each up to five real seconds.
 
         :param seconds: how far
         """
-        if not isinstance(self._clock, ManualClock):
-            raise TypeError("Only a stopped clock can be moved; use CdfEmulator(clock=ManualClock())")
-        self._clock.advance(seconds)
-        with self.turn():
-            pass
+        self._running().advance(seconds)
 
     def start(self) -> None:
         """
@@ -175,7 +181,9 @@ class CdfEmulator:
         self._driver = Driver(self.engine, self._clock, self._make_client)
         resources = Resources(self.engine.functions, self.engine.timeline.now)
         config = uvicorn.Config(
-            create_app(self._driver, self.tokens, resources, self.faults, self.journal),
+            create_app(
+                self._driver, self.tokens, resources, self.faults, self.journal, local_only=self.local_only
+            ),
             log_level="warning",
             log_config=None,  # logging belongs to the program that the emulator is part of
             access_log=False,
@@ -210,6 +218,11 @@ class CdfEmulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise RuntimeError("The CDF emulator is not running; use it as `with CdfEmulator() as cdf:`")
+        return self._driver
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

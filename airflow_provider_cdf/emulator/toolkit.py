@@ -26,6 +26,9 @@ _Location = tuple[int | str, ...]
 
 _VARIABLE = re.compile(r"\{\{\s*([\w.\-]+)\s*\}\}")
 
+#: In the names of files, in lower case: what is in them.
+_WORKFLOW, _VERSION, _TRIGGER = ".workflow.", ".workflowversion.", ".workflowtrigger."
+
 #: What only the Toolkit understands: it replaces names by ids, and logs in.
 _TOOLKIT_ONLY = frozenset({"dataSetExternalId", "authentication"})
 
@@ -73,9 +76,9 @@ def load(
     :raises ToolkitError: naming the file, the line and what is wrong in it
     """
     files = [file for path in paths for file in _files(Path(path))]
-    for item in _items(files, ".workflow.", variables or {}):
+    for item in _items(files, _WORKFLOW, variables or {}):
         _create(item, lambda item: _create_workflow(item, engine))
-    versions = list(_items(files, ".workflowversion.", variables or {}))
+    versions = list(_items(files, _VERSION, variables or {}))
     # A subworkflow must exist before the version that refers to it, whatever the files are called.
     while versions:
         later: list[_Item] = []
@@ -91,7 +94,7 @@ def load(
         if problem is not None and len(later) == len(versions):
             raise problem
         versions = later
-    for item in _items(files, ".workflowtrigger.", variables or {}):
+    for item in _items(files, _TRIGGER, variables or {}):
         _create(item, lambda item: _create_trigger(item, engine))
 
 
@@ -133,12 +136,21 @@ def _files(path: Path) -> list[Path]:
         return sorted(file for pattern in ("*.yaml", "*.yml") for file in path.rglob(pattern))
     if not path.exists():
         raise ToolkitError(f"{path}: there is no such file or directory")
+    if not any(_is(path, kind) for kind in (_WORKFLOW, _VERSION, _TRIGGER)):
+        raise ToolkitError(
+            f"{path}: its name does not say what is in it; it must end with .Workflow.yaml,"
+            " .WorkflowVersion.yaml or .WorkflowTrigger.yaml"
+        )
     return [path]
+
+
+def _is(file: Path, kind: str) -> bool:
+    return kind in f".{file.name.lower()}"
 
 
 def _items(files: Iterable[Path], kind: str, variables: Mapping[str, Any]) -> Iterator[_Item]:
     for file in files:
-        if kind not in f".{file.name.lower()}":
+        if not _is(file, kind):
             continue
         try:
             text = file.read_text(encoding="utf-8")
@@ -194,7 +206,7 @@ def _create(item: _Item, create: Callable[[_Item], None]) -> None:
         first = error.errors()[0]
         raise item.error(describe(first, item.value), first["loc"]) from None
     except CdfError as error:
-        raise item.error(error.message) from error
+        raise item.error(error.message, error.location) from error
 
 
 _M = TypeVar("_M", bound=Model)

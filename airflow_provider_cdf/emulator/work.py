@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import Any, Protocol
 
+from airflow_provider_cdf.emulator.clock import Timeline
 from airflow_provider_cdf.emulator.definitions import (
     MAX_JSON_BYTES,
     AnyTask,
@@ -18,26 +21,48 @@ from airflow_provider_cdf.emulator.definitions import (
     to_json,
 )
 from airflow_provider_cdf.emulator.errors import InvalidRequestError
-from airflow_provider_cdf.emulator.functions import FunctionCall, Functions, Reply
+from airflow_provider_cdf.emulator.functions import FunctionCall, Functions, Reply, to_text
 from airflow_provider_cdf.emulator.graphs import check_not_nested, parse_dynamic_tasks
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.references import Lookup, resolve
 from airflow_provider_cdf.emulator.store import TaskExecution
 
-if TYPE_CHECKING:
-    from airflow_provider_cdf.emulator.lifecycle import Lifecycle
+
+class Attempts(Protocol):
+    """What work needs to do with attempts at tasks; the lifecycle does it."""
+
+    def end_attempt(self, task: TaskExecution, status: str, reason: str | None = None) -> None: ...
+
+    def spawn(self, task: TaskExecution, definitions: list[AnyTask]) -> None: ...
 
 
 class Work:
     """
     Starts the work of a task and says how it ended.
 
-    :param lifecycle: of the tasks
+    :param attempts: ends attempts at tasks, and adds tasks
+    :param timeline: the time that work takes
+    :param pace: how much of it
+    :param functions: what functions do
     :param cdf_requests: what cdf tasks get as answer
+    :param calls: where calls of handlers are put, for whoever drives the engine to make them
     """
 
-    def __init__(self, lifecycle: Lifecycle, cdf_requests: Functions) -> None:
-        self._lifecycle = lifecycle
+    def __init__(
+        self,
+        attempts: Attempts,
+        timeline: Timeline,
+        pace: Pace,
+        functions: Functions,
+        cdf_requests: Functions,
+        calls: deque[FunctionCall],
+    ) -> None:
+        self._attempts = attempts
+        self._timeline = timeline
+        self._pace = pace
+        self._functions = functions
         self._cdf_requests = cdf_requests
+        self._calls = calls
         self._ids = itertools.count(1_000_001)
         #: Transformation external id -> when its job ends, and the job's id.
         self._transformation_jobs: dict[str, tuple[int, int]] = {}
@@ -80,16 +105,16 @@ class Work:
                 message = "Simulated by the emulator: no simulator was run"
                 self._complete_after(
                     task,
-                    self._lifecycle.pace.simulation,
+                    self._pace.simulation,
                     {"runId": run_id, "logId": log_id, "statusMessage": message},
                 )
 
     def _complete_after(self, task: TaskExecution, seconds: float, output: dict[str, Any]) -> None:
         def complete() -> None:
             task.output = output
-            self._lifecycle.end_attempt(task, "COMPLETED")
+            self._attempts.end_attempt(task, "COMPLETED")
 
-        task.timers.append(self._lifecycle.timeline.after(seconds, complete))
+        task.timers.append(self._timeline.after(seconds, complete))
 
     def _fail_after(
         self,
@@ -101,9 +126,9 @@ class Work:
     ) -> None:
         def fail() -> None:
             task.output = output or {}
-            self._lifecycle.end_attempt(task, status, reason)
+            self._attempts.end_attempt(task, status, reason)
 
-        task.timers.append(self._lifecycle.timeline.after(seconds, fail))
+        task.timers.append(self._timeline.after(seconds, fail))
 
     def _start_function(self, task: TaskExecution) -> None:
         function = task.input["function"]
@@ -112,21 +137,21 @@ class Work:
             problem = (
                 "externalId is not a string" if not isinstance(external_id, str) else "data is not an object"
             )
-            self._lifecycle.end_attempt(
+            self._attempts.end_attempt(
                 task, "FAILED", f"The function's {problem} once its references are resolved"
             )
             return
         task.call_id = next(self._ids)
-        behaviour = self._lifecycle.functions.get(external_id)
+        behaviour = self._functions.get(external_id)
         if isinstance(behaviour, Reply):
-            seconds = self._lifecycle.pace.function if behaviour.seconds is None else behaviour.seconds
+            seconds = self._pace.function if behaviour.seconds is None else behaviour.seconds
             task.timers.append(
-                self._lifecycle.timeline.after(
+                self._timeline.after(
                     seconds, lambda: self.function_returned(task, behaviour.response, behaviour.error)
                 )
             )
             return
-        self._lifecycle.calls.append(
+        self._calls.append(
             FunctionCall(
                 task_id=task.id,
                 call_id=task.call_id,
@@ -147,26 +172,28 @@ class Work:
         """
         function_id = Functions.id_of(task.input["function"]["externalId"])
         task.output = {"callId": task.call_id, "functionId": function_id, **task.output}
-        if error is None:
-            error = _refuse_response(response)
+        try:
+            if error is None:
+                task.output["response"] = _through_json(response)
+        except ValueError as refused:
+            error = f"its response {refused}"
         if error is not None:
-            self._lifecycle.end_attempt(task, "FAILED", f"The function call failed: {error}")
+            self._attempts.end_attempt(task, "FAILED", f"The function call failed: {error}")
             return
-        task.output["response"] = response
         if not task.input["isAsyncComplete"]:
-            self._lifecycle.end_attempt(task, "COMPLETED")
+            self._attempts.end_attempt(task, "COMPLETED")
 
     def _start_transformation(self, task: TaskExecution) -> None:
         transformation = task.input["transformation"]
         external_id = transformation["externalId"]
-        now, seconds = self._lifecycle.timeline.now(), self._lifecycle.pace.transformation
+        now, seconds = self._timeline.now(), self._pace.transformation
         busy_until, job_id = self._transformation_jobs.get(str(external_id), (0, 0))
         policy = transformation.get("concurrencyPolicy", "fail")
         if busy_until > now:
             wait = (busy_until - now) / 1000
             if policy == "fail":
                 reason = f"Transformation '{external_id}' is already running (job {job_id})"
-                self._lifecycle.end_attempt(task, "FAILED", reason)
+                self._attempts.end_attempt(task, "FAILED", reason)
                 return
             if policy == "waitForCurrent":
                 self._complete_after(task, wait, {"jobId": job_id})
@@ -187,7 +214,7 @@ class Work:
             answer = Reply(
                 error="The emulator answers cdf tasks with a Reply or a JSON value, not a callable"
             )
-        seconds = self._lifecycle.pace.cdf if answer.seconds is None else answer.seconds
+        seconds = self._pace.cdf if answer.seconds is None else answer.seconds
         patience = request.get("requestTimeoutInMillis")
         limit = (patience if isinstance(patience, int | float) else 10_000) / 1000
         if seconds > limit:
@@ -197,7 +224,9 @@ class Work:
             output = {"response": body, "statusCode": 500}
             self._fail_after(task, seconds, "FAILED", f"The request got status 500: {answer.error}", output)
         else:
-            self._complete_after(task, seconds, {"response": answer.response, "statusCode": 200})
+            self._complete_after(
+                task, seconds, {"response": copy.deepcopy(answer.response), "statusCode": 200}
+            )
 
     def _spawn(self, task: TaskExecution) -> None:
         try:
@@ -208,9 +237,9 @@ class Work:
             else:
                 tasks = self._subworkflow(task)
         except InvalidRequestError as error:
-            self._lifecycle.end_attempt(task, "FAILED", error.message)
+            self._attempts.end_attempt(task, "FAILED", error.message)
             return
-        self._lifecycle.spawn(task, tasks)
+        self._attempts.spawn(task, tasks)
 
     @staticmethod
     def _subworkflow(task: TaskExecution) -> list[AnyTask]:
@@ -233,9 +262,14 @@ class Work:
                 )
 
 
-def _refuse_response(response: Any) -> str | None:
-    try:
-        size = len(json.dumps(response, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode())
-    except (TypeError, ValueError) as error:
-        return f"its response is not JSON: {error}"
-    return f"its response is {size} bytes; the limit is {MAX_JSON_BYTES}" if size > MAX_JSON_BYTES else None
+def _through_json(response: Any) -> Any:
+    """
+    What comes out at the other end of a wire: a copy, whatever the function still does with its own.
+
+    :raises ValueError: saying what is wrong with the response
+    """
+    text = to_text(response)
+    size = len(text.encode())
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"is {size} bytes; the limit is {MAX_JSON_BYTES}")
+    return json.loads(text)

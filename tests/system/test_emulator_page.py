@@ -249,6 +249,19 @@ def test_nested_tasks_are_drawn_between_their_parent_and_what_waits_for_it(
     assert len(set(corners)) == len(names), "tasks are drawn over each other"
 
 
+def test_a_line_passes_no_task_that_it_does_not_lead_to(cdf: CdfEmulator, page: Page) -> None:
+    tasks = [function("a"), function("long"), function("b", "a"), function("c", "a")]
+    define(cdf, "passing", *tasks, function("end", "b", "c", "long"))
+    execution_id = run(cdf, "passing")
+    wait_until(cdf, execution_id, ended)
+
+    entry(page, execution_id).click()
+    wait_for_status(page, "end", "COMPLETED")
+
+    rows = {name: (box(page, name).bounding_box() or {})["y"] for name in ("a", "long", "b", "c")}
+    assert rows["long"] not in (rows["a"], rows["b"], rows["c"])
+
+
 def test_markup_in_names_is_shown_as_text(cdf: CdfEmulator, page: Page) -> None:
     cdf.set_function(MARKUP, {MARKUP: MARKUP})
     define(

@@ -74,15 +74,18 @@ function layout(plan) {
     if (parent) { task.before.push(parent); task.nested = true; }
   }
   const depth = (task) => task.depth ??= Math.max(-1, ...task.before.map(depth)) + 1;
-  const rows = [];  // by column: the first row that is free
+  const taken = [];  // by column: the rows in use, by a task or by a line that passes on its way to a later column
   for (const task of [...plan].sort((one, other) => depth(one) - depth(other))) {
     const column = depth(task);
-    task.row = Math.max(rows[column] ?? 0, task.before[0]?.row ?? 0);
-    rows[column] = task.row + 1;
+    task.row = task.before[0]?.row ?? 0;
+    while (taken[column]?.has(task.row)) task.row += 1;
+    const end = Math.max(column + 1, ...plan.filter((other) => other.before.includes(task)).map(depth));
+    for (let passed = column; passed < end; passed += 1) (taken[passed] ??= new Set()).add(task.row);
     task.x = column * (WIDTH + GAP_X) + 2;
     task.y = task.row * (HEIGHT + GAP_Y) + 2;
   }
-  return [rows.length * (WIDTH + GAP_X), Math.max(1, ...rows) * (HEIGHT + GAP_Y)];
+  const rows = Math.max(0, ...plan.map((task) => task.row)) + 1;
+  return [taken.length * (WIDTH + GAP_X), rows * (HEIGHT + GAP_Y)];
 }
 
 function graph(plan, now) {
@@ -91,7 +94,7 @@ function graph(plan, now) {
   for (const task of plan) for (const from of task.before) {
     const x1 = from.x + WIDTH, y1 = from.y + HEIGHT / 2, x2 = task.x, y2 = task.y + HEIGHT / 2, bend = GAP_X / 2;
     svg.append(make("path", { class: task.nested ? "nested" : "",
-      d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}` }));
+      d: `M${x1},${y1} H${x2 - GAP_X} C${x2 - bend},${y1} ${x2 - bend},${y2} ${x2},${y2}` }));
   }
   for (const task of plan) {
     const last = task.attempts.at(-1);

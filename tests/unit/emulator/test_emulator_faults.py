@@ -136,6 +136,44 @@ def test_journal_says_how_often_what_was_called_and_with_what(api: Api) -> None:
     assert over_http["items"][0]["path"] == request.path
 
 
+def test_journal_has_requests_that_could_not_be_read(api: Api) -> None:
+    api.cdf.journal.clear()
+    for content, encoding in ((b"{nonsense", "identity"), (b"no gzip", "gzip")):
+        headers = {"content-type": "application/json", "content-encoding": encoding}
+        answer = api.client.post(f"{api.project}/workflows", content=content, headers=headers)
+        request = api.cdf.journal.requests()[-1]
+        assert (request.status, request.body) == (answer.status_code, None) == (400, None)
+        assert request.request_id == answer.headers["x-request-id"]
+
+
+def test_web_page_from_elsewhere_cannot_operate_the_emulator(api: Api) -> None:
+    """A page may send such requests from a browser on this machine, without being able to read the answer."""
+    fault = {"status": 503, "path": "*"}
+    for headers in (
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"host": "evil.example"},
+        {"host": "[nonsense"},
+    ):
+        answer = httpx.post(f"{api.cdf.url}/emulator/faults", json=fault, headers=headers)
+        assert answer.status_code == 403
+        assert "emulator" in answer.json()["error"]["message"]
+    for path in ("/", "/emulator/journal", "/emulator/executions"):
+        assert httpx.get(f"{api.cdf.url}{path}", headers={"host": "evil.example"}).status_code == 403
+    assert api.cdf.faults.waiting() == []
+    own = {"origin": api.cdf.url}
+    assert httpx.post(f"{api.cdf.url}/emulator/expire-tokens", headers=own).status_code == 200
+    port = api.cdf.url.rpartition(":")[2]
+    for host in (f"localhost:{port}", f"[::1]:{port}", "127.0.0.1"):
+        assert httpx.get(f"{api.cdf.url}/emulator/faults", headers={"host": host}).status_code == 200
+    api.client.headers["authorization"] = f"Bearer {api.token()}"
+
+
+def test_emulator_that_others_may_reach_goes_by_any_name() -> None:
+    with CdfEmulator(host="0.0.0.0") as cdf:
+        assert httpx.get(cdf.url, headers={"host": "cdf.compose.example:8200"}).status_code == 200
+
+
 def test_journal_holds_no_secret(api: Api) -> None:
     api.cdf.journal.clear()
     login = {"clientId": api.cdf.client_id, "clientSecret": api.cdf.client_secret}

@@ -416,6 +416,26 @@ class TestConventions:
         answer = api.client.post(f"{api.project}/workflows", content=content, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
 
+    def test_message_says_what_is_wrong_and_not_how_it_was_found(self, api: Api) -> None:
+        refused = [
+            api.post("/workflows", {"items": []}),
+            api.post("/workflows", {"items": [{"externalId": " x"}]}),
+            api.post("/workflows/executions/list", {"filter": {"status": ["FAILED", "FAILED"]}}),
+        ]
+        assert [answer.json()["error"]["message"] for answer in refused] == [
+            "items: List should have at least 1 item, not 0",
+            "items[0].externalId: must have no leading or trailing whitespace and no null characters",
+            "filter.status: must have no value twice",
+        ]
+
+    @pytest.mark.parametrize(("retries", "status"), [(1.5, 400), (2.0, 200), (2, 200), (11, 400)])
+    def test_retries_are_a_whole_number(self, api: Api, retries: float, status: int) -> None:
+        definition = {"tasks": [function("a", retries=retries)]}
+        item = {"workflowExternalId": "retries", "version": "1", "workflowDefinition": definition}
+        answer = api.post("/workflows/versions", {"items": [item]})
+        assert answer.status_code == status
+        assert status == 200 or "items[0].workflowDefinition.tasks[0].retries" in answer.text
+
     def test_unknown_path_has_the_envelope(self, api: Api) -> None:
         answer = api.get("/nothing/here")
         assert (answer.status_code, "x-request-id" in answer.headers) == (404, True)

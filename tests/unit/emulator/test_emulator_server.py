@@ -143,6 +143,7 @@ def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> No
             assert line, f"The program ended early: {printed}"
             printed += line
         assert "NOT CDF" in printed
+        assert "inner (v1), outer (1)" in printed
         uri = printed.split("AIRFLOW_CONN_CDF_DEFAULT='")[1].split("'")[0]
         connection = Connection.from_uri(uri, "cdf_default")
         login = {"client_id": connection.login, "client_secret": connection.password}

@@ -86,7 +86,17 @@ def test_variable_of_the_command_line_wins_everywhere() -> None:
         (
             "- externalId: a\n",
             "- externalId: nobody\n",
-            "yaml:1: workflowDefinition.tasks: task 'b' dependsOn 'a'",
+            "yaml:14: workflowDefinition.tasks: task 'b' dependsOn 'a'",
+        ),
+        (
+            "        - externalId: a\n",
+            "        - externalId: b\n",
+            "yaml:14: workflowDefinition.tasks: dependsOn has a",
+        ),
+        (
+            "- externalId: b ",
+            "- externalId: a ",
+            "yaml:11: workflowDefinition.tasks: there are two tasks with the externalId 'a'",
         ),
         ("workflowDefinition:", "definition:", "yaml:1: workflowDefinition: Field required"),
         ("tasks:\n", "tasks: ]\n", "yaml:4: "),
@@ -112,6 +122,14 @@ def test_command_line_reads_the_config_and_says_what_is_wrong(
     config.write_text("nothing: here")
     assert __main__.main(["--config", str(config)]) == 1
     assert "has a mapping `variables`" in capsys.readouterr().err
+
+
+def test_file_whose_name_does_not_say_what_is_in_it_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(VERSION)
+    with pytest.raises(ToolkitError, match=r"other\.yaml: its name does not say .* \.WorkflowVersion\.yaml"):
+        load([other], World().engine)
+    load([tmp_path], World().engine)  # a directory may hold whatever it likes
 
 
 def test_fixture_sets_the_default_connection(cdf_emulator: CdfEmulator, tmp_path: Path) -> None:  # noqa: F811

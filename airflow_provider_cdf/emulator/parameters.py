@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import AfterValidator
 
 from airflow_provider_cdf.emulator import answers
 from airflow_provider_cdf.emulator.driver import Driver
+from airflow_provider_cdf.emulator.errors import ForbiddenError
+from airflow_provider_cdf.emulator.http import is_loopback
 from airflow_provider_cdf.emulator.resources import Resources
 from airflow_provider_cdf.emulator.tokens import Tokens
 
@@ -53,3 +55,25 @@ IgnoreUnknownIds = Annotated[bool, Query(alias="ignoreUnknownIds")]
 async def authorize(project: Project, request: Request, tokens: TheTokens) -> None:
     """Let a request pass if its token is good for the project of its path."""
     tokens.check_project(request.headers.get("authorization"), project)
+
+
+async def refuse_foreign_pages(request: Request) -> None:
+    """
+    Refuse what a web page from elsewhere asks of the emulator itself, which needs no token.
+
+    Such a page names itself as Origin, or has made its own host name lead to this machine.
+    """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        raise ForbiddenError(f"A web page of {origin} may not operate the emulator.")
+    if request.app.state.local_only and not _names_this_machine(host):
+        raise ForbiddenError(
+            f"The emulator listens to this machine only, so it is not operated as '{host}': use 127.0.0.1."
+        )
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "localhost")
+    except ValueError:
+        return False
