@@ -11,14 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from airflow_provider_cdf.cdf.errors import (
-    CdfAnswerError,
-    CdfApiError,
-    CdfError,
-    CdfLoginError,
-    CdfSilenceError,
-    CdfUnreachableError,
-)
+from airflow_provider_cdf.cdf import retry
+from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError, CdfSilenceError
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -162,9 +156,8 @@ def failed_tasks(execution: WorkflowExecutionDetails) -> list[TaskExecution]:
 
 def may_pass(error: CdfError) -> bool:
     """Whether a wait should outlive this error: the network, the identity provider, or CDF for a while."""
-    if isinstance(error, CdfApiError):
-        return error.is_transient
-    return isinstance(error, CdfUnreachableError | CdfLoginError | CdfAnswerError)
+    # A refused login too: the secret may have been renewed, and the connection is read again.
+    return isinstance(error, CdfLoginError) or retry.may_pass(error)
 
 
 def _because(what: TaskExecution | WorkflowExecution | None) -> str:

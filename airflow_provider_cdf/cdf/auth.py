@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.retry import read_retry_after
+from airflow_provider_cdf.cdf.retry import leaves_open, read_retry_after
 
 #: Cognite's own identity provider, for projects with CDF-managed logins.
 COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
@@ -226,7 +226,7 @@ class ClientCredentialsAuth(httpx.Auth):
 
 
 def _may_pass(response: httpx.Response) -> bool:
-    return response.status_code == 429 or response.status_code >= 500
+    return response.status_code == 429 or leaves_open(response.status_code)
 
 
 _shared: dict[ClientCredentials, ClientCredentialsAuth] = {}

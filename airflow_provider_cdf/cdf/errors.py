@@ -85,11 +85,6 @@ class CdfApiError(CdfError):
         self.retry_after = retry_after
 
     @property
-    def is_transient(self) -> bool:
-        """Whether the same request may succeed later: rate limits and faults on CDF's side."""
-        return self.code in (408, 429) or self.code >= 500
-
-    @property
     def is_about_the_id(self) -> bool:
         """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
         return 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
