@@ -16,7 +16,7 @@ from airflow_provider_cdf.emulator.catalog import Catalog
 from airflow_provider_cdf.emulator.clock import Timeline
 from airflow_provider_cdf.emulator.definitions import AnyTask
 from airflow_provider_cdf.emulator.functions import FunctionCall, Functions
-from airflow_provider_cdf.emulator.pace import Pace as Pace  # part of what this module offers
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.store import WAITING, Execution, PlannedTask, Store, TaskExecution
 from airflow_provider_cdf.emulator.work import Work
 

@@ -19,7 +19,7 @@ from airflow_provider_cdf.demo import examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
 from airflow_provider_cdf.emulator.functions import Reply
-from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.store import Execution
 
 if TYPE_CHECKING:

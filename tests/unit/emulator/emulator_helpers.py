@@ -8,7 +8,7 @@ from airflow_provider_cdf.emulator.clock import ManualClock
 from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
 from airflow_provider_cdf.emulator.engine import Engine
 from airflow_provider_cdf.emulator.functions import Functions
-from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.emulator.store import Execution, TaskExecution
 
 

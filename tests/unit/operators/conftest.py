@@ -11,7 +11,7 @@ from clear_errors import assert_clear
 from support import Project
 
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import recovery
 

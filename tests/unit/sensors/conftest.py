@@ -10,7 +10,7 @@ import pytest
 from support import Project
 
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.lifecycle import Pace
+from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import recovery
 
