@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -40,6 +39,8 @@ def find_earlier_run(
     What still runs of the task's life before a person cleared it is cancelled on the way: the person asked
     for a new execution instead of it.
     """
+    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+
     ti = context["ti"]
     key, earlier_keys = run_key(ti), earlier_run_keys(ti)
     for look in (1, 2):
@@ -125,6 +126,8 @@ def cancel_orphan(context: Context) -> None:
     Airflow calls this for every final failure. It only acts where the operator did not get to decide: its
     process was killed on the last try, and the DAG processor, which calls this then, has a fresh operator.
     """
+    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+
     operator: Any = context["task"]
     if operator.has_run or not operator.cancel_on_kill:
         return
