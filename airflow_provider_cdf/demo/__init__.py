@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from airflow_provider_cdf.demo.airflow_api import LocalAirflowError
         from airflow_provider_cdf.demo.local_airflow import LocalAirflow
         from airflow_provider_cdf.demo.screen import Screen
-        from airflow_provider_cdf.emulator import CdfEmulator  # noqa: F401
+        from airflow_provider_cdf.emulator import CdfEmulator  # noqa: F401 - is it there?
     except ImportError as error:
-        print(  # noqa: T201
+        print(  # noqa: T201 - a program's output
             f"cdf-demo needs the extra 'emulator' ({error}): pip install 'airflow-provider-cdf[emulator]'",
             file=sys.stderr,
         )

@@ -55,7 +55,7 @@ class Process:
         """
         started_at = time.time()
         with log.open("ab") as output:
-            popen = subprocess.Popen(  # noqa: S603
+            popen = subprocess.Popen(  # noqa: S603 - our own command
                 command,
                 env=dict(env),
                 cwd=cwd,
@@ -190,7 +190,7 @@ class Guard:
         # By path, not with -m: importing this package could cost it a second. -P: nor import its neighbours.
         command = [sys.executable, "-P", __file__, mark, *([str(home)] if home else [])]
         env = {name: value for name, value in os.environ.items() if name != MARK}
-        self._popen = subprocess.Popen(  # noqa: S603
+        self._popen = subprocess.Popen(  # noqa: S603 - our own command
             command,
             env=env,
             cwd="/",
@@ -218,7 +218,7 @@ class Guard:
 
         :param timeout: seconds after which it is killed
         """
-        assert self._popen.stdin  # noqa: S101
+        assert self._popen.stdin  # noqa: S101 - a pipe by construction
         self._popen.stdin.close()
         try:
             self._popen.wait(timeout)
