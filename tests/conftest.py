@@ -26,6 +26,22 @@ os.environ |= {
 }
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for folders; for single files and tests none, as these two take seconds to start."""
+    return 2 if all(Path(argument).is_dir() for argument in config.args) else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares an Airflow, or a module's fixtures; begin with what takes longest."""
+    for item in items:
+        if "system" not in item.path.parts:
+            group = item.path.name
+        else:
+            group = "the cluster" if "cluster" in getattr(item, "fixturenames", ()) else "other processes"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 

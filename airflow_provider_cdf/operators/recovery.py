@@ -128,7 +128,7 @@ def cancel_orphan(context: Context) -> None:
     """
     from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
 
-    operator: Any = context["task"]
+    operator = instance_of(context)
     if operator.has_run or not operator.cancel_on_kill:
         return
     operator.render_template_fields(context)
@@ -142,6 +142,22 @@ def cancel_orphan(context: Context) -> None:
 
 
 def with_callback(given: Any, own: Any) -> list[Any]:
-    """Return a task's callbacks with one of ours added to the user's."""
+    """Return a task's callbacks with one of ours added to the user's, unless it is among them already."""
     callbacks = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    return [*callbacks, own]
+    return callbacks if own in callbacks else [*callbacks, own]
+
+
+def partial_with_callback(partial: Any, own: Any) -> Any:
+    """Return what ``partial()`` has made, for which Airflow has merged in ``default_args``, with ours added."""
+    # The DAG processor takes the callbacks of a mapped task from here, without ever making an instance.
+    partial.kwargs["on_failure_callback"] = with_callback(partial.kwargs.get("on_failure_callback"), own)
+    return partial
+
+
+def instance_of(context: Context) -> Any:
+    """Return the operator that a callback is about, which of a mapped task is that of its map index."""
+    operator: Any = context["task"]
+    if operator.is_mapped:
+        # The DAG processor has the task as it was mapped. Rendering it puts its instance into the context.
+        operator.render_template_fields(context)
+    return context["task"]

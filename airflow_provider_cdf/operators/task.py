@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
 
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfNothingToReportToError
-from airflow_provider_cdf.operators.recovery import with_callback
+from airflow_provider_cdf.operators.recovery import instance_of, partial_with_callback, with_callback
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -100,7 +100,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         if "output" in kwargs:
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
-        return super().partial(**kwargs)
+        return partial_with_callback(super().partial(**kwargs), report_failure)
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -261,10 +261,10 @@ def report_failure(context: Context) -> None:
     Airflow calls this for every final failure of an update operator, also where no code of the operator ran:
     its process was killed on the last try, or its templates could not be rendered.
     """
-    operator: Any = context["task"]
     ti = context["ti"]
     reason = {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": {ti.task_id: "failed"}}
     try:
+        operator = instance_of(context)
         operator.render_template_fields(context)
         operator.report("FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
     except CdfNothingToReportToError:

@@ -22,6 +22,7 @@ from airflow_provider_cdf.operators.recovery import (
     Cancellation,
     cancel_orphan,
     find_earlier_run,
+    partial_with_callback,
     with_callback,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE
@@ -123,6 +124,11 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.has_run = False
         self._killed = False
         self._cancellation: Cancellation | None = None
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Prepare a mapped task, with the failure callback that each of its instances has."""
+        return partial_with_callback(super().partial(**kwargs), cancel_orphan)
 
     @cached_property
     def hook(self) -> CdfHook:

@@ -94,7 +94,7 @@ def test_each_call_is_repeated_for_the_errors_that_do_no_harm_and_for_no_others(
         assert time.pauses == []
 
 
-@pytest.mark.parametrize("name", [*HARMLESS, *ONCE])
+@pytest.mark.parametrize("name", sorted([*HARMLESS, *ONCE]))
 def test_a_token_endpoint_that_is_down_for_a_while_is_outlived(
     sender: Sender, time: FakeTime, name: str
 ) -> None:

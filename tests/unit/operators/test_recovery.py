@@ -34,7 +34,9 @@ def run(workflow: str, ti: FakeTaskInstance, **arguments: Any) -> Any:
 
 
 def context(ti: FakeTaskInstance, operator: Any = None) -> dict[str, Any]:
-    return {"ti": ti, "task": operator, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
+    dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={})
+    dag = operator.get_dag() if operator else None
+    return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run}
 
 
 def statuses(project: Project, workflow: str) -> list[str]:
@@ -176,6 +178,10 @@ def test_a_kill_that_arrives_while_cdf_starts_the_run_cancels_it(
     assert statuses(project, workflow) == ["TERMINATED"]
 
 
+def _theirs(context: Any) -> None:
+    """Stands for a callback of the user's."""
+
+
 class TestOrphans:
     def orphan(self, workflow: str, ti: FakeTaskInstance, **arguments: Any) -> tuple[str, Any]:
         """Start an execution in a process that then dies; return its id and the DAG processor's operator."""
@@ -227,6 +233,39 @@ class TestOrphans:
         assert len(operator.on_failure_callback) == len(update.on_failure_callback) == 2
         operator.on_failure_callback[0]({})
         assert called == ["theirs"]
+
+    def test_what_a_dead_worker_of_a_mapped_task_left_running_is_cancelled(
+        self, project: Project, workflow: str
+    ) -> None:
+        of_each = [run(workflow, FakeTaskInstance(map_index=index)) for index in range(2)]
+        with DAG("plant", default_args={"on_failure_callback": _theirs}):
+            mapped = CdfWorkflowRunOperator.partial(task_id="task", version="1").expand(
+                workflow_external_id=[workflow, workflow]
+            )
+        assert list(mapped.on_failure_callback) == [_theirs, recovery.cancel_orphan]
+
+        about_the_second = context(FakeTaskInstance(map_index=1), mapped)
+        recovery.cancel_orphan(about_the_second)
+
+        assert [project.execution(one)["status"] for one in of_each] == ["RUNNING", "TERMINATED"]
+        assert list(about_the_second["task"].on_failure_callback) == [_theirs, recovery.cancel_orphan]
+
+    def test_a_report_of_a_mapped_task_that_never_happened_becomes_a_failure(
+        self, project: Project, workflow: str
+    ) -> None:
+        of_each = [run(workflow, FakeTaskInstance(map_index=index)) for index in range(2)]
+        with DAG("plant", default_args={"on_failure_callback": _theirs}):
+            mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
+                execution_id=of_each
+            )
+        assert list(mapped.on_failure_callback) == [_theirs, report_failure]
+        for one in of_each:
+            project.task(one, "approve")
+
+        report_failure(context(FakeTaskInstance(task_id="report", map_index=1), mapped))
+
+        assert project.task(of_each[0], "approve", "IN_PROGRESS")
+        assert project.task(of_each[1], "approve", "FAILED_WITH_TERMINAL_ERROR")
 
     def test_a_report_that_never_happened_becomes_a_failure(
         self, project: Project, workflow: str, ti: FakeTaskInstance
