@@ -11,8 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from airflow_provider_cdf.cdf import retry
-from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError, CdfSilenceError
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_cdf.cdf.errors import CdfError, CdfSilenceError
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -154,10 +155,14 @@ def failed_tasks(execution: WorkflowExecutionDetails) -> list[TaskExecution]:
     return [task for task in attempts if task is not None and task.status in _TO_BLAME]
 
 
-def may_pass(error: CdfError) -> bool:
-    """Whether a wait should outlive this error: the network, the identity provider, or CDF for a while."""
-    # A refused login too: the secret may have been renewed, and the connection is read again.
-    return isinstance(error, CdfLoginError) or retry.may_pass(error)
+def outlives(error: CdfError) -> bool:
+    """
+    Whether a wait goes on after a poll that failed like this.
+
+    Only what a retry of the Airflow task would not heal either ends it at once (400, 403, 404, a wrong
+    connection). A refused login does not: the secret may be renewed, and the connection is read again.
+    """
+    return not isinstance(error, AirflowFailException)
 
 
 def _because(what: TaskExecution | WorkflowExecution | None) -> str:
@@ -189,8 +194,8 @@ class Patience:
     :param now: the clock when the wait begins, like every ``now`` here in seconds.
     """
 
-    #: Failing polls come at growing intervals, up to this many seconds.
-    LONGEST_INTERVAL = 60.0
+    #: Failing polls come at growing intervals between these, seconds.
+    SHORTEST_AFTER_FAILURE, LONGEST_AFTER_FAILURE = 1.0, 60.0
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
         self._interval = interval
@@ -201,9 +206,11 @@ class Patience:
     @property
     def next_interval(self) -> float:
         """Seconds until the next poll."""
+        if not self._failures:
+            return self._interval
         # At most 2 ** 10: the exponent of a long outage would overflow.
-        grown = self._interval * 2.0 ** min(self._failures, 10)
-        return max(self._interval, min(grown, self.LONGEST_INTERVAL))
+        grown = max(self._interval, self.SHORTEST_AFTER_FAILURE) * 2.0 ** min(self._failures, 10)
+        return max(self._interval, min(grown, self.LONGEST_AFTER_FAILURE))
 
     def answered(self, *, now: float) -> str | None:
         """Note a good answer; return what to log if it ends an outage."""
@@ -217,7 +224,7 @@ class Patience:
 
         :raises CdfError: the error itself where time will not heal it, or the silence has lasted too long.
         """
-        if not may_pass(error):
+        if not outlives(error):
             raise error
         self._failures += 1
         silence = now - self._last_answer

@@ -18,7 +18,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.retry import leaves_open, read_retry_after
+from airflow_provider_cdf.cdf.retry import is_transient_status, read_retry_after
 
 #: Cognite's own identity provider, for projects with CDF-managed logins.
 COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
@@ -59,7 +59,7 @@ class ClientCredentials:
         """
         return httpx.URL(self.token_url).netloc.decode()
 
-    def quotable(self, words: str) -> str:
+    def without_secret(self, words: str) -> str:
         """Return what a server said as one short line, without the secret should it have repeated that."""
         secret = self.client_secret
         for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
@@ -167,15 +167,16 @@ class ClientCredentialsAuth(httpx.Auth):
             raise CdfLoginError(
                 f"{where} answered HTTP {response.status_code} with something that is not a JSON object. "
                 "Is the token URL right?",
-                is_transient=_may_pass(response),
+                is_transient=is_transient_status(response.status_code),
                 retry_after=read_retry_after(response.headers),
             )
         if not response.is_success:
             words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
+            reason = self.credentials.without_secret(words).rstrip(".") or "no reason given"
             raise CdfLoginError(
                 f"{where} gave no token to client {self.credentials.client_id!r} "
-                f"(HTTP {response.status_code}): {self.credentials.quotable(words) or 'no reason given'}",
-                is_transient=_may_pass(response),
+                f"(HTTP {response.status_code}): {reason}.",
+                is_transient=is_transient_status(response.status_code),
                 retry_after=read_retry_after(response.headers),
             )
         value = answer.get("access_token")
@@ -223,10 +224,6 @@ class ClientCredentialsAuth(httpx.Auth):
             return
         finally:
             flow.close()
-
-
-def _may_pass(response: httpx.Response) -> bool:
-    return response.status_code == 429 or leaves_open(response.status_code)
 
 
 _shared: dict[ClientCredentials, ClientCredentialsAuth] = {}

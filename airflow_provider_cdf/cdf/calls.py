@@ -255,8 +255,13 @@ def check_uuid(value: object, name: str) -> str:
         return value
     raise CdfInputError(
         f"{name} must be a UUID such as 059edaa4-a17a-4102-910e-2c3591500cce, not {value!r}."
-        + (" The task that should have provided it left no value." if value in (None, "", "None") else "")
+        + (" The task that should have provided it left no value." if is_missing(value) else "")
     )
+
+
+def is_missing(value: object) -> bool:
+    """Whether this is what a template field holds when the task that should have left an id has not."""
+    return value in (None, "", "None")
 
 
 def check_reportable(status: str) -> TaskStatus:

@@ -30,7 +30,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
-from airflow_provider_cdf.cdf.retry import RETRY_FOR, leaves_open, read_retry_after, retrying
+from airflow_provider_cdf.cdf.retry import RETRY_FOR, is_ambiguous_status, read_retry_after, retrying
 
 #: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
 REQUEST_TIMEOUT = 30.0
@@ -110,13 +110,13 @@ class _Sender:
             raise CdfAnswerError(
                 f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, "
                 f"but not what its API promises: {where}: {first['msg']}."
-                f"{_fate(call, may_be_done=True)}{_request_id_note(response)}"
+                f"{_request_id_note(response)}{_fate(call, may_be_done=True)}"
             ) from None
 
     def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
         code = response.status_code
         # A proxy may repeat the request, and a session request holds the secret.
-        words = self.settings.credentials.quotable(_server_words(response)) or "no reason given"
+        words = self.settings.credentials.without_secret(_server_words(response)) or "no reason given"
         client = f"client {self.settings.credentials.client_id!r}"
         message = (
             f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
@@ -133,7 +133,7 @@ class _Sender:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         kind = CdfRefusedError if code in (400, 403, 404) else CdfApiError
         return kind(
-            message + _fate(call, may_be_done=leaves_open(code)) + _request_id_note(response),
+            message + _request_id_note(response) + _fate(call, may_be_done=is_ambiguous_status(code)),
             code=code,
             cdf_message=words,
             request_id=response.headers.get("x-request-id"),
@@ -185,7 +185,7 @@ class CdfClient(_Sender):
             response = self._http.send(self._request(call, self._http.build_request))
         except CdfLoginError as error:
             # Raised inside httpx, whose frames would hide the message among them.
-            raise error.with_traceback(None) from None
+            raise error.adding(_nothing_sent(call).strip()).with_traceback(None) from None
         except httpx.HTTPError as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)
@@ -258,7 +258,7 @@ class AsyncCdfClient(_Sender):
             response = await self._http.send(self._request(call, self._http.build_request))
         except CdfLoginError as error:
             # Raised inside httpx, whose frames would hide the message among them.
-            raise error.with_traceback(None) from None
+            raise error.adding(_nothing_sent(call).strip()).with_traceback(None) from None
         except httpx.HTTPError as error:
             raise self._no_answer(call, error) from None
         return self._read(call, response)

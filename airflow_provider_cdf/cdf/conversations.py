@@ -33,9 +33,8 @@ from airflow_provider_cdf.cdf.models import (
     TaskStatus,
     WorkflowExecution,
     WorkflowExecutionDetails,
-    WorkflowStatus,
 )
-from airflow_provider_cdf.cdf.retry import is_ambiguous, may_pass, pause_after, was_not_executed
+from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 
 log = logging.getLogger(__name__)
 
@@ -125,15 +124,20 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 def cancel_execution(
     settings: Settings, execution_id: str, reason: str | None = None
 ) -> Conversation[WorkflowExecution]:
-    """End an execution; where the answer was lost, it is read whether the execution is TERMINATED."""
+    """
+    End an execution, and return it as it is then: TERMINATED, or as it had ended before.
+
+    CDF refuses to cancel what has ended. Which HTTP status it does that with is not documented, so the
+    execution itself is asked, not the error.
+    """
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        return execution if execution.status == WorkflowStatus.TERMINATED else None
+        return execution if execution.status.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
-    return (yield from _insist(settings, call, _Trace(look_up, hint)))
+    return (yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
 
 
 def update_task(
@@ -172,7 +176,7 @@ def update_task(
         return task
 
     hint = f"look at task {cdf_task_id} of execution {execution_id}"
-    return (yield from _insist(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
+    return (yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
 
 
 def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[list[WorkflowExecution]]:
@@ -225,8 +229,8 @@ def _submit(
                 break
             tries += 1
             pause = pause_after(failed, tries)
-            if not may_pass(failed) or clock.now() + pause >= begun + settings.retry_for:
-                raise failed
+            if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
+                raise failed from None
             log.warning("%s Trying again in %.1f s.", failed, pause)
             yield Pause(pause)
 
@@ -255,7 +259,7 @@ def _find_out(
                 return found
             if is_dead:
                 return None
-        if clock.now() >= give_up_at or not (failed is None or may_pass(failed)):
+        if clock.now() >= give_up_at or not (failed is None or is_transient(failed)):
             since = f"It could not be looked up: {failed}" if failed else "It has not appeared since."
             raise _unknown(lost, since, trace)
         tries += 1
@@ -267,7 +271,7 @@ def _find_out(
                 return outcome
             except CdfError as error:
                 # A refusal is most likely about the nonce: the lost request has used it.
-                refused = not may_pass(error)
+                refused = not is_transient(error)
                 lost = error if is_ambiguous(error) else lost
 
 
@@ -277,12 +281,12 @@ def _may_be_due_to_the_nonce(error: CdfError, age: float) -> bool:
 
     How CDF refuses a nonce is not documented.
     """
-    if not isinstance(error, CdfApiError) or may_pass(error):
+    if not isinstance(error, CdfApiError) or is_transient(error):
         return False
     return bool(re.search("nonce|session", error.cdf_message, re.IGNORECASE)) or age >= NONCE_SENT_UNTIL
 
 
-def _insist(
+def _send_until_known(
     settings: Settings, call: calls.Call[Any], trace: _Trace[ResultT], *, ask_after_refusal: bool = False
 ) -> Conversation[ResultT]:
     """
@@ -316,15 +320,15 @@ def _insist(
                     return found
         tries += 1
         pause = pause_after(failed, tries)
-        if may_pass(failed) and clock.now() + pause < give_up_at:
+        if is_transient(failed) and clock.now() + pause < give_up_at:
             log.warning("%s Trying again in %.1f s.", failed, pause)
             yield Pause(pause)
-        elif unread is not None and (lost is not None or may_pass(unread)):
+        elif unread is not None and (lost is not None or is_transient(unread)):
             raise _unknown(lost or failed, f"Whether it is done could not be read: {unread}", trace)
-        elif lost is not None and may_pass(failed):
+        elif lost is not None and is_transient(failed):
             raise _unknown(lost, "It was not done when last looked at.", trace)
         else:
-            raise failed
+            raise failed from None
 
 
 def _unknown(lost: CdfError, since: str, trace: _Trace[Any]) -> CdfUnreachableError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 
@@ -16,6 +18,11 @@ class CdfError(AirflowException):
     #: Seconds that the server asks to wait.
     retry_after: float | None = None
 
+    def adding(self, sentence: str) -> Self:
+        """Add to the message what only the caller knows, such as what has become of an execution."""
+        self.args = (f"{self} {sentence}".rstrip(), *self.args[1:])
+        return self
+
 
 class CdfInputError(CdfError, AirflowFailException):
     """What the caller asked for would be refused by CDF, so it was not sent. A retry would not help."""
@@ -26,6 +33,10 @@ class CdfInputError(CdfError, AirflowFailException):
 
 class CdfConnectionError(CdfError, AirflowFailException):
     """The Airflow connection is incomplete or contradicts itself. Nothing was sent."""
+
+
+class CdfConnectionUnreadError(CdfError):
+    """Airflow could not be asked for the connection just now. Nothing was sent."""
 
 
 class CdfLoginError(CdfError):
@@ -96,6 +107,10 @@ class CdfRefusedError(CdfApiError, AirflowFailException):
 
 class CdfSilenceError(CdfError):
     """A wait was given up because CDF did not give one answer for a long time."""
+
+
+class CdfWaitRefusedError(CdfError, AirflowFailException):
+    """A trigger's wait ended because CDF refuses for good to be asked. A retry would not help."""
 
 
 class CdfTimeoutError(CdfError):

@@ -17,6 +17,7 @@ from airflow_provider_cdf.cdf.calls import Call, Repeat
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
+    CdfConnectionUnreadError,
     CdfError,
     CdfLoginError,
     CdfUnreachableError,
@@ -34,7 +35,7 @@ def was_not_executed(error: BaseException) -> bool:
     """Whether CDF certainly did nothing: it was not reached, or it says that it did not even begin."""
     if isinstance(error, CdfUnreachableError):
         return not error.sent
-    if isinstance(error, CdfLoginError):
+    if isinstance(error, CdfLoginError | CdfConnectionUnreadError):
         return True
     return isinstance(error, CdfApiError) and error.code == 429
 
@@ -44,16 +45,21 @@ def is_ambiguous(error: BaseException) -> bool:
     if isinstance(error, CdfUnreachableError):
         return error.sent
     if isinstance(error, CdfApiError):
-        return leaves_open(error.code)
+        return is_ambiguous_status(error.code)
     return isinstance(error, CdfAnswerError)
 
 
-def leaves_open(code: int) -> bool:
+def is_ambiguous_status(code: int) -> bool:
     """Whether an answer with this HTTP status leaves open if the request was carried out."""
     return code == 408 or code >= 500
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient_status(code: int) -> bool:
+    """Whether the same request may get another answer than this HTTP status later."""
+    return code == 429 or is_ambiguous_status(code)
+
+
+def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, CdfLoginError):
         return error.is_transient
@@ -62,7 +68,7 @@ def may_pass(error: BaseException) -> bool:
 
 def may_repeat(call: Call[Any], error: BaseException) -> bool:
     """Whether the sender repeats a call that failed like this, without being told to."""
-    if call.repeat is Repeat.NEVER or not may_pass(error):
+    if call.repeat is Repeat.NEVER or not is_transient(error):
         return False
     return call.repeat is Repeat.ALWAYS or was_not_executed(error)
 

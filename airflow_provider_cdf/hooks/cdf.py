@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf import calls, conversations
 from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, AsyncCdfClient, CdfClient, PageAt, Settings
-from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError
+from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.cdf.retry import RETRY_FOR
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
@@ -41,8 +41,7 @@ class CdfHook(BaseHook):
 
     :param cdf_conn_id: id of an Airflow connection of type ``cdf``.
     :param retry_for: seconds within which a failed request is repeated, where that does no harm. 0 for never:
-        for those who have a patience of their own, or no time.
-    :param request_timeout: seconds for connecting, and for each wait on an answer.
+        for those who have a patience of their own.
     """
 
     conn_name_attr = "cdf_conn_id"
@@ -55,12 +54,10 @@ class CdfHook(BaseHook):
         cdf_conn_id: str = default_conn_name,
         *,
         retry_for: float = RETRY_FOR,
-        request_timeout: float = REQUEST_TIMEOUT,
     ) -> None:
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
         self.retry_for = retry_for
-        self.request_timeout = request_timeout
         self._async_client: AsyncCdfClient | None = None
 
     # -- connection form of Airflow 2.11 to 3.1; later ones read the provider info ------------------------
@@ -100,14 +97,40 @@ class CdfHook(BaseHook):
             raise self._unknown_connection() from None
         return CdfClient(self._settings(connection, connection.extra_dejson))
 
+    def sibling(self, *, retry_for: float, request_timeout: float = REQUEST_TIMEOUT) -> CdfHook:
+        """
+        Return a hook with another patience and connections of its own to the same CDF.
+
+        It does not ask Airflow for the connection again, which nothing may that runs in a signal handler.
+
+        :param retry_for: seconds within which a failed request is repeated, where that does no harm.
+        :param request_timeout: seconds for connecting, and for each wait on an answer.
+        """
+        other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
+        settings = replace(self.client.settings, retry_for=retry_for, request_timeout=request_timeout)
+        other.client = CdfClient(settings)
+        return other
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether :attr:`client` has been made, so that its use does not ask Airflow for anything."""
+        return "client" in self.__dict__
+
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines of the running event loop, made at first use."""
         if self._async_client is None:
             try:
                 connection = await get_async_connection(self.cdf_conn_id, hook=self)
+                extra = await get_async_extra_dejson(connection)
             except AirflowNotFoundException:
                 raise self._unknown_connection() from None
-            settings = self._settings(connection, await get_async_extra_dejson(connection))
+            except Exception as error:
+                # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
+                raise CdfConnectionUnreadError(
+                    f"Airflow connection {self.cdf_conn_id!r} could not be read: {error}. "
+                    "Nothing was sent to CDF."
+                ) from None
+            settings = self._settings(connection, extra)
             # In a thread, because the first client of a process loads the CA certificates.
             self._async_client = await asyncio.to_thread(AsyncCdfClient, settings)
         return self._async_client
@@ -122,7 +145,7 @@ class CdfHook(BaseHook):
             extra=extra,
             on_token=_keep_out_of_logs,
         )
-        return replace(settings, retry_for=self.retry_for, request_timeout=self.request_timeout)
+        return replace(settings, retry_for=self.retry_for)
 
     def _unknown_connection(self) -> CdfConnectionError:
         return CdfConnectionError(
@@ -131,7 +154,7 @@ class CdfHook(BaseHook):
 
     def close(self) -> None:
         """Close the connections of :attr:`client`, if there are any."""
-        if "client" in self.__dict__:
+        if self.is_connected:
             self.client.close()
             del self.client
 
@@ -193,6 +216,8 @@ class CdfHook(BaseHook):
         Read an execution with its tasks.
 
         :param execution_id: UUID of the execution.
+        :return: the execution; its ``executed_tasks`` are all attempts at tasks so far.
+        :raises CdfInputError: if the id is no UUID.
         :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
         """
         return self.client.send(calls.get_execution(self.client.settings.project, execution_id))
@@ -217,6 +242,7 @@ class CdfHook(BaseHook):
         :param version: only those of this version of it.
         :param status: only those in this status or these statuses, in any case.
         :param created_after: only those created since; whether CDF counts that very moment is undocumented.
+        :raises CdfInputError: if a status is none of CDF's, or a version is given without its workflow.
         """
         page_at = _page_at(self.client.settings, workflow_external_id, version, status, created_after)
         return self.client.executions(page_at)
@@ -239,8 +265,11 @@ class CdfHook(BaseHook):
         """
         End a running execution as TERMINATED; what its tasks started outside the workflow goes on.
 
+        :param execution_id: UUID of the execution.
         :param reason: becomes the execution's reason; cut at 500 characters.
-        :raises CdfApiError: if the execution has already ended otherwise, or there is none.
+        :return: the execution as it is then. One that had ended before is left alone, and has that status.
+        :raises CdfApiError: if there is no such execution.
+        :raises CdfUnreachableError: with ``sent`` if it did not become known whether it was cancelled.
         """
         return self.client.perform(conversations.cancel_execution(self.client.settings, execution_id, reason))
 
@@ -253,6 +282,8 @@ class CdfHook(BaseHook):
         """
         Run the failed tasks of an execution that ended badly once more, under the same id.
 
+        :param execution_id: UUID of the execution.
+        :return: the execution, RUNNING again.
         :raises CdfApiError: if the execution is in no state to be retried, or there is none.
         """
         return self.client.perform(conversations.retry_execution(self.client.settings, execution_id))
@@ -280,6 +311,7 @@ class CdfHook(BaseHook):
             FAILED_WITH_TERMINAL_ERROR (it does not), in any case.
         :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level.
         :param execution_id: with it, an unclear answer is cleared up by reading the task's state.
+        :return: the task, in its new status.
         :raises CdfInputError: if status or output are not what CDF takes.
         :raises CdfNothingToReportToError: if the task has already ended in another status (only noticed with
             ``execution_id``; otherwise ``CdfApiError``).

@@ -32,7 +32,8 @@ def run_key(ti: RuntimeTaskInstanceProtocol, max_tries: int | None = None) -> st
 
 def earlier_run_keys(ti: RuntimeTaskInstanceProtocol) -> set[str]:
     """Return the keys that the task instance may have had before it was cleared."""
-    return {run_key(ti, max_tries) for max_tries in range(ti.max_tries)}
+    # It need not have been smaller: a clear adds `retries` to the tries so far, and somebody may lower that.
+    return {run_key(ti, max_tries) for max_tries in range(ti.max_tries + 100)} - {run_key(ti)}
 
 
 def run_metadata(

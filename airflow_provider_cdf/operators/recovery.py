@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
@@ -24,57 +25,102 @@ log = logging.getLogger(__name__)
 
 #: Seconds before a second look for an execution that the first look did not find: CDF's list may lag behind.
 LOOK_AGAIN_AFTER = 5.0
-#: Two machines' clocks: how much earlier than Airflow's CDF's may date an execution.
-CLOCK_MARGIN = timedelta(minutes=15)
-#: Seconds that a killed task waits for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
+#: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
+#: Seconds between two looks for an execution that a killed task has just started.
+KILL_LOOK_INTERVAL = 0.5
+
+#: Reasons of executions that were cancelled because a process of their task was stopped. Should another
+#: process of the task live on, it sees by them that nobody has given up on the work, and starts anew.
+TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
+TASK_HAS_DIED = "The Airflow task that waited for it has died."
 
 
 def find_earlier_run(
-    hook: CdfHook, context: Context, workflow_external_id: str, version: str
+    hook: CdfHook, context: Context, workflow_external_id: str, pause: Callable[[float], None]
 ) -> WorkflowExecution | None:
     """
-    Return the latest execution that an earlier try of this logical run has started.
+    Return the latest execution that an earlier try of this logical run has started, of whatever version.
 
-    What still runs of the task's life before a person cleared it is cancelled on the way: the person asked
-    for a new execution instead of it.
+    What else still runs of this task is cancelled on the way: executions of its life before a person cleared
+    it, who asked for a new one instead.
+
+    :param pause: waits some seconds, or raises if the task is to stop.
     """
-    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+    from airflow_provider_cdf.operators.identity import RUN_KEY, run_key
 
-    ti = context["ti"]
-    key, earlier_keys = run_key(ti), earlier_run_keys(ti)
+    key, began = run_key(context["ti"]), _began(context)
     for look in (1, 2):
-        executions = list(
-            hook.list_executions(
-                workflow_external_id=workflow_external_id, version=version, created_after=_began(context)
-            )
-        )
-        for execution in executions:
-            if execution.metadata.get(RUN_KEY) in earlier_keys and not execution.status.has_ended:
-                _cancel_replaced(hook, execution)
-        own = [execution for execution in executions if execution.metadata.get(RUN_KEY) == key]
-        if own:
-            return max(own, key=lambda execution: execution.created_time or 0)
+        # All that run, whatever their workflow: somebody may have edited that between two tries.
+        running = list(hook.list_executions(status="RUNNING", created_after=began))
+        own = [one for one in running if one.metadata.get(RUN_KEY) == key]
+        if not own:
+            ended = hook.list_executions(workflow_external_id=workflow_external_id, created_after=began)
+            own = [one for one in ended if one.metadata.get(RUN_KEY) == key]
+        found = max(own, key=lambda one: one.created_time or 0) if own else None
+        _cancel_others(hook, context, running, keep=found)
+        if found is not None:
+            return found
         if look == 1:
-            time.sleep(LOOK_AGAIN_AFTER)
+            pause(LOOK_AGAIN_AFTER)
     return None
 
 
-def _cancel_replaced(hook: CdfHook, execution: WorkflowExecution) -> None:
+def cancel_other_runs(hook: CdfHook, context: Context, keep: WorkflowExecution) -> None:
+    """
+    Cancel all that runs of this task but one execution.
+
+    For a retry that has just started one: the process of the try before it may have gone on as an orphan, and
+    have started one too.
+    """
+    _cancel_others(hook, context, hook.list_executions(status="RUNNING", created_after=_began(context)), keep)
+
+
+def _cancel_others(
+    hook: CdfHook, context: Context, running: Iterable[WorkflowExecution], keep: WorkflowExecution | None
+) -> None:
+    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+
+    keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
+    for execution in running:
+        if execution.metadata.get(RUN_KEY) in keys and (keep is None or execution.id != keep.id):
+            log.info(cancel(hook, execution.id, "The Airflow task that started it goes on without it."))
+
+
+def cancel_runs_of_the_dead(hook: CdfHook, context: Context) -> None:
+    """Cancel all that runs of a task of which nobody is left to decide anything."""
+    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+
+    keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
+    for execution in hook.list_executions(status="RUNNING", created_after=_began(context)):
+        if execution.metadata.get(RUN_KEY) in keys:
+            log.info(cancel(hook, execution.id, TASK_HAS_DIED))
+
+
+def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
+    """Cancel an execution, and return in a sentence what has become of it."""
     try:
-        hook.cancel_execution(execution.id, "The Airflow task that started it was cleared.")
+        return after_cancelling(hook.cancel_execution(execution_id, reason))
     except CdfError as error:
-        log.warning(
-            "Execution %s of the task's life before it was cleared may go on: %s", execution.id, error
-        )
-    else:
-        log.info("Cancelled execution %s, of the task's life before it was cleared.", execution.id)
+        return f"Execution {execution_id} may still run in CDF, because it could not be cancelled: {error}"
+
+
+def after_cancelling(execution: WorkflowExecution) -> str:
+    """Say in a sentence what a cancellation has found or made of an execution."""
+    if execution.status == "TERMINATED":
+        return f"Execution {execution.id} was cancelled."
+    return f"Execution {execution.id} had ended {execution.status} before it could be cancelled."
 
 
 def _began(context: Context) -> datetime:
-    # A cleared DAG run has a new start date, but executions of its tasks may be older.
+    """Return a moment before which no execution of this task instance was started, by any machine's clock."""
+    from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN
+
     run = context["dag_run"]
-    dates = (getattr(run, name, None) for name in ("run_after", "queued_at", "start_date"))
+    # A cleared DAG run has a new start date, but executions of its tasks may be older. Airflow 2 has no
+    # run_after; the logical date is earlier still.
+    since = getattr(run, "run_after", None) or run.logical_date
+    dates = (since, getattr(run, "queued_at", None), getattr(run, "start_date", None))
     began: datetime = min(date for date in dates if date is not None)
     return began - CLOCK_MARGIN
 
@@ -84,15 +130,21 @@ class Cancellation:
     A cancellation on behalf of a signal handler.
 
     The handler interrupts the task wherever it is, perhaps while it holds a lock of the HTTP client or of the
-    connection to Airflow. So the request is sent from a thread, over a connection of its own.
+    connection to Airflow. So the requests are sent from a thread, over connections of their own.
 
-    :param hook: a hook that has been used before, so that neither connection nor token has to be fetched.
+    :param hook: a hook that is connected, so that Airflow does not have to be asked for the connection.
+    :param execution_id: the execution, if it is known; otherwise CDF may be starting it this very moment, and
+        it is looked for as long as there is time.
     """
 
-    def __init__(self, hook: CdfHook, execution_id: str, reason: str) -> None:
-        self._settings = hook.client.settings
-        self._execution_id, self._reason = execution_id, reason
-        self._outcome = "It may still run in CDF, because it is not known yet whether it could be cancelled."
+    def __init__(self, hook: CdfHook, context: Context, execution_id: str | None) -> None:
+        self.execution_id = execution_id
+        self._outcome = (
+            f"Execution {execution_id} may still run in CDF: its cancellation is not answered yet."
+            if execution_id
+            else "CDF may have been starting an execution; none was found that could be cancelled."
+        )
+        self._hook, self._context = hook, context
         self._thread = threading.Thread(target=self._cancel, name="cdf-cancel", daemon=True)
         self._thread.start()
 
@@ -102,62 +154,49 @@ class Cancellation:
         return self._outcome
 
     def _cancel(self) -> None:
-        from dataclasses import replace
-
-        from airflow_provider_cdf.cdf import conversations
-        from airflow_provider_cdf.cdf.client import CdfClient
-
+        hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
         try:
-            settings = replace(self._settings, retry_for=0, request_timeout=KILL_PATIENCE)
-            with CdfClient(settings) as client:
-                client.perform(
-                    conversations.cancel_execution(client.settings, self._execution_id, self._reason)
-                )
+            execution_id = self.execution_id or self._find(hook)
+            if execution_id is not None:
+                self._outcome = cancel(hook, execution_id, TASK_WAS_KILLED)
         except CdfError as error:
-            self._outcome = f"It may still run in CDF, because it could not be cancelled: {error}"
-        else:
-            self._outcome = "It was cancelled."
+            self._outcome = f"An execution of this task may still run in CDF: {error}"
+        finally:
+            hook.close()
+        log.warning("The task was killed. %s", self._outcome)
+
+    def _find(self, hook: CdfHook) -> str | None:
+        from airflow_provider_cdf.operators.identity import RUN_KEY, run_key
+
+        key, began = run_key(self._context["ti"]), _began(self._context)
+        until = time.monotonic() + KILL_PATIENCE
+        while True:
+            for execution in hook.list_executions(status="RUNNING", created_after=began):
+                if execution.metadata.get(RUN_KEY) == key:
+                    return execution.id
+            if time.monotonic() >= until:
+                return None
+            time.sleep(KILL_LOOK_INTERVAL)
 
 
-def cancel_orphan(context: Context) -> None:
+def has_been_cleared(context: Context, retries: int) -> bool:
     """
-    Cancel the execution of a run operator that failed without running code of its own.
+    Whether this is the first try after a person has cleared the task, although the run key is the old one.
 
-    Airflow calls this for every final failure. It only acts where the operator did not get to decide: its
-    process was killed on the last try, and the DAG processor, which calls this then, has a fresh operator.
+    A clear sets ``max_tries`` to the tries so far plus ``retries``. Where ``retries`` has been lowered in the
+    meantime, that can be what it was before.
     """
-    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
-
-    operator = instance_of(context)
-    if operator.has_run or not operator.cancel_on_kill:
-        return
-    operator.render_template_fields(context)
-    hook = operator.hook
     ti = context["ti"]
-    keys = {run_key(ti)} | earlier_run_keys(ti)
-    for execution in hook.list_executions(status="RUNNING", created_after=_began(context)):
-        if execution.metadata.get(RUN_KEY) in keys:
-            hook.cancel_execution(execution.id, "The Airflow task that waited for it has died.")
-            log.info("Cancelled execution %s: the task that waited for it has died.", execution.id)
+    has_any = bool(getattr(context["dag_run"], "clear_number", 0))
+    return has_any and bool(ti.try_number == ti.max_tries - retries + 1)
 
 
-def with_callback(given: Any, own: Any) -> list[Any]:
-    """Return a task's callbacks with one of ours added to the user's, unless it is among them already."""
-    callbacks = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    return callbacks if own in callbacks else [*callbacks, own]
+def is_unsettled(operator: Any, context: Context) -> bool:
+    """Whether something that nobody decides about may still run in CDF, after a task has failed for good."""
+    from airflow_provider_cdf.cdf.retry import is_ambiguous
 
-
-def partial_with_callback(partial: Any, own: Any) -> Any:
-    """Return what ``partial()`` has made, for which Airflow has merged in ``default_args``, with ours added."""
-    # The DAG processor takes the callbacks of a mapped task from here, without ever making an instance.
-    partial.kwargs["on_failure_callback"] = with_callback(partial.kwargs.get("on_failure_callback"), own)
-    return partial
-
-
-def instance_of(context: Context) -> Any:
-    """Return the operator that a callback is about, which of a mapped task is that of its map index."""
-    operator: Any = context["task"]
-    if operator.is_mapped:
-        # The DAG processor has the task as it was mapped. Rendering it puts its instance into the context.
-        operator.render_template_fields(context)
-    return context["task"]
+    if operator.is_settled is not False:
+        return operator.is_settled is None  # it has not run here: its own process is dead
+    error = context.get("exception")
+    started_nothing = isinstance(error, CdfError) and not is_ambiguous(error)
+    return not (operator.execution_id is None and context["ti"].try_number == 1 and started_nothing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
 
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfNothingToReportToError
-from airflow_provider_cdf.operators.recovery import instance_of, partial_with_callback, with_callback
+from airflow_provider_cdf.operators.callbacks import operator_of, partial_with_callback, with_callback
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _GOOD_STATES = frozenset({"success", "skipped"})
 #: How many failed tasks a report names: the instances of a mapped task may be thousands.
 MAX_NAMED = 20
-#: What an id looks like in a template field when the task that should have left it has not.
-_NO_ID = (None, "", "None")
 
 
 class CdfTaskUpdateOperator(BaseOperator):
@@ -74,11 +72,8 @@ class CdfTaskUpdateOperator(BaseOperator):
             raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
         if task_external_id is not None and execution_id is None:
             raise ValueError("task_external_id needs the execution_id that the task belongs to.")
-        if status is None and kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE) != TriggerRule.ALL_DONE:
-            raise ValueError(
-                "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
-                "CDF would be left waiting."
-            )
+        if status is None:
+            kwargs["trigger_rule"] = _rule_without_status(kwargs)
         super().__init__(**kwargs)
         # Only now does it hold the user's, which may come from default_args.
         self.on_failure_callback = with_callback(self.on_failure_callback, report_failure)
@@ -87,6 +82,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         self.task_output = output if task_output is None else task_output
         #: Why there is nothing to report but a failure, although all tasks before have succeeded.
         self._no_output: Exception | None = None
+        self.has_reported = False
         self.execution_id = execution_id
         self.task_external_id = task_external_id
         self.cdf_task_id = cdf_task_id
@@ -94,9 +90,13 @@ class CdfTaskUpdateOperator(BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Prepare a mapped task; its trigger rule too follows from having no ``status``."""
-        if kwargs.get("status") is None:
-            kwargs.setdefault("trigger_rule", TriggerRule.ALL_DONE)
+        """
+        Prepare a mapped task; its trigger rule too follows from having no ``status``.
+
+        So a ``status`` cannot be expanded over: without one here, Airflow refuses it there.
+        """
+        if kwargs.setdefault("status", None) is None:
+            kwargs["trigger_rule"] = _rule_without_status(kwargs)
         if "output" in kwargs:
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
@@ -153,18 +153,21 @@ class CdfTaskUpdateOperator(BaseOperator):
         :param failed: the Airflow tasks that the report is because of, for messages.
         :raises CdfNothingToReportToError: if no task waits for the report.
         """
+        from airflow_provider_cdf.cdf.calls import is_missing
+
         failed = failed or {}
         if self.task_external_id is None:
-            if self.cdf_task_id in _NO_ID:
+            if is_missing(self.cdf_task_id):
                 raise CdfNothingToReportToError(
                     f"Nothing to report {status} to: there is no cdf_task_id; the task that should have "
-                    f"provided it left no value.{_because(failed)}"
+                    f"provided it left no value.{_because(failed)} Nothing was changed in CDF."
                 )
             task_id = str(self.cdf_task_id)
         else:
             task = self._waiting_task(status, failed)
             if task.status == status:
                 self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, status)
+                self.has_reported = True
                 return task.id
             task_id = task.id
         try:
@@ -172,14 +175,15 @@ class CdfTaskUpdateOperator(BaseOperator):
                 task_id,
                 status,
                 output,
-                execution_id=None if self.execution_id in _NO_ID else self.execution_id,
+                execution_id=None if is_missing(self.execution_id) else self.execution_id,
             )
         except CdfApiError as error:
             if not error.is_about_the_id:
                 raise
             raise CdfNothingToReportToError(
-                f"Nothing to report {status} to: {error}{_because(failed)}"
+                f"Nothing to report {status} to.{_because(failed)} {error}"
             ) from None
+        self.has_reported = True
         self.log.info("Set task %r (%s) to %s.", updated.external_id, updated.id, updated.status)
         return updated.id
 
@@ -189,22 +193,23 @@ class CdfTaskUpdateOperator(BaseOperator):
 
         :raises CdfNothingToReportToError: if there is none.
         """
+        from airflow_provider_cdf.cdf.calls import is_missing
         from airflow_provider_cdf.waiting import current_attempt
 
-        because = _because(failed)
-        if self.execution_id in _NO_ID:
+        because = f"{_because(failed)} Nothing was changed in CDF."
+        if is_missing(self.execution_id):
             raise CdfNothingToReportToError(
                 f"Nothing to report {status} to: there is no execution id, so the CDF workflow of task "
                 f"{self.task_external_id!r} was never started.{because}"
             )
         try:
             execution = self.hook.get_execution(str(self.execution_id))
-        except CdfApiError as error:
-            if not error.is_about_the_id:
-                raise
+        except CdfError as error:
+            if not (isinstance(error, CdfApiError) and error.is_about_the_id):
+                raise error.adding("Nothing was reported, and the CDF task is as it was.") from None
             raise CdfNothingToReportToError(
                 f"Nothing to report {status} to: CDF knows no execution {self.execution_id} "
-                f"(HTTP {error.code}): {error.cdf_message}{because}"
+                f"(HTTP {error.code}): {error.cdf_message.rstrip('.')}.{because}"
             ) from None
         task = current_attempt(execution, str(self.task_external_id))
         if task is not None and task.status == status:
@@ -215,7 +220,8 @@ class CdfTaskUpdateOperator(BaseOperator):
             # No failure for good: a retry of this Airflow task may find CDF's next attempt.
             raise CdfError(
                 f"Could not report {status}: the last attempt at task {self.task_external_id!r} of execution "
-                f"{execution.id} has ended {task.status}, and CDF has not started another one.{because}"
+                f"{execution.id} has ended {task.status}, CDF has not started another one, and the workflow "
+                f"is {execution.status}.{because}"
             )
         elif task.status.has_ended:
             reason = f" ({task.reason_for_incompletion})" if task.reason_for_incompletion else ""
@@ -254,6 +260,16 @@ class CdfTaskUpdateOperator(BaseOperator):
         }
 
 
+def _rule_without_status(arguments: Mapping[str, Any]) -> Any:
+    rule = arguments.get("trigger_rule", TriggerRule.ALL_DONE)
+    if rule != TriggerRule.ALL_DONE:
+        raise ValueError(
+            "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
+            "CDF would be left waiting."
+        )
+    return rule
+
+
 def report_failure(context: Context) -> None:
     """
     Tell CDF that nobody will report any more, so that its task does not wait until it times out.
@@ -263,12 +279,15 @@ def report_failure(context: Context) -> None:
     """
     ti = context["ti"]
     reason = {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": {ti.task_id: "failed"}}
+    operator = operator_of(context, "execution_id", "task_external_id", "cdf_task_id", "cdf_conn_id")
+    if operator.has_reported:
+        return  # and the task that waits now may be CDF's next attempt
     try:
-        operator = instance_of(context)
-        operator.render_template_fields(context)
         operator.report("FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
-    except CdfNothingToReportToError:
-        pass  # it has been reported, or CDF has ended the task itself
+    except CdfNothingToReportToError as error:
+        operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
+    except CdfError as error:
+        operator.log.warning("The CDF task may still wait for a report: %s", error)
 
 
 def _describe(failed: Mapping[str, str], context: Context) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
@@ -17,15 +18,23 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfOutputMissingError,
     CdfTimeoutError,
+    CdfWaitRefusedError,
 )
+from airflow_provider_cdf.operators.callbacks import operator_of, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.recovery import (
+    KILL_PATIENCE,
+    TASK_HAS_DIED,
+    TASK_WAS_KILLED,
     Cancellation,
-    cancel_orphan,
+    after_cancelling,
+    cancel,
+    cancel_other_runs,
+    cancel_runs_of_the_dead,
     find_earlier_run,
-    partial_with_callback,
-    with_callback,
+    has_been_cleared,
+    is_unsettled,
 )
-from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE
+from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 if TYPE_CHECKING:
@@ -33,9 +42,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.waiting import Patience
 
-#: Seconds between checks whether a poking task has been killed; Airflow sends SIGKILL after 5.
+#: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
+#: Seconds after a start within which CDF may not know the execution yet where it is read.
+LAG = 30.0
+#: Seconds within which a failure callback repeats requests: the DAG processor, which runs it, is in a hurry.
+CALLBACK_PATIENCE = 20.0
 
 
 class CdfWorkflowRunOperator(BaseOperator):
@@ -91,12 +105,12 @@ class CdfWorkflowRunOperator(BaseOperator):
         task_outputs: Sequence[str] = (),
         wait_for_completion: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float = 10.0,
+        poll_interval: float | timedelta = 10.0,
         timeout: float | timedelta | None = None,
         cancel_on_timeout: bool = True,
         cancel_on_kill: bool = True,
         retry_from_failure: bool = False,
-        max_poll_silence: float = MAX_POLL_SILENCE,
+        max_poll_silence: float | timedelta = MAX_POLL_SILENCE,
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
@@ -105,6 +119,8 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.on_failure_callback = with_callback(self.on_failure_callback, cancel_orphan)
         if task_outputs and not wait_for_completion:
             raise ValueError("task_outputs needs wait_for_completion=True: a running task has no output yet.")
+        if timeout is not None and not wait_for_completion:
+            raise ValueError("timeout needs wait_for_completion=True: it is the time to wait for the end.")
         self.workflow_external_id = workflow_external_id
         self.version = version
         self.input = input
@@ -112,18 +128,21 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.task_outputs = task_outputs
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        self.poll_interval = _seconds(poll_interval)
+        self.timeout = None if timeout is None else _seconds(timeout)
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
-        self.max_poll_silence = max_poll_silence
+        self.max_poll_silence = _seconds(max_poll_silence)
         self.cdf_conn_id = cdf_conn_id
         self.retry_from_failure = retry_from_failure
         self.execution_id: str | None = None
-        #: Whether this very object has got to decide what becomes of its execution.
-        self.has_run = False
+        #: Whether it is decided what becomes of what this very object has started or found in CDF, or left to
+        #: others such as a trigger. ``None`` if it has not run.
+        self.is_settled: bool | None = None
+        self._context: Context | None = None
         self._killed = False
         self._cancellation: Cancellation | None = None
+        self._is_known_by = 0.0
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -137,54 +156,55 @@ class CdfWorkflowRunOperator(BaseOperator):
 
         return CdfHook(self.cdf_conn_id)
 
+    @cached_property
+    def _poll_hook(self) -> CdfHook:
+        """The hook for polls, which have a patience of their own."""
+        return self.hook.sibling(retry_for=0)
+
     def execute(self, context: Context) -> str:
         """Start the execution, or find the one of an earlier try, and wait for its end, here or deferred."""
-        self.has_run = True
+        self._begin(context)
         if isinstance(self.task_outputs, str):
             raise CdfInputError("task_outputs must be a list of external ids, not one string.")
         end_time = None if self.timeout is None else time.time() + self.timeout
-        execution = self._earlier_run(context)
-        if self._killed and execution is None:
-            raise CdfError("The task was killed before it started an execution.")
-        if execution is None:
-            execution = self._start(context)
-        elif self.timeout is not None and execution.created_time is not None:
-            # One budget for all tries, unless it is used up and the execution was meant to go on.
-            began = execution.created_time / 1000
-            end_time = began + self.timeout if began + self.timeout > time.time() else end_time
-        self.execution_id = execution.id
-        context["ti"].xcom_push(key="execution_id", value=execution.id)
+        if context["ti"].try_number == 1:
+            self._start(context)
+        else:
+            end_time = self._start_or_go_on(context, end_time)
         self._stop_if_killed()  # while CDF was starting it
+        self._store(context, end_time)
         if not self.wait_for_completion:
-            return execution.id
+            self.is_settled = True
+            return str(self.execution_id)
         return self._wait(context, end_time)
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on where the trigger left off."""
-        self.has_run = True
+        self._begin(context)
         event = event or {}
-        outcome = event.get("outcome")
-        self.execution_id = event.get("execution_id")
-        if outcome in ("reached", "impossible", "timeout"):
+        self.execution_id = event.get("execution_id") or _stored(context, "execution_id")
+        if self.execution_id and event.get("outcome") in ("reached", "impossible", "timeout"):
             # What the trigger saw may be hours old: somebody may have retried the execution in CDF since, and
             # it may have ended since its time was over.
             return self._wait(context, event.get("end_time"))
-        raise CdfError(
-            str(event.get("message") or f"The trigger ended with an unknown event: {event}.")
-            + f" Execution {self.execution_id} was left as it is."
-        )
+        self.is_settled = True
+        kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
+        what = event.get("message") or f"The trigger ended with an unknown event: {event}."
+        raise kind(f"{what} Execution {self.execution_id or 'in CDF, if there is one,'} was left as it is.")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
-        if next_method != "__fail__":
+        if next_method != BROKEN:
             return super().resume_execution(next_method, next_kwargs, context)
-        self.has_run = True
-        ti = context["ti"]
-        # XComs survive a deferral; what the deferral itself carried does not survive its failure.
-        self.execution_id = ti.xcom_pull(task_ids=ti.task_id, key="execution_id", map_indexes=ti.map_index)
-        if not self.execution_id:
-            return super().resume_execution(next_method, next_kwargs, context)
+        self._begin(context)
         error = (next_kwargs or {}).get("error")
+        # XComs survive a deferral; what the deferral itself carried does not survive its failure.
+        self.execution_id = _stored(context, "execution_id")
+        if self.execution_id is None:
+            found = find_earlier_run(self.hook, context, self.workflow_external_id, self._pause)
+            if found is None:
+                raise CdfError(f"The trigger broke ({error}), and CDF lists no execution of this task.")
+            self.execution_id = found.id
         self.log.warning(
             "The trigger that waited for execution %s has broken (%s); waiting goes on here.",
             self.execution_id,
@@ -192,37 +212,69 @@ class CdfWorkflowRunOperator(BaseOperator):
         )
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
-        if error == "Trigger timeout":
-            return self._wait(context, end_time=time.time())
-        created = self.hook.get_execution(self.execution_id).created_time
-        known = self.timeout is not None and created is not None
-        return self._wait(context, created / 1000 + self.timeout if known else None)  # type: ignore[operator]
+        return self._wait(context, time.time() if error == GIVEN_UP else _stored(context, "end_time"))
 
     def on_kill(self) -> None:
         """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
         self._killed = True
-        if self.execution_id and self.cancel_on_kill and self._cancellation is None:
-            self._cancellation = Cancellation(
-                self.hook, self.execution_id, "The Airflow task that waited for it was killed."
-            )
-            # Not for long: the interrupted task may hold what the cancellation waits for.
-            self._cancellation.outcome(timeout=NAP)
+        if self.is_settled is not False or not self.cancel_on_kill or self._context is None:
+            return
+        if not self.hook.is_connected:
+            return  # Airflow may be being asked for the connection right now, by what this interrupts
+        if self._cancellation is None or self._cancellation.execution_id != self.execution_id:
+            self._cancellation = Cancellation(self.hook, self._context, self.execution_id)
+        # Not for long while CDF is starting the execution: the interrupted task is about to learn its id.
+        self._cancellation.outcome(timeout=NAP if self.execution_id is None else KILL_PATIENCE)
 
-    def _earlier_run(self, context: Context) -> WorkflowExecution | None:
-        """Return the execution that this try goes on with, if there is one."""
-        if context["ti"].try_number == 1:
-            return None
-        found = find_earlier_run(self.hook, context, self.workflow_external_id, self.version)
-        if found is None:
-            return None
-        if not found.status.has_ended or found.status == "COMPLETED":
-            self.log.info("Going on with execution %s of an earlier try; it is %s.", found.id, found.status)
-            return found
-        if self.retry_from_failure:
+    def _begin(self, context: Context) -> None:
+        self._context, self.is_settled = context, False
+        _ = self.hook.client  # now, because on_kill must not ask Airflow for the connection
+
+    def _start_or_go_on(self, context: Context, end_time: float | None) -> float | None:
+        """Go on with what an earlier try has started, or start anew; return when the wait is over."""
+        try:
+            found = find_earlier_run(self.hook, context, self.workflow_external_id, self._pause)
+        except CdfError as error:
+            raise error.adding("An execution of an earlier try may still run in CDF.") from None
+        self._stop_if_killed()
+        if found is not None and found.status == "COMPLETED" and has_been_cleared(context, self.retries or 0):
+            self.log.info("Execution %s is from before this task was cleared.", found.id)
+            found = None
+        if found is not None and (not found.status.has_ended or found.status == "COMPLETED"):
+            self.log.info(
+                "Going on with execution %s (version %s) of an earlier try; it is %s.",
+                found.id,
+                found.version,
+                found.status,
+            )
+            self.execution_id = found.id
+            return self._end_of_budget(found, end_time)
+        if found is not None and self.retry_from_failure:
             self.log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
-            return self.hook.retry_execution(found.id)
-        self.log.info("Execution %s of an earlier try ended %s; starting a new one.", found.id, found.status)
-        return None
+            try:
+                self.execution_id = self.hook.retry_execution(found.id).id
+            except CdfError as error:
+                raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
+            return end_time
+        if found is not None:
+            self.log.info(
+                "Execution %s of an earlier try ended %s; starting a new one.", found.id, found.status
+            )
+        started = self._start(context)
+        try:
+            cancel_other_runs(self.hook, context, keep=started)
+        except CdfError as error:
+            self.log.warning("Whether an orphan of this task has started another one is not known: %s", error)
+        return end_time
+
+    def _end_of_budget(self, found: WorkflowExecution, end_time: float | None) -> float | None:
+        """Return when the wait for an execution of an earlier try is over: one budget for all tries."""
+        if self.timeout is None or found.created_time is None:
+            return end_time
+        of_first_try = found.created_time / 1000 + self.timeout
+        # Used up and left to go on: it was meant to, so this try waits as long again.
+        is_left_to_go_on = of_first_try <= time.time() and not self.cancel_on_timeout
+        return end_time if is_left_to_go_on else of_first_try
 
     def _start(self, context: Context) -> WorkflowExecution:
         from airflow_provider_cdf.operators.identity import run_metadata
@@ -234,75 +286,127 @@ class CdfWorkflowRunOperator(BaseOperator):
             input=self.input,
             metadata=run_metadata(self.metadata, context["ti"], what),
         )
+        self.execution_id = started.id
+        self._is_known_by = time.monotonic() + LAG
         self.log.info("CDF started execution %s of %s.", started.id, what)
         return started
+
+    def _store(self, context: Context, end_time: float | None) -> None:
+        """Leave in XComs what a broken trigger would lose."""
+        try:
+            context["ti"].xcom_push(key="execution_id", value=self.execution_id)
+            if end_time is not None:
+                context["ti"].xcom_push(key="end_time", value=end_time)
+        except Exception:
+            self.log.warning("Execution %s runs in CDF, but Airflow did not store its id.", self.execution_id)
+            raise
 
     def _wait(self, context: Context, end_time: float | None) -> str:
         """Look once, then defer or poll until the execution has ended."""
         from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
 
-        execution_id = str(self.execution_id)
         patience = Patience(
             interval=self.poll_interval, max_silence=self.max_poll_silence, now=time.monotonic()
         )
         while True:
-            try:
-                execution = self.hook.get_execution(execution_id)
-            except CdfError as error:
-                if note := patience.failed(error, now=time.monotonic()):
-                    self.log.warning(note)
-            else:
-                if note := patience.answered(now=time.monotonic()):
-                    self.log.info(note)
+            execution = self._look(patience)
+            self._stop_if_killed()
+            if execution is not None:
                 verdict = wait_for_end(execution)
                 if isinstance(verdict, Impossible):
-                    raise CdfExecutionFailedError(verdict.reason)
-                if not isinstance(verdict, GoOn):
+                    if self._is_given_up_by(execution):
+                        self.is_settled = True
+                        raise CdfExecutionFailedError(verdict.reason)
+                    self._start(context)
+                    self._store(context, end_time)
+                elif not isinstance(verdict, GoOn):
                     return self._finish(context, execution)
             if end_time is not None and time.time() >= end_time:
-                self._time_is_over()
-            self._stop_if_killed()
+                return self._time_is_over(context)
             if self.deferrable:
-                self._defer(execution_id, end_time)
-            self._sleep(patience.next_interval, end_time)
+                self._defer(end_time)
+            left = None if end_time is None else max(end_time - time.time(), 0)
+            self._pause(patience.next_interval if left is None else min(patience.next_interval, left))
 
-    def _defer(self, execution_id: str, end_time: float | None) -> None:
-        left = None if end_time is None else timedelta(seconds=max(end_time - time.time(), 0) + BACKSTOP)
+    def _look(self, patience: Patience) -> WorkflowExecutionDetails | None:
+        """Read the execution; ``None`` if that failed, and the wait goes on."""
+        try:
+            execution = self._poll_hook.get_execution(str(self.execution_id))
+        except CdfError as error:
+            if isinstance(error, CdfApiError) and error.code == 404 and time.monotonic() < self._is_known_by:
+                return None  # started a moment ago: what reads it lags behind
+            try:
+                note = patience.failed(error, now=time.monotonic())
+            except CdfError as last:
+                self.is_settled = True
+                raise last.adding(f"Execution {self.execution_id} was left as it is.") from None
+            if note:
+                self.log.warning(note)
+            return None
+        if note := patience.answered(now=time.monotonic()):
+            self.log.info(note)
+        return execution
+
+    def _is_given_up_by(self, execution: WorkflowExecution) -> bool:
+        """Whether it has ended for good, and not just because another process of this task was stopped."""
+        if execution.status != "TERMINATED" or execution.reason_for_incompletion not in (
+            TASK_WAS_KILLED,
+            TASK_HAS_DIED,
+        ):
+            return True
+        self.log.warning(
+            "Execution %s was cancelled as another process of this task was stopped; starting a new one.",
+            execution.id,
+        )
+        return False
+
+    def _defer(self, end_time: float | None) -> NoReturn:
+        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+            self.log.warning(
+                "Airflow below 3.3 does not tell a deferred task that it was marked or cleared: execution %s "
+                "will go on then, in spite of cancel_on_kill=True.",
+                self.execution_id,
+            )
+        self.is_settled = True
         self.defer(
             trigger=CdfWorkflowTrigger(
                 cdf_conn_id=self.cdf_conn_id,
-                execution_id=execution_id,
+                execution_id=str(self.execution_id),
                 poll_interval=self.poll_interval,
                 end_time=end_time,
                 max_poll_silence=self.max_poll_silence,
                 cancel_on_kill=self.cancel_on_kill,
             ),
             method_name="execute_complete",
-            timeout=left,
+            timeout=None
+            if end_time is None
+            else timedelta(seconds=max(end_time - time.time(), 0) + BACKSTOP),
         )
 
-    def _sleep(self, seconds: float, end_time: float | None) -> None:
-        until = time.time() + seconds
-        if end_time is not None:
-            until = min(until, end_time)
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         # In naps, because Python finishes a sleep after the signal that on_kill ran in.
-        while not self._killed and (left := until - time.time()) > 0:
+        while not self._killed and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, NAP))
         self._stop_if_killed()
 
     def _stop_if_killed(self) -> None:
         if not self._killed:
             return
-        fate = "It goes on in CDF (cancel_on_kill=False)."
-        if self.cancel_on_kill:
-            self.on_kill()  # for the case that the signal came before the execution was known
-            assert self._cancellation is not None  # noqa: S101 - for the type checker
+        self.on_kill()  # for the case that the signal came before the execution was known
+        if self._cancellation is not None:
             fate = self._cancellation.outcome()
-        raise CdfError(f"The task was killed while it waited for execution {self.execution_id}. {fate}")
+        elif self.execution_id is not None:
+            fate = f"Execution {self.execution_id} goes on in CDF (cancel_on_kill=False)."
+        else:
+            fate = "It had not started an execution in CDF."
+        self.is_settled = True
+        raise CdfError(f"The task was killed. {fate}")
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
         from airflow_provider_cdf.waiting import current_attempt
 
+        self.is_settled = True
         self.log.info("Execution %s is COMPLETED.", execution.id)
         if self.task_outputs:
             tasks = {name: current_attempt(execution, name) for name in self.task_outputs}
@@ -310,27 +414,66 @@ class CdfWorkflowRunOperator(BaseOperator):
                 known = dict.fromkeys(task.external_id for task in execution.executed_tasks)
                 raise CdfOutputMissingError(
                     f"Execution {execution.id} is COMPLETED, but task_outputs names tasks that it does not "
-                    f"have: {', '.join(map(repr, missing))}. It has {', '.join(map(repr, known))}."
+                    f"have: {', '.join(map(repr, missing))}. It has {', '.join(map(repr, known)) or 'none'}."
                 )
             outputs = {name: task.output for name, task in tasks.items() if task is not None}
             context["ti"].xcom_push(key="task_outputs", value=outputs)
         return execution.id
 
-    def _time_is_over(self) -> NoReturn:
-        message = f"Execution {self.execution_id} has not ended within timeout={self.timeout} s."
+    def _time_is_over(self, context: Context) -> str:
+        """Cancel the execution if that is wanted, and fail, unless it completes in the last moment."""
+        message = f"Execution {self.execution_id} has not ended within timeout={self.timeout:g} s."
         if not self.cancel_on_timeout:
+            self.is_settled = True
             raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
-        raise CdfTimeoutError(
-            f"{message} {self._cancel(f'Not ended within the {self.timeout} s that Airflow waited for it.')}"
-        )
-
-    def _cancel(self, reason: str) -> str:
-        """Cancel the execution, and return in a sentence what became of it."""
+        reason = f"Not ended within the {self.timeout:g} s that Airflow waited for it."
         try:
-            self.hook.cancel_execution(str(self.execution_id), reason)
+            execution = self.hook.cancel_execution(str(self.execution_id), reason)
         except CdfError as error:
-            return f"It may still run in CDF, because it could not be cancelled: {error}"
-        return "It was cancelled."
+            self.is_settled = True
+            raise CdfTimeoutError(
+                f"{message} It may still run in CDF, because it could not be cancelled: {error}"
+            ) from None
+        if execution.status == "COMPLETED":
+            return self._finish(context, self.hook.get_execution(execution.id))
+        self.is_settled = True
+        raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
+
+
+def cancel_orphan(context: Context) -> None:
+    """
+    Cancel what a run operator that has failed for good has left undecided.
+
+    Airflow calls this for every final failure. Mostly the operator has decided. It has not where its process
+    was killed on the last try, and the DAG processor calls this with a fresh operator; or where it failed
+    before it knew what CDF has started.
+    """
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+
+    operator = operator_of(context, "cdf_conn_id")
+    if not operator.cancel_on_kill or not is_unsettled(operator, context):
+        return
+    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+    try:
+        if operator.execution_id is not None:
+            # This one only: another process of the task may go on with another one.
+            operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
+        else:
+            cancel_runs_of_the_dead(hook, context)
+    except CdfError as error:
+        operator.log.warning("An execution of this task may still run in CDF: %s", error)
+    finally:
+        hook.close()
+
+
+def _stored(context: Context, key: str) -> Any:
+    """Return what this very task has left in an XCom before it was deferred."""
+    ti = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def _seconds(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 class CdfWorkflowCancelOperator(BaseOperator):
@@ -362,22 +505,15 @@ class CdfWorkflowCancelOperator(BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """Cancel the execution unless it has ended."""
+        from airflow_provider_cdf.cdf.calls import is_missing
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
-        if self.execution_id in (None, "", "None"):
+        if is_missing(self.execution_id):
             self.log.info("There is no execution to cancel: the run never started.")
             return None
-        hook = CdfHook(self.cdf_conn_id)
-        execution = hook.get_execution(self.execution_id)
-        if execution.status.has_ended:
-            self.log.info("Execution %s has already ended %s.", execution.id, execution.status)
-            return execution.status
         try:
-            status = hook.cancel_execution(execution.id, self.reason).status
-        except CdfApiError:
-            # It may have ended in between, which CDF refuses with a status that is not documented.
-            status = hook.get_execution(execution.id).status
-            if not status.has_ended:
-                raise
-        self.log.info("Execution %s is %s.", execution.id, status)
-        return status
+            execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)
+        except CdfError as error:
+            raise error.adding(f"Execution {self.execution_id} may still run in CDF.") from None
+        self.log.info(after_cancelling(execution))
+        return execution.status

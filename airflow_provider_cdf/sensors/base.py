@@ -7,22 +7,25 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
     AirflowSensorTimeout,
+    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
-from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError
-from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE
+from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError, CdfWaitRefusedError
+from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.triggers.polling import ExecutionTrigger
     from airflow_provider_cdf.waiting import Patience, Reached, Verdict
@@ -34,15 +37,16 @@ class ExecutionSensor(BaseSensorOperator):
 
     The first look is always on the worker, so that a wrong connection or an id that does not exist ends the
     task at once, and a wait that is over before it began does not defer. What can no longer happen ends the
-    wait at once too, with the reason that CDF gives, and is not retried. ``soft_fail``, ``timeout`` and
-    ``mode`` are Airflow's own.
+    wait at once too, with the reason that CDF gives, and is not retried. ``soft_fail``, ``timeout`` (7 days
+    unless it is given) and ``mode`` are Airflow's own.
 
     :param execution_id: UUID of the execution. (templated)
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :param poke_interval: seconds between looks, deferred or not.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
-        failing looks do not end it.
+        failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
+        of its own: there ``timeout`` ends the wait.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
@@ -63,7 +67,10 @@ class ExecutionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.max_poll_silence = max_poll_silence
         self._patience: Patience | None = None
+        self._look_again_at = 0.0
         self._observed: str | None = None
+        #: The attempt at a task that the trigger saw in a wanted status.
+        self._seen: str | None = None
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -91,20 +98,41 @@ class ExecutionSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait on the worker, or defer."""
-        if not self.deferrable:
-            return super().execute(context)
-        # By way of resume_execution, because that is where Airflow applies soft_fail and never_fail.
-        return self.resume_execution("look_or_defer", None, context)
+        try:
+            return self.look_or_defer(context) if self.deferrable else super().execute(context)
+        except AirflowSensorTimeout:
+            # Airflow's own says how long it waited, but not for what.
+            raise self._in_vain() from None
+        except AirflowException as error:
+            # Airflow sees to this where a sensor pokes, and where it resumes. Other errors are retried.
+            if self.deferrable and (self.never_fail or (self.soft_fail and _is_final(error))):
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
+        if next_method == BROKEN:
+            error = (next_kwargs or {}).get("error")
+            self.log.warning(
+                "The trigger that waited until %s has broken (%s); waiting goes on here.", self.goal, error
+            )
+            # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
+            # method, because that is where it applies soft_fail and never_fail.
+            next_method, next_kwargs = "wait_here", {"is_over": error == GIVEN_UP}
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        from airflow_provider_cdf.waiting import may_pass
+        from airflow_provider_cdf.waiting import outlives
 
+        # Airflow calls this at its own fixed interval; after failing looks, not every call is one.
+        if time.monotonic() < self._look_again_at:
+            return PokeReturnValue(is_done=False)
         try:
             reached = self._look()
         except CdfError as error:
             # Each look of a rescheduled sensor is the first one of its process, but not of the wait.
-            if not (self.reschedule and may_pass(error) and _has_been_rescheduled(context["ti"], context)):
+            if not (self.reschedule and outlives(error) and _has_been_rescheduled(context["ti"], context)):
                 raise
             self.log.warning("%s The wait goes on.", error)
             reached = None
@@ -120,13 +148,7 @@ class ExecutionSensor(BaseSensorOperator):
         if end_time is None:
             end_time = time.time() + self.timeout
         elif time.time() >= end_time:
-            raise AirflowSensorTimeout(
-                f"Waited in vain for timeout={self.timeout:g} s until {self.goal}; it is {self._observed}. "
-                "Nothing was changed in CDF."
-            )
-        self._defer(end_time)
-
-    def _defer(self, end_time: float) -> NoReturn:
+            raise self._in_vain()
         self.defer(
             trigger=self.trigger(
                 cdf_conn_id=self.cdf_conn_id,
@@ -141,58 +163,108 @@ class ExecutionSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on where the trigger left off."""
-        from airflow_provider_cdf.waiting import Patience, Reached, may_pass
-
         event = event or {}
         outcome = event.get("outcome")
-        # From here on this is a wait that has begun: a look that fails does not end it.
+        if outcome in ("reached", "impossible", "timeout"):
+            # Things may have changed while this task waited for a slot, which can take hours.
+            self._begin()
+            self._observed = event.get("observed")
+            self._seen = event.get("cdf_task_id")
+            return self.look_or_defer(context, event.get("end_time"))
+        kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
+        what = event.get("message") or f"The trigger ended with an unknown event: {event}."
+        raise kind(f"{what} Execution {self.execution_id} was left as it is.")
+
+    def wait_here(self, context: Context, is_over: bool = False) -> str:
+        """
+        Wait on the worker until it has happened.
+
+        :param is_over: whether the time for it is over, so that there is one more look only.
+        """
+        patience = self._begin()
+        end_time = time.time() if is_over else _started_at(context["ti"]) + self.timeout
+        while True:
+            reached = self._look()
+            if reached is not None:
+                return self.arrived(context, reached)
+            left = end_time - time.time()
+            if left <= 0:
+                raise self._in_vain()
+            time.sleep(min(patience.next_interval, left))
+
+    def _begin(self) -> Patience:
+        """Note that the wait has begun: from here on, a look that fails does not end it."""
+        from airflow_provider_cdf.waiting import Patience
+
         self._patience = Patience(
             interval=self.poke_interval, max_silence=self.max_poll_silence, now=time.monotonic()
         )
-        self._observed = event.get("observed")
-        if outcome == "reached":
-            try:
-                execution = self.hook.get_execution(self.execution_id)
-            except CdfError as error:
-                if not may_pass(error):
-                    raise
-                self.log.warning("%s The wait goes on.", error)
-                self._defer(event.get("end_time") or time.time() + self.timeout)
-            tasks = [task for task in execution.executed_tasks if task.id == event.get("cdf_task_id")]
-            return self.arrived(context, Reached(tasks[0] if tasks else None))
-        if outcome in ("impossible", "timeout"):
-            # Things may have changed while this task waited for a slot, which can take hours.
-            return self.look_or_defer(context, event.get("end_time"))
-        raise CdfError(
-            str(event.get("message") or f"The trigger ended with an unknown event: {event}.")
-            + f" Nothing was changed in CDF (execution {self.execution_id})."
-        )
+        return self._patience
 
     def _look(self) -> Reached | None:
         """Look once; log what has changed, and outlive a failing look that is not the first one."""
-        from airflow_provider_cdf.waiting import GoOn, Patience, Reached
+        from airflow_provider_cdf.waiting import GoOn, Reached
 
         try:
-            verdict = self.decide(self.hook.get_execution(self.execution_id))
+            execution = self._hook_for_a_look.get_execution(self.execution_id)
         except CdfError as error:
-            if self._patience is None:
-                raise
-            if note := self._patience.failed(error, now=time.monotonic()):
+            try:
+                if self._patience is None:
+                    raise
+                note = self._patience.failed(error, now=time.monotonic())
+            except CdfError as last:
+                raise last.adding("Nothing was changed in CDF.") from None
+            if note:
                 self.log.warning(note)
+            self._look_again_at = time.monotonic() + self._patience.next_interval - self.poke_interval / 2
             return None
-        now = time.monotonic()
-        if self._patience is None:
-            self._patience = Patience(interval=self.poke_interval, max_silence=self.max_poll_silence, now=now)
-        elif note := self._patience.answered(now=now):
+        patience = self._patience or self._begin()
+        if note := patience.answered(now=time.monotonic()):
             self.log.info(note)
+        verdict = self.decide(execution)
         if isinstance(verdict, Reached):
             return verdict
+        seen = self._attempt_seen_by_the_trigger(execution)
+        if seen is not None:
+            return Reached(seen)
         if not isinstance(verdict, GoOn):
             raise CdfWaitImpossibleError(verdict.reason)
         if verdict.observed != self._observed:
             self._observed = verdict.observed
             self.log.info("Execution %s: %s.", self.execution_id, verdict.observed)
         return None
+
+    @property
+    def _hook_for_a_look(self) -> CdfHook:
+        # The first look takes its time, because an error ends the task; the others are a wait of their own.
+        return self.hook if self._patience is None else self._poll_hook
+
+    @cached_property
+    def _poll_hook(self) -> CdfHook:
+        return self.hook.sibling(retry_for=0)
+
+    def _attempt_seen_by_the_trigger(self, execution: WorkflowExecutionDetails) -> TaskExecution | None:
+        """Return the attempt that the trigger saw in a wanted status, if it goes on in another one by now."""
+        if execution.status.has_ended:
+            return None
+        attempts = (task for task in execution.executed_tasks if task.id == self._seen)
+        return next((task for task in attempts if not task.status.has_ended), None)
+
+    def _in_vain(self) -> AirflowSensorTimeout:
+        observed = f"it is {self._observed}" if self._observed else "its state is not known"
+        return AirflowSensorTimeout(
+            f"Waited in vain for timeout={self.timeout:g} s until {self.goal}; {observed}. "
+            "Nothing was changed in CDF."
+        )
+
+
+def _is_final(error: AirflowException) -> bool:
+    return isinstance(error, AirflowFailException | AirflowSensorTimeout)
+
+
+def _started_at(ti: Any) -> float:
+    """Return when this try began, which Airflow keeps over a deferral."""
+    return ti.start_date.timestamp() if ti.start_date is not None else time.time()
 
 
 def _has_been_rescheduled(ti: Any, context: Context) -> bool:

@@ -76,7 +76,7 @@ class CdfTaskSensor(ExecutionSensor):
         if task is None:
             raise CdfError(
                 f"Task {self.task_external_id!r} was seen in execution {self.execution_id}, "
-                "but CDF no longer lists that attempt."
+                "but CDF no longer lists that attempt. Nothing was changed in CDF."
             )
         self.log.info("Task %r of execution %s is %s.", self.task_external_id, self.execution_id, task.status)
         for key, value in (("status", str(task.status)), ("input", task.input), ("output", task.output)):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds without one good answer after which a wait gives up.
 MAX_POLL_SILENCE = 900.0
+#: The method that Airflow resumes a task with whose trigger has broken, and the error if it was given up.
+BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
 
@@ -25,10 +27,10 @@ class ExecutionTrigger(BaseTrigger):
     """
     Watch an execution until there is something for a worker to do.
 
-    Fires one event: a dict with ``outcome`` ``reached``, ``impossible``, ``timeout`` or ``error``, and
-    ``end_time`` for a task that goes on waiting. Events hold ids and messages only, because Airflow logs
-    them whole. The triggers only read, so that two copies of one, which Airflow may run for a while, do no
-    harm.
+    Fires one event: a dict with ``outcome`` ``reached``, ``impossible``, ``timeout`` or ``error`` (with
+    ``is_permanent``), and ``end_time`` for a task that goes on waiting. Events hold ids and messages only,
+    because Airflow logs them whole. The triggers only read, so that two copies of one, which Airflow may run
+    for a while, do no harm.
 
     :param cdf_conn_id: id of the Airflow connection.
     :param execution_id: UUID of the execution.
@@ -49,7 +51,7 @@ class ExecutionTrigger(BaseTrigger):
     ) -> None:
         # Never raises, whatever it is given: an exception here would stop the whole triggerer. `more` is
         # what a newer release has stored.
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.cdf_conn_id = cdf_conn_id
         self.execution_id = execution_id
         self.poll_interval = poll_interval
@@ -78,7 +80,7 @@ class ExecutionTrigger(BaseTrigger):
         # Airflow imports trigger modules on the event loop, so what is heavy waits until here.
         from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError
         from airflow_provider_cdf.hooks.cdf import CdfHook
-        from airflow_provider_cdf.waiting import GoOn, Patience, Reached
+        from airflow_provider_cdf.waiting import GoOn, Patience, Reached, outlives
 
         # This loop is patient itself, and says once that it has to be.
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
@@ -94,7 +96,7 @@ class ExecutionTrigger(BaseTrigger):
                     try:
                         note = patience.failed(error, now=time.monotonic())
                     except CdfError as final:
-                        yield self._event("error", message=str(final))
+                        yield self._event("error", message=str(final), is_permanent=not outlives(final))
                         return
                     if note:
                         self.log.warning(note)
@@ -126,7 +128,7 @@ class ExecutionTrigger(BaseTrigger):
         finally:
             await hook.aclose()
 
-    def _event(self, outcome: str, **more: str) -> TriggerEvent:
+    def _event(self, outcome: str, **more: Any) -> TriggerEvent:
         return TriggerEvent(
             {"outcome": outcome, "execution_id": self.execution_id, "end_time": self.end_time, **more}
         )

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.waiting import Verdict
 
+#: States of a task that still counts on its execution: it waits, or one of its tries goes on with it. A
+#: cleared task that runs again already is among them, and cancels the execution of its earlier life itself.
+COUNTS_ON_IT = frozenset({"deferred", "running", "restarting", "up_for_retry", "up_for_reschedule"})
+
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()
 
@@ -43,6 +47,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
+            self.log.info("Execution %s goes on in CDF (cancel_on_kill=False).", self.execution_id)
             return
         # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
         cancellation = asyncio.create_task(self._cancel_if_killed())
@@ -51,26 +56,31 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         await asyncio.shield(cancellation)
 
     async def _cancel_if_killed(self) -> None:
-        from airflow_provider_cdf.cdf.errors import CdfError
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
         if not await self._is_really_killed():
             return
         hook = CdfHook(self.cdf_conn_id)
         try:
-            await hook.acancel_execution(
+            execution = await hook.acancel_execution(
                 self.execution_id, "The Airflow task that waited for it was ended or cleared."
             )
-        except CdfError as error:
-            self.log.warning("Execution %s may go on in CDF: %s", self.execution_id, error)
+        except Exception as error:
+            self.log.warning(
+                "Execution %s may still run in CDF, because it could not be cancelled: %s",
+                self.execution_id,
+                error,
+            )
         else:
-            self.log.info("Cancelled execution %s: its task was ended or cleared.", self.execution_id)
+            self.log.info(
+                "Its task was ended or cleared: execution %s is %s.", execution.id, execution.status
+            )
         finally:
             await hook.aclose()
 
     async def _is_really_killed(self) -> bool:
         # Airflow 3.3.0 to 3.3.2 call on_kill also when a trigger merely moves to another triggerer
-        # (apache/airflow#73454). The task is still deferred then.
+        # (apache/airflow#73454). The task is still deferred then, or has even been resumed elsewhere.
         ti = self.task_instance
         if ti is None:
             return False
@@ -85,15 +95,17 @@ class CdfWorkflowTrigger(ExecutionTrigger):
                 run_ids=[ti.run_id],
             )
             key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            state = states[ti.run_id].get(key)
+            state = states[ti.run_id][key]
         except Exception as error:
             self.log.warning(
-                "Execution %s was left as it is: it is not known whether its task was killed (%s).",
+                "Execution %s was left as it is: it is not known whether its task was killed (%r).",
                 self.execution_id,
                 error,
             )
             return False
-        if state == "deferred":
-            self.log.info("The trigger moves; execution %s goes on.", self.execution_id)
+        if state in COUNTS_ON_IT:
+            self.log.info(
+                "Execution %s goes on: its task is %s, only the trigger moves.", self.execution_id, state
+            )
             return False
         return True

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -98,16 +99,22 @@ class FakeTaskInstance:
     """What operators use of a task instance, outside of a running Airflow."""
 
     dag_id: str = "plant"
-    run_id: str = "manual__1"
+    # Of each one's own: executions are found by it, and the tests share a project.
+    run_id: str = field(default_factory=lambda: f"manual__{uuid.uuid4()}")
     task_id: str = "task"
     map_index: int = -1
     max_tries: int = 0
     try_number: int = 1
+    start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
 
     def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {self.run_id: self.states.get(task_ids[0], {})}

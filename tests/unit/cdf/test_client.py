@@ -34,7 +34,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.retry import may_pass
+from airflow_provider_cdf.cdf.retry import is_transient
 
 RUN = calls.run("my project", "pump", "1", nonce="n0nce")
 READ = calls.get_execution("my project", EXECUTION_ID)
@@ -135,7 +135,7 @@ def test_the_words_of_cdf_are_kept_as_they_are_and_end_with_one_full_stop(sender
     ],
 )
 def test_some_errors_may_pass(sender: Sender, code: int, transient: bool) -> None:
-    assert may_pass(refused(sender, envelope(code))) is transient
+    assert is_transient(refused(sender, envelope(code))) is transient
 
 
 def test_a_401_names_the_client_and_where_to_look(sender: Sender) -> None:

@@ -113,12 +113,19 @@ class TestSignatures:
         assert CdfHook.conn_type == "cdf"
         assert CdfHook().cdf_conn_id == "cdf_default"
 
-    def test_a_caller_with_patience_of_its_own_can_do_without_the_hooks(
-        self, cdf_default: CdfEmulator
+    def test_a_sibling_has_another_patience_and_does_not_ask_for_the_connection_again(
+        self, cdf_default: CdfEmulator, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings = CdfHook(retry_for=0, request_timeout=3).client.settings
+        hook = CdfHook()
+        assert not hook.is_connected
+        assert hook.client.settings.retry_for == RETRY_FOR
+        assert hook.is_connected
+        monkeypatch.delenv("AIRFLOW_CONN_CDF_DEFAULT")
+
+        settings = hook.sibling(retry_for=0, request_timeout=3).client.settings
+
         assert (settings.retry_for, settings.request_timeout) == (0, 3)
-        assert CdfHook().client.settings.retry_for == RETRY_FOR
+        assert settings.base_url == cdf_default.url
 
     def test_making_a_hook_looks_for_no_connection(self) -> None:
         CdfHook("no_such_connection")

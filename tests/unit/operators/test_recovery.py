@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import recovery
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
-from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -35,7 +36,7 @@ def run(workflow: str, ti: FakeTaskInstance, **arguments: Any) -> Any:
 
 def context(ti: FakeTaskInstance, operator: Any = None) -> dict[str, Any]:
     dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={})
-    dag = operator.get_dag() if operator else None
+    dag = operator.get_dag() if operator is not None else None
     return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run}
 
 
@@ -173,7 +174,7 @@ def test_a_kill_that_arrives_while_cdf_starts_the_run_cancels_it(
         return start(context)
 
     operator._start = killed_meanwhile  # type: ignore[method-assign]
-    with pytest.raises(AirflowException, match=r"was killed.*It was cancelled"):
+    with pytest.raises(AirflowException, match=r"was killed\. Execution \S+ was cancelled"):
         operator.execute(context(ti))
     assert statuses(project, workflow) == ["TERMINATED"]
 
@@ -235,20 +236,20 @@ class TestOrphans:
         assert called == ["theirs"]
 
     def test_what_a_dead_worker_of_a_mapped_task_left_running_is_cancelled(
-        self, project: Project, workflow: str
+        self, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
-        of_each = [run(workflow, FakeTaskInstance(map_index=index)) for index in range(2)]
+        of_each = [run(workflow, replace(ti, map_index=index)) for index in range(2)]
         with DAG("plant", default_args={"on_failure_callback": _theirs}):
             mapped = CdfWorkflowRunOperator.partial(task_id="task", version="1").expand(
                 workflow_external_id=[workflow, workflow]
             )
-        assert list(mapped.on_failure_callback) == [_theirs, recovery.cancel_orphan]
+        assert list(mapped.on_failure_callback) == [_theirs, cancel_orphan]
 
-        about_the_second = context(FakeTaskInstance(map_index=1), mapped)
-        recovery.cancel_orphan(about_the_second)
+        about_the_second = context(replace(ti, map_index=1), mapped)
+        cancel_orphan(about_the_second)
 
         assert [project.execution(one)["status"] for one in of_each] == ["RUNNING", "TERMINATED"]
-        assert list(about_the_second["task"].on_failure_callback) == [_theirs, recovery.cancel_orphan]
+        assert list(about_the_second["task"].on_failure_callback) == [_theirs, cancel_orphan]
 
     def test_a_report_of_a_mapped_task_that_never_happened_becomes_a_failure(
         self, project: Project, workflow: str
