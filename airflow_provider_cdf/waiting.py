@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_cdf.cdf.errors import CdfError, CdfSilenceError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfRefusedError, CdfSilenceError
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -159,8 +159,8 @@ def outlives(error: CdfError) -> bool:
     """
     Whether a wait goes on after a poll that failed like this.
 
-    Only what a retry of the Airflow task would not heal either ends it at once (400, 403, 404, a wrong
-    connection). A refused login does not: the secret may be renewed, and the connection is read again.
+    Only what a retry of the Airflow task would not heal either ends it (400, 403, 404, a wrong connection). A
+    refused login does not: the secret may be renewed, and the connection is read again.
     """
     return not isinstance(error, AirflowFailException)
 
@@ -196,12 +196,16 @@ class Patience:
 
     #: Failing polls come at growing intervals between these, seconds.
     SHORTEST_AFTER_FAILURE, LONGEST_AFTER_FAILURE = 1.0, 60.0
+    #: Refusals (400, 403, 404) in a row that are taken for an answer: one may be a gateway's bad moment.
+    REFUSALS = 3
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
         self._interval = interval
         self._max_silence = max_silence
         self._last_answer = now
         self._failures = 0
+        self._refusals = 0
+        self._asked_for = 0.0
 
     @property
     def next_interval(self) -> float:
@@ -210,12 +214,13 @@ class Patience:
             return self._interval
         # At most 2 ** 10: the exponent of a long outage would overflow.
         grown = max(self._interval, self.SHORTEST_AFTER_FAILURE) * 2.0 ** min(self._failures, 10)
-        return max(self._interval, min(grown, self.LONGEST_AFTER_FAILURE))
+        return max(self._interval, min(grown, self.LONGEST_AFTER_FAILURE), self._asked_for)
 
     def answered(self, *, now: float) -> str | None:
         """Note a good answer; return what to log if it ends an outage."""
         failures, silence = self._failures, now - self._last_answer
-        self._failures, self._last_answer = 0, now
+        self._failures = self._refusals = 0
+        self._last_answer = now
         return f"CDF answers again, after {failures} failed polls in {silence:.0f} s." if failures else None
 
     def failed(self, error: CdfError, *, now: float) -> str | None:
@@ -225,8 +230,11 @@ class Patience:
         :raises CdfError: the error itself where time will not heal it, or the silence has lasted too long.
         """
         if not outlives(error):
-            raise error
+            self._refusals += 1
+            if not isinstance(error, CdfRefusedError) or self._refusals >= self.REFUSALS:
+                raise error
         self._failures += 1
+        self._asked_for = min(error.retry_after or 0.0, self._max_silence)
         silence = now - self._last_answer
         if silence > self._max_silence:
             raise CdfSilenceError(

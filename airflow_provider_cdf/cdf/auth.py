@@ -123,7 +123,8 @@ class ClientCredentialsAuth(httpx.Auth):
                 if time.monotonic() > give_up_at:
                     raise CdfLoginError(
                         f"Waited {LONGEST_WAIT:.0f} s in vain for the token that another thread of this "
-                        f"process is fetching from {self.credentials.login_host}."
+                        f"process is fetching from {self.credentials.login_host}.",
+                        is_transient=True,
                     )
                 yield None
                 continue

@@ -316,7 +316,7 @@ def _server_words(response: httpx.Response) -> str:
     """Return CDF's own words, or whatever a proxy in between said."""
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = response.text
     if isinstance(answer, dict):
         answer = answer.get("error") or answer.get("message")

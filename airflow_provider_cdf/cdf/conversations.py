@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
 SUBMIT_ID = "airflow_submit_id"
+#: Metadata key that all executions of one logical run have in common, if who starts them gives one.
+RUN_KEY = "airflow_run_key"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
 NONCE_SENT_UNTIL = 45.0
 #: Seconds after which a lost request can no longer start anything, and what it has started is in the lists:
@@ -94,7 +96,11 @@ def run_workflow(
         candidates = yield from list_executions(
             settings, workflow_external_id=workflow_external_id, version=version, created_after=since
         )
-        return next((one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id), None)
+        ours = [one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id]
+        # Of another process of the same logical run, which has gone on where this one was asleep.
+        key = own.get(RUN_KEY)
+        theirs = (one for one in candidates if not one.status.has_ended and one.metadata.get(RUN_KEY) == key)
+        return next(iter(ours), None) or (next(theirs, None) if key else None)
 
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
     hint = f"look for an execution of {what} with {mark}"
@@ -200,17 +206,22 @@ def _submit(
     :param request: makes the call for a nonce.
     """
     purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
+    session_request = calls.create_session(
+        settings.project,
+        client_id=settings.credentials.client_id,
+        client_secret=settings.credentials.client_secret,
+        what_for=purpose,
+    )
     begun = clock.now()
     tries = 0
     has_doubted_the_nonce = False
     while True:
         asked = clock.now()
-        sessions: SessionList = yield calls.create_session(
-            settings.project,
-            client_id=settings.credentials.client_id,
-            client_secret=settings.credentials.client_secret,
-            what_for=purpose,
-        )
+        try:
+            sessions: SessionList = yield session_request
+        except CdfUnreachableError as error:
+            error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
+            raise
         got = clock.now()
         call = request(nonce=sessions.items[0].nonce)
         while clock.now() - got < NONCE_SENT_UNTIL:
@@ -225,7 +236,13 @@ def _submit(
                     return found
                 break
             if not has_doubted_the_nonce and _may_be_due_to_the_nonce(failed, clock.now() - asked):
+                # It came too late; or it has been used, by this very request if a gateway has sent it twice.
                 has_doubted_the_nonce = True
+                found = yield from _find_out(
+                    call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=True
+                )
+                if found is not None:
+                    return found
                 break
             tries += 1
             pause = pause_after(failed, tries)
@@ -236,16 +253,23 @@ def _submit(
 
 
 def _find_out(
-    call: calls.Call[Any], lost: CdfError, trace: _Trace[ResultT], got: float, give_up_at: float
+    call: calls.Call[Any],
+    lost: CdfError,
+    trace: _Trace[ResultT],
+    got: float,
+    give_up_at: float,
+    *,
+    was_refused: bool = False,
 ) -> Conversation[ResultT | None]:
     """
     Find out what became of a call whose answer was lost, or carry it out after all with the same nonce.
 
     :param got: when its nonce came.
+    :param was_refused: whether CDF has refused the nonce, so that it is no use to send it again.
     :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
     """
     log.warning("%s Looking for it.", lost)
-    refused = False
+    refused = was_refused
     tries = 0
     while True:
         is_dead = clock.now() - got >= NONCE_DEAD_AFTER
@@ -259,11 +283,14 @@ def _find_out(
                 return found
             if is_dead:
                 return None
-        if clock.now() >= give_up_at or not (failed is None or is_transient(failed)):
+        pause = pause_after(failed or lost, tries + 1)
+        # A look-up that is refused may be answered later, as by a gateway in its bad moment.
+        is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
+        if is_hopeless or clock.now() + pause >= give_up_at:
             since = f"It could not be looked up: {failed}" if failed else "It has not appeared since."
             raise _unknown(lost, since, trace)
         tries += 1
-        yield Pause(max(0.0, min(pause_after(failed or lost, tries), give_up_at - clock.now())))
+        yield Pause(pause)
         # The look-up comes first, should CDF ever take a nonce twice.
         if failed is None and not refused and clock.now() - got < NONCE_SENT_UNTIL:
             try:

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdf.cdf.calls import MAX_METADATA_PAIRS, check_metadata
-from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
+from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfInputError
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-#: Finds the execution that an earlier try of the same logical run has started.
-RUN_KEY = "airflow_run_key"
+#: Metadata key that says which try has started an execution.
+TRY_NUMBER = "airflow_try_number"
 
 
 def run_key(ti: RuntimeTaskInstanceProtocol, max_tries: int | None = None) -> str:
@@ -57,7 +57,12 @@ def run_metadata(
     if taken := sorted({RUN_KEY, SUBMIT_ID} & own.keys()):
         raise CdfInputError(f"Metadata of {workflow} must not set {' and '.join(map(repr, taken))}.")
     metadata = {**own, RUN_KEY: run_key(ti)}
-    readable = {"airflow_dag_id": ti.dag_id, "airflow_run_id": ti.run_id, "airflow_task_id": ti.task_id}
+    readable = {
+        TRY_NUMBER: str(ti.try_number),
+        "airflow_dag_id": ti.dag_id,
+        "airflow_run_id": ti.run_id,
+        "airflow_task_id": ti.task_id,
+    }
     for key, value in readable.items():
         # The submission's own key comes on top.
         if key not in metadata and len(metadata) < MAX_METADATA_PAIRS - 1:

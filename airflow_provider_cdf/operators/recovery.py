@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds before a second look for an execution that the first look did not find: CDF's list may lag behind.
 LOOK_AGAIN_AFTER = 5.0
+#: Seconds between the end of a try and a person who has read why, and clears the task.
+A_PERSON_TAKES = 90.0
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
 #: Seconds between two looks for an execution that a killed task has just started.
@@ -37,33 +39,76 @@ TASK_HAS_DIED = "The Airflow task that waited for it has died."
 
 
 def find_earlier_run(
-    hook: CdfHook, context: Context, workflow_external_id: str, pause: Callable[[float], None]
+    hook: CdfHook,
+    context: Context,
+    workflow_external_id: str,
+    *,
+    may_cancel: bool,
+    pause: Callable[[float], None],
 ) -> WorkflowExecution | None:
     """
-    Return the latest execution that an earlier try of this logical run has started, of whatever version.
+    Return the execution that an earlier try of this logical run has started, of whatever version.
 
-    What else still runs of this task is cancelled on the way: executions of its life before a person cleared
-    it, who asked for a new one instead.
+    A try that was killed may have left a request under way. Unless the latest try is accounted for, this
+    looks again until none can have an effect any more.
 
+    :param may_cancel: whether to cancel what else still runs of this task: executions of its life before a
+        person cleared it, who asked for a new one instead.
     :param pause: waits some seconds, or raises if the task is to stop.
     """
-    from airflow_provider_cdf.operators.identity import RUN_KEY, run_key
+    from airflow_provider_cdf.cdf.conversations import NONCE_DEAD_AFTER, RUN_KEY
+    from airflow_provider_cdf.operators.identity import TRY_NUMBER, earlier_run_keys, run_key
 
-    key, began = run_key(context["ti"]), _began(context)
-    for look in (1, 2):
+    ti = context["ti"]
+    key, earlier_keys, began = run_key(ti), earlier_run_keys(ti), _began(context)
+    until = time.monotonic() + NONCE_DEAD_AFTER - _since_the_last_try(context)
+    looks = 0
+    while True:
         # All that run, whatever their workflow: somebody may have edited that between two tries.
-        running = list(hook.list_executions(status="RUNNING", created_after=began))
-        own = [one for one in running if one.metadata.get(RUN_KEY) == key]
-        if not own:
-            ended = hook.list_executions(workflow_external_id=workflow_external_id, created_after=began)
-            own = [one for one in ended if one.metadata.get(RUN_KEY) == key]
-        found = max(own, key=lambda one: one.created_time or 0) if own else None
-        _cancel_others(hook, context, running, keep=found)
-        if found is not None:
+        listed = {one.id: one for one in hook.list_executions(status="RUNNING", created_after=began)}
+        for one in hook.list_executions(workflow_external_id=workflow_external_id, created_after=began):
+            listed[one.id] = one
+        own = [one for one in listed.values() if one.metadata.get(RUN_KEY) == key]
+        earlier = [one for one in listed.values() if one.metadata.get(RUN_KEY) in earlier_keys]
+        found = max(own, key=_usefulness) if own else None
+        if may_cancel:
+            _cancel_others(hook, context, listed.values(), keep=found)
+        looks += 1
+        tries = {one.metadata.get(TRY_NUMBER) for one in (*own, *earlier)}
+        is_clear = str(ti.try_number - 1) in tries or (looks > 1 and time.monotonic() >= until)
+        if is_clear or (found is not None and not has_ended_badly(found)):
             return found
-        if look == 1:
-            pause(LOOK_AGAIN_AFTER)
-    return None
+        if looks == 1 and until - time.monotonic() > LOOK_AGAIN_AFTER:
+            log.info(
+                "CDF lists no execution of the try before. A request of it may still be under way; looking "
+                "for that for %.0f s.",
+                until - time.monotonic(),
+            )
+        pause(LOOK_AGAIN_AFTER)
+
+
+def has_ended_badly(execution: WorkflowExecution) -> bool:
+    """Whether an execution is over without a result."""
+    return execution.status.has_ended and execution.status != "COMPLETED"
+
+
+def _usefulness(execution: WorkflowExecution) -> tuple[bool, bool, int]:
+    """Order executions of one logical run: one that runs, else one with a result, else the latest."""
+    runs, is_done = not execution.status.has_ended, execution.status == "COMPLETED"
+    return runs, is_done, execution.created_time or 0
+
+
+def _since_the_last_try(context: Context) -> float:
+    """Return the least number of seconds that must have passed since the try before this one ended."""
+    task: Any = context.get("task")
+    if getattr(context["dag_run"], "clear_number", 0):
+        return A_PERSON_TAKES
+    if task is None:
+        return 0.0
+    delay = task.retry_delay
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    # An exponential backoff begins with half the delay.
+    return seconds / 2 if task.retry_exponential_backoff else seconds
 
 
 def cancel_other_runs(hook: CdfHook, context: Context, keep: WorkflowExecution) -> None:
@@ -79,7 +124,8 @@ def cancel_other_runs(hook: CdfHook, context: Context, keep: WorkflowExecution) 
 def _cancel_others(
     hook: CdfHook, context: Context, running: Iterable[WorkflowExecution], keep: WorkflowExecution | None
 ) -> None:
-    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+    from airflow_provider_cdf.cdf.conversations import RUN_KEY
+    from airflow_provider_cdf.operators.identity import earlier_run_keys, run_key
 
     keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
     for execution in running:
@@ -89,7 +135,8 @@ def _cancel_others(
 
 def cancel_runs_of_the_dead(hook: CdfHook, context: Context) -> None:
     """Cancel all that runs of a task of which nobody is left to decide anything."""
-    from airflow_provider_cdf.operators.identity import RUN_KEY, earlier_run_keys, run_key
+    from airflow_provider_cdf.cdf.conversations import RUN_KEY
+    from airflow_provider_cdf.operators.identity import earlier_run_keys, run_key
 
     keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
     for execution in hook.list_executions(status="RUNNING", created_after=_began(context)):
@@ -166,7 +213,8 @@ class Cancellation:
         log.warning("The task was killed. %s", self._outcome)
 
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.operators.identity import RUN_KEY, run_key
+        from airflow_provider_cdf.cdf.conversations import RUN_KEY
+        from airflow_provider_cdf.operators.identity import run_key
 
         key, began = run_key(self._context["ti"]), _began(self._context)
         until = time.monotonic() + KILL_PATIENCE

@@ -13,12 +13,15 @@ from airflow_provider_cdf.operators.callbacks import operator_of, partial_with_c
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from airflow_provider_cdf.cdf.models import TaskExecution
     from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: States of upstream tasks that count as work done.
 _GOOD_STATES = frozenset({"success", "skipped"})
+#: Key below ``airflow`` in an output by which an Airflow task recognizes what it has reported itself.
+REPORTED_BY = "reported_by"
 #: How many failed tasks a report names: the instances of a mapped task may be thousands.
 MAX_NAMED = 20
 
@@ -136,7 +139,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         if output is not None:
             check_output(output, f"output for CDF task {self.task_external_id or self.cdf_task_id}")
 
-        task_id = self.report(status, output, failed)
+        task_id = self.report(context["ti"], status, output, failed)
         if failed:
             raise AirflowFailException(
                 f"Reported {status} to CDF task {self.task_external_id or task_id}, because of "
@@ -145,15 +148,21 @@ class CdfTaskUpdateOperator(BaseOperator):
         return task_id
 
     def report(
-        self, status: str, output: Mapping[str, Any] | None, failed: Mapping[str, str] | None = None
+        self,
+        ti: RuntimeTaskInstanceProtocol,
+        status: str,
+        output: Mapping[str, Any] | None,
+        failed: Mapping[str, str] | None = None,
     ) -> str:
         """
-        Set the CDF task to a status, unless it is in it already, and return the id of the attempt.
+        Set the CDF task to a status, unless that has been done already, and return the id of the attempt.
 
+        :param ti: who reports; what an earlier try of it has reported is not reported again.
         :param failed: the Airflow tasks that the report is because of, for messages.
         :raises CdfNothingToReportToError: if no task waits for the report.
         """
         from airflow_provider_cdf.cdf.calls import is_missing
+        from airflow_provider_cdf.operators.identity import run_key
 
         failed = failed or {}
         if self.task_external_id is None:
@@ -164,12 +173,15 @@ class CdfTaskUpdateOperator(BaseOperator):
                 )
             task_id = str(self.cdf_task_id)
         else:
-            task = self._waiting_task(status, failed)
-            if task.status == status:
-                self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, status)
+            task, is_done = self._task_to_report_to(run_key(ti), status, failed)
+            if is_done:
+                self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, task.status)
                 self.has_reported = True
                 return task.id
             task_id = task.id
+        if status == "FAILED":
+            # CDF follows this attempt with another one, which a retry of this task must not mistake for it.
+            output = {**(output or {}), "airflow": {**_ours(output), REPORTED_BY: run_key(ti)}}
         try:
             updated = self.hook.update_task(
                 task_id,
@@ -187,9 +199,11 @@ class CdfTaskUpdateOperator(BaseOperator):
         self.log.info("Set task %r (%s) to %s.", updated.external_id, updated.id, updated.status)
         return updated.id
 
-    def _waiting_task(self, status: str, failed: Mapping[str, str]) -> TaskExecution:
+    def _task_to_report_to(
+        self, reporter: str, status: str, failed: Mapping[str, str]
+    ) -> tuple[TaskExecution, bool]:
         """
-        Return the attempt that waits for this report, or has already had it.
+        Return the attempt that waits for this report, or has already had it, and whether it has.
 
         :raises CdfNothingToReportToError: if there is none.
         """
@@ -211,9 +225,16 @@ class CdfTaskUpdateOperator(BaseOperator):
                 f"Nothing to report {status} to: CDF knows no execution {self.execution_id} "
                 f"(HTTP {error.code}): {error.cdf_message.rstrip('.')}.{because}"
             ) from None
+        for attempt in execution.executed_tasks:
+            if (
+                attempt.external_id == self.task_external_id
+                and attempt.status.has_ended
+                and _ours(attempt.output).get(REPORTED_BY) == reporter
+            ):
+                return attempt, True
         task = current_attempt(execution, str(self.task_external_id))
         if task is not None and task.status == status:
-            return task
+            return task, True
         if task is None:
             state = "has not started"
         elif task.status.may_be_retried and not execution.status.has_ended:
@@ -229,7 +250,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         elif execution.status.has_ended:
             state = f"was left {task.status}"
         else:
-            return task
+            return task, False
         raise CdfNothingToReportToError(
             f"Nothing to report {status} to: task {self.task_external_id!r} of execution {execution.id} "
             f"{state}, and the workflow is {execution.status}.{because}"
@@ -283,11 +304,17 @@ def report_failure(context: Context) -> None:
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
     try:
-        operator.report("FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
+        operator.report(ti, "FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
         operator.log.warning("The CDF task may still wait for a report: %s", error)
+
+
+def _ours(output: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what this package has put into an output."""
+    ours = (output or {}).get("airflow")
+    return dict(ours) if isinstance(ours, Mapping) else {}
 
 
 def _describe(failed: Mapping[str, str], context: Context) -> dict[str, Any]:

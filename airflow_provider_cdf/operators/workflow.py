@@ -32,6 +32,7 @@ from airflow_provider_cdf.operators.recovery import (
     cancel_runs_of_the_dead,
     find_earlier_run,
     has_been_cleared,
+    has_ended_badly,
     is_unsettled,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
@@ -201,7 +202,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         # XComs survive a deferral; what the deferral itself carried does not survive its failure.
         self.execution_id = _stored(context, "execution_id")
         if self.execution_id is None:
-            found = find_earlier_run(self.hook, context, self.workflow_external_id, self._pause)
+            found = self._earlier_run(context)
             if found is None:
                 raise CdfError(f"The trigger broke ({error}), and CDF lists no execution of this task.")
             self.execution_id = found.id
@@ -233,14 +234,19 @@ class CdfWorkflowRunOperator(BaseOperator):
     def _start_or_go_on(self, context: Context, end_time: float | None) -> float | None:
         """Go on with what an earlier try has started, or start anew; return when the wait is over."""
         try:
-            found = find_earlier_run(self.hook, context, self.workflow_external_id, self._pause)
+            found = self._earlier_run(context)
         except CdfError as error:
             raise error.adding("An execution of an earlier try may still run in CDF.") from None
         self._stop_if_killed()
         if found is not None and found.status == "COMPLETED" and has_been_cleared(context, self.retries or 0):
             self.log.info("Execution %s is from before this task was cleared.", found.id)
             found = None
-        if found is not None and (not found.status.has_ended or found.status == "COMPLETED"):
+        if found is not None and has_ended_badly(found) and self.retry_from_failure:
+            found = self._retry_in_cdf(found)
+            if found.status == "RUNNING":
+                self.execution_id = found.id
+                return end_time
+        if found is not None and not has_ended_badly(found):
             self.log.info(
                 "Going on with execution %s (version %s) of an earlier try; it is %s.",
                 found.id,
@@ -249,23 +255,38 @@ class CdfWorkflowRunOperator(BaseOperator):
             )
             self.execution_id = found.id
             return self._end_of_budget(found, end_time)
-        if found is not None and self.retry_from_failure:
-            self.log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
-            try:
-                self.execution_id = self.hook.retry_execution(found.id).id
-            except CdfError as error:
-                raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
-            return end_time
         if found is not None:
             self.log.info(
                 "Execution %s of an earlier try ended %s; starting a new one.", found.id, found.status
             )
         started = self._start(context)
-        try:
-            cancel_other_runs(self.hook, context, keep=started)
-        except CdfError as error:
-            self.log.warning("Whether an orphan of this task has started another one is not known: %s", error)
+        if self.cancel_on_kill:
+            try:
+                cancel_other_runs(self.hook, context, keep=started)
+            except CdfError as error:
+                self.log.warning("An orphan of this task may have started another execution: %s", error)
         return end_time
+
+    def _earlier_run(self, context: Context) -> WorkflowExecution | None:
+        return find_earlier_run(
+            self.hook,
+            context,
+            self.workflow_external_id,
+            may_cancel=self.cancel_on_kill,
+            pause=self._pause,
+        )
+
+    def _retry_in_cdf(self, found: WorkflowExecution) -> WorkflowExecution:
+        """Let CDF run the failed tasks of an execution again, unless somebody else has just done so."""
+        self.log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
+        try:
+            return self.hook.retry_execution(found.id)
+        except CdfError as error:
+            if isinstance(error, CdfApiError) and error.is_about_the_id:
+                now = self.hook.get_execution(found.id)
+                if not has_ended_badly(now):
+                    return now
+            raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
 
     def _end_of_budget(self, found: WorkflowExecution, end_time: float | None) -> float | None:
         """Return when the wait for an execution of an earlier try is over: one budget for all tries."""
@@ -428,9 +449,9 @@ class CdfWorkflowRunOperator(BaseOperator):
             raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
         reason = f"Not ended within the {self.timeout:g} s that Airflow waited for it."
         try:
-            execution = self.hook.cancel_execution(str(self.execution_id), reason)
+            patient = self.hook.sibling(retry_for=self.max_poll_silence)
+            execution = patient.cancel_execution(str(self.execution_id), reason)
         except CdfError as error:
-            self.is_settled = True
             raise CdfTimeoutError(
                 f"{message} It may still run in CDF, because it could not be cancelled: {error}"
             ) from None

@@ -10,6 +10,7 @@ import pytest
 from clear_errors import assert_clear
 from support import Project
 
+from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -68,3 +69,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {**(CdfHook.__init__.__kwdefaults__ or {}), "retry_for": 0.0}
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)
