@@ -1,4 +1,8 @@
-"""What takes several calls: starting, retrying and reporting."""
+"""
+What takes several calls: starting, retrying and reporting.
+
+Conversations are generators that know nothing of who performs them, so one of the two clients is enough here.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +70,11 @@ def update(status: str = "COMPLETED", execution_id: str | None = EXECUTION_ID, *
     )
 
 
+@pytest.fixture
+def sender() -> Sender:
+    return Sender(is_async=False)
+
+
 # -- run and retry ----------------------------------------------------------------------------------------
 
 
@@ -99,21 +108,16 @@ def test_each_run_has_a_session_of_its_own(sender: Sender) -> None:
     "conversation",
     [
         lambda: run(input={"a": "x" * 100_000}),
-        lambda: run(input={"a": float("nan")}),
-        lambda: run(input="text"),
         lambda: run(metadata={f"k{i}": "v" for i in range(11)}),
-        lambda: run(metadata={"k" * 33: "v"}),
-        lambda: run(metadata={"k": "v" * 256}),
         lambda: run(workflow_external_id=""),
-        lambda: run(workflow_external_id=".."),
         lambda: run(version=None),
         lambda: conversations.retry_execution(settings(), "no-uuid"),
+        lambda: conversations.cancel_execution(settings(), "no-uuid"),
         lambda: update("RUNNING"),
         lambda: update(task_id="no-uuid"),
         lambda: update(execution_id="no-uuid"),
         lambda: update(execution_id=""),
         lambda: update(output={"a": "x" * 100_000}),
-        lambda: update(output=["a"]),
     ],
 )
 def test_bad_input_sends_nothing_at_all(sender: Sender, conversation: Any) -> None:
@@ -160,6 +164,7 @@ class Cdf:
             return done({"access_token": "t", "expires_in": 3600})
         kind = request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
         self.journal.append((kind, self.clock.now()))
+        assert len(self.journal) < 1000, "it goes on for ever"
         arrived = [item for item in self.late if item[0] <= self.clock.now()]
         for item in arrived:
             self.late.remove(item)
@@ -240,7 +245,6 @@ def start(sender: Sender, cdf: Cdf, retry_for: float = 60, **more: Any) -> Any:
 AMBIGUOUS: dict[str, Callable[[Cdf], Any]] = {
     "reset before the work": lambda cdf: cdf.lost_before,
     "reset after the work": lambda cdf: cdf.lost_after,
-    "500": lambda cdf: cdf.answers(500),
     "503 with Retry-After": lambda cdf: cdf.answers(503, **{"Retry-After": "20"}),
     "unreadable": lambda cdf: lambda _: httpx.Response(202, content=b"{"),
     "executed 1 s later": lambda cdf: cdf.late_by(1),
@@ -250,10 +254,40 @@ AMBIGUOUS: dict[str, Callable[[Cdf], Any]] = {
 }
 
 
+# -- both clients ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["found in the end", "never found"])
+def test_both_clients_perform_the_same_conversation(time: FakeTime, found: bool) -> None:
+    # Sessions, repetitions, pauses, errors that are thrown in, and a result or an error that comes out.
+    performed = []
+    for is_async in (False, True):
+        time.seconds, time.pauses = 1000.0, []
+        random.seed(4)
+        cdf = Cdf(time, lag=30)
+        cdf.plan = {
+            "session": [cdf.lost_after_session],
+            "run": [cdf.answers(429, **{"Retry-After": "3"}), cdf.lost_after],
+            "list": [cdf.answers(503)] * (2 if found else 1000),
+        }
+        try:
+            start(Sender(is_async), cdf)
+        except CdfUnreachableError as error:
+            outcome: Any = error.sent
+        else:
+            outcome = len(cdf.executions)
+        performed.append((outcome, cdf.journal, time.pauses))
+    assert performed[0] == performed[1]
+    outcome, journal, pauses = performed[0]
+    assert outcome == 1 if found else outcome is True
+    assert [kind for kind, _ in journal][:5] == ["session", "session", "run", "run", "list"]
+    assert 3 in pauses
+
+
 # -- starting a run exactly once ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lag", [0, 5, 30, 55])
+@pytest.mark.parametrize("lag", [0, 30, 55])
 @pytest.mark.parametrize("fault", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_a_run_whose_answer_was_lost_is_one_execution(
     sender: Sender, cdf: Cdf, fault: Any, lag: float
@@ -399,9 +433,8 @@ def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look
     assert len(cdf.executions) == 1
 
 
-@pytest.mark.parametrize("code", [400, 403, 404])
-def test_a_look_up_that_is_refused_for_good_is_given_up_at_once(sender: Sender, cdf: Cdf, code: int) -> None:
-    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(code)]}
+def test_a_look_up_that_is_refused_for_good_is_given_up_at_once(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(403)]}
     with pytest.raises(CdfUnreachableError, match="airflow_submit_id = "):
         start(sender, cdf)
     assert cdf.clock.pauses == []
@@ -621,14 +654,11 @@ def test_an_update_that_cdf_accepts_is_one_call(sender: Sender) -> None:
     assert network.bodies == [{"status": "COMPLETED", "output": {"risk": 1}}]
 
 
+#: One of each kind of answer that leaves open what became of an update.
 UNCLEAR = {
-    "400": refusal(400),
-    "404": refusal(404),
-    "409": refusal(409),
-    "500": refusal(500),
+    "refused": refusal(400),
     "503": refusal(503),
-    "read timeout": httpx.ReadTimeout(""),
-    "dropped": httpx.RemoteProtocolError("Server disconnected"),
+    "no answer": httpx.ReadTimeout(""),
     "unreadable": httpx.Response(200, content=b"{"),
 }
 unclear = pytest.mark.parametrize("answer", UNCLEAR.values(), ids=UNCLEAR.keys())
@@ -646,13 +676,20 @@ def test_a_task_that_is_in_the_wanted_status_already_is_success(
     assert len(network.requests) == 2
 
 
+@pytest.mark.parametrize("status", ["FAILED", "FAILED_WITH_TERMINAL_ERROR"])
+def test_a_reported_failure_that_the_workflow_skips_is_success(sender: Sender, status: str) -> None:
+    # What a failed task with onFailure: skipTask becomes.
+    network = Network(refusal(), execution_with({"status": "COMPLETED_WITH_ERRORS"}))
+    assert sender.perform(network, update(status)).status == "COMPLETED_WITH_ERRORS"
+
+
 def test_the_task_is_found_however_its_id_is_written(sender: Sender) -> None:
     network = Network(refusal(), execution_with({"status": "COMPLETED"}))
     assert sender.perform(network, update(task_id=TASK_ID.upper())).id == TASK_ID
 
 
 @unclear
-@pytest.mark.parametrize("status", ["CANCELED", "TIMED_OUT", "FAILED", "SKIPPED"])
+@pytest.mark.parametrize("status", ["CANCELED", "FAILED", "COMPLETED_WITH_ERRORS"])
 def test_a_task_that_has_ended_otherwise_is_an_error_that_names_both_statuses(
     sender: Sender, answer: Any, status: str
 ) -> None:
@@ -734,9 +771,7 @@ def test_a_failed_login_is_raised_as_it_is(sender: Sender) -> None:
     assert len(network.token_requests) == 1
 
 
-@pytest.mark.parametrize(
-    "answer", [httpx.ReadTimeout(""), refusal(400), httpx.Response(200)], ids=["timeout", "400", "unreadable"]
-)
+@unclear
 @pytest.mark.parametrize(
     "read_back",
     [httpx.ConnectError("refused"), httpx.ReadTimeout(""), refusal(503), done({})],
