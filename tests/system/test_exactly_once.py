@@ -110,6 +110,18 @@ def test_clearing_a_task_cancels_the_old_execution_and_starts_a_new_one(cluster:
     assert run.statuses() == ["TERMINATED", "COMPLETED"]
 
 
+def test_clearing_a_finished_task_starts_a_new_execution_and_leaves_the_old_one(cluster: Cluster) -> None:
+    run = Run(cluster, "deferred")
+    run.wait_for("deferred")
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    run.clear()
+    run.wait_until(lambda: run.statuses() == ["COMPLETED", "RUNNING"])
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED", "COMPLETED"]
+
+
 def test_the_retry_of_a_killed_task_process_goes_on_with_its_execution(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for("running")
