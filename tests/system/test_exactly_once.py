@@ -48,6 +48,15 @@ class Run:
     def wait_for(self, state: str) -> None:
         self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
 
+    def processes(self) -> tuple[psutil.Process, psutil.Process]:
+        """The process that runs the task, and its parent, which supervises it."""
+        task = psutil.Process(int(self.task()["pid"]))
+        supervisor = task.parent()
+        assert supervisor is not None
+        # Not the scheduler: a worker of the LocalExecutor, whose title names the task it supervises.
+        assert supervisor.cmdline()[0].startswith("airflow worker -- LocalExecutor"), supervisor.cmdline()
+        return task, supervisor
+
     def log(self, try_number: int = 1) -> str:
         return self.cluster.airflow.task_log(self.dag_id, self.id, "run", try_number)
 
@@ -137,21 +146,41 @@ def test_a_worker_that_is_told_to_stop_cancels_and_the_retry_starts_anew(cluster
     run = Run(cluster, "poking")
     run.wait_for("running")
     run.wait_until(lambda: "CDF started execution" in run.log())
-    os.kill(int(run.task()["pid"]), signal.SIGTERM)
+    _, supervisor = run.processes()
+    # What Kubernetes sends to a pod. The supervisor hands it on to the task's process and lives on.
+    supervisor.terminate()
     run.wait_until(lambda: run.statuses() == ["TERMINATED", "RUNNING"])
     run.finish_in_cdf()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
     assert run.statuses() == ["TERMINATED", "COMPLETED"]
 
 
+def test_a_task_that_lost_its_supervisor_goes_on_beside_its_retry_and_does_no_harm(cluster: Cluster) -> None:
+    run = Run(cluster, "poking")
+    run.wait_for("running")
+    run.wait_until(lambda: "CDF started execution" in run.log())
+    orphan, supervisor = run.processes()
+    supervisor.kill()
+    run.wait_until(lambda: run.task()["try_number"] == 2 and run.task()["state"] == "running")
+    run.wait_until(lambda: "of an earlier try" in run.log(2))
+    assert orphan.is_running(), "the task process ended with its supervisor, so there was nothing to show"
+    assert orphan.status() != psutil.STATUS_ZOMBIE
+    assert run.processes()[0].pid != orphan.pid
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED"]
+    # It saw the end too, had nobody to tell, and ended without touching what is over.
+    run.wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    assert run.statuses() == ["COMPLETED"]
+    assert run.task()["state"] == "success"
+
+
 def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cluster) -> None:
     run = Run(cluster, "without_retry")
     run.wait_for("running")
     run.wait_until(lambda: "CDF started execution" in run.log())
-    task = psutil.Process(int(run.task()["pid"]))
-    supervisor = task.parent()
-    assert supervisor is not None
-    os.kill(supervisor.pid, signal.SIGKILL)
+    task, supervisor = run.processes()
+    supervisor.kill()
     task.kill()  # a machine that fails takes both with it
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
     run.wait_until(lambda: run.statuses() == ["TERMINATED"])
