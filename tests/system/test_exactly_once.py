@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 class Run:
-    """A DAG run whose one task waits for CDF."""
+    """A DAG run with a task that waits for CDF, once or, if it is mapped, for each of two pumps."""
 
     def __init__(self, cluster: Cluster, mode: str, prefix: str = "waits") -> None:
         self.cluster, self.dag_id = cluster, f"{prefix}_{mode}"
@@ -34,34 +34,53 @@ class Run:
     def statuses(self) -> list[str]:
         return [str(execution.status) for execution in self.executions()]
 
-    def task(self) -> dict[str, Any]:
-        (task,) = self.cluster.airflow.task_instances(self.dag_id, self.id)
+    def statuses_of_pumps(self) -> dict[str, list[str]]:
+        statuses: dict[str, list[str]] = {}
+        for execution in self.executions():
+            statuses.setdefault(execution.input["pump"], []).append(str(execution.status))
+        return statuses
+
+    def task(self, task_id: str = "run", map_index: int = -1) -> dict[str, Any]:
+        (task,) = [
+            task
+            for task in self.cluster.airflow.task_instances(self.dag_id, self.id)
+            if (task["task_id"], task["map_index"]) == (task_id, map_index)
+        ]
         return task
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             self.cluster.airflow.check()
-            assert time.monotonic() < deadline, (self.task()["state"], self.statuses())
+            if time.monotonic() > deadline:
+                tasks = self.cluster.airflow.task_instances(self.dag_id, self.id)
+                states = [(task["task_id"], task["map_index"], task["state"]) for task in tasks]
+                raise AssertionError(f"not within {seconds:g} s: {states}, {self.statuses()}")
             time.sleep(0.2)
 
     def wait_for(self, state: str) -> None:
         self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
 
-    def processes(self) -> tuple[psutil.Process, psutil.Process]:
+    def processes(self, task_id: str = "run", map_index: int = -1) -> tuple[psutil.Process, psutil.Process]:
         """The process that runs the task, and its parent, which supervises it."""
-        task = psutil.Process(int(self.task()["pid"]))
+        task = psutil.Process(int(self.task(task_id, map_index)["pid"]))
         supervisor = task.parent()
         assert supervisor is not None
         # Not the scheduler: a worker of the LocalExecutor, whose title names the task it supervises.
         assert supervisor.cmdline()[0].startswith("airflow worker -- LocalExecutor"), supervisor.cmdline()
         return task, supervisor
 
-    def log(self, try_number: int = 1) -> str:
-        return self.cluster.airflow.task_log(self.dag_id, self.id, "run", try_number)
+    def lose_worker(self, task_id: str = "run", map_index: int = -1) -> None:
+        """A machine that fails takes both processes with it."""
+        task, supervisor = self.processes(task_id, map_index)
+        supervisor.kill()
+        task.kill()
 
-    def mark(self, state: str) -> None:
-        path = f"/dags/{self.dag_id}/dagRuns/{self.id}/taskInstances/run"
+    def log(self, try_number: int = 1, map_index: int = -1) -> str:
+        return self.cluster.airflow.task_log(self.dag_id, self.id, "run", try_number, map_index=map_index)
+
+    def mark(self, state: str, map_index: int = -1) -> None:
+        path = f"/dags/{self.dag_id}/dagRuns/{self.id}/taskInstances/run/{map_index}"
         self.cluster.airflow.api("PATCH", path, json={"new_state": state})
 
     def clear(self) -> None:
@@ -75,16 +94,14 @@ class Run:
         self.cluster.airflow.api("POST", f"/dags/{self.dag_id}/clearTaskInstances", json=body)
 
     def finish_in_cdf(self) -> None:
-        """Report the task that the last execution waits with."""
-        self.wait_until(
-            lambda: any(task.status == "IN_PROGRESS" and task.external_id == "score" for task in self.tasks())
-        )
+        """Report the task that the last execution still running waits with."""
+        self.wait_until(lambda: [score.status for score in self.scores()] == ["IN_PROGRESS"])
         with self.cluster.cdf.turn() as engine:
-            (task,) = [task for task in self.tasks() if task.external_id == "score"]
-            engine.update_task(task.id, "COMPLETED", {"risk": 0.1})
+            engine.update_task(self.scores()[0].id, "COMPLETED", {"risk": 0.1})
 
-    def tasks(self) -> list[Any]:
-        return list(self.executions()[-1].tasks())
+    def scores(self) -> list[Any]:
+        running = [execution for execution in self.executions() if execution.status == "RUNNING"]
+        return [task for task in running[-1].tasks() if task.external_id == "score"]
 
 
 def test_marking_a_deferred_task_failed_cancels_its_execution(cluster: Cluster) -> None:
@@ -179,11 +196,21 @@ def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cl
     run = Run(cluster, "without_retry")
     run.wait_for("running")
     run.wait_until(lambda: "CDF started execution" in run.log())
-    task, supervisor = run.processes()
-    supervisor.kill()
-    task.kill()  # a machine that fails takes both with it
+    run.lose_worker()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
     run.wait_until(lambda: run.statuses() == ["TERMINATED"])
+
+
+def test_of_a_mapped_task_only_the_execution_whose_worker_died_is_cancelled(cluster: Cluster) -> None:
+    run = Run(cluster, "mapped")
+    run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["RUNNING"]})
+    run.wait_until(lambda: "CDF started execution" in run.log(map_index=1))
+    run.lose_worker(map_index=1)
+    run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["TERMINATED"]})
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
+    assert run.statuses_of_pumps() == {"P-101": ["COMPLETED"], "P-102": ["TERMINATED"]}
+    assert [run.task(map_index=each)["state"] for each in (0, 1)] == ["success", "failed"]
 
 
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Cluster) -> None:
