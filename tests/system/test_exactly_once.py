@@ -95,13 +95,15 @@ class Run:
 
     def finish_in_cdf(self) -> None:
         """Report the task that the last execution still running waits with."""
-        self.wait_until(lambda: [score.status for score in self.scores()] == ["IN_PROGRESS"])
-        with self.cluster.cdf.turn() as engine:
-            engine.update_task(self.scores()[0].id, "COMPLETED", {"risk": 0.1})
-
-    def scores(self) -> list[Any]:
         running = [execution for execution in self.executions() if execution.status == "RUNNING"]
-        return [task for task in running[-1].tasks() if task.external_id == "score"]
+        self.wait_until(lambda: [score.status for score in scores(running[-1])] == ["IN_PROGRESS"])
+        with self.cluster.cdf.turn() as engine:
+            engine.update_task(scores(running[-1])[0].id, "COMPLETED", {"risk": 0.1})
+
+
+def scores(execution: Any) -> list[Any]:
+    """The attempts at the task that waits for Airflow's report."""
+    return [task for task in execution.tasks() if task.external_id == "score"]
 
 
 def test_marking_a_deferred_task_failed_cancels_its_execution(cluster: Cluster) -> None:
@@ -211,6 +213,24 @@ def test_of_a_mapped_task_only_the_execution_whose_worker_died_is_cancelled(clus
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
     assert run.statuses_of_pumps() == {"P-101": ["COMPLETED"], "P-102": ["TERMINATED"]}
     assert [run.task(map_index=each)["state"] for each in (0, 1)] == ["success", "failed"]
+
+
+def test_a_report_whose_worker_died_on_the_last_try_is_made_as_a_failure(cluster: Cluster) -> None:
+    run = Run(cluster, "to_report")
+    # The report of the killed process waits here, and is never made.
+    cluster.cdf.faults.add("POST", "*/tasks/*/update", delay=60, drop="before")
+    try:
+        run.wait_until(lambda: not cluster.cdf.faults.waiting())
+        run.lose_worker("report")
+        (execution,) = run.executions()
+        assert [score.status for score in scores(execution)] == ["IN_PROGRESS"]
+        assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
+        run.wait_until(lambda: run.statuses() == ["FAILED"])
+    finally:
+        cluster.cdf.faults.clear()
+    (score,) = scores(execution)
+    assert score.status == "FAILED_WITH_TERMINAL_ERROR"
+    assert score.output["airflow"]["failed_tasks"] == {"report": "failed"}
 
 
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Cluster) -> None:
