@@ -106,13 +106,28 @@ def scores(execution: Any) -> list[Any]:
     return [task for task in execution.tasks() if task.external_id == "score"]
 
 
-def test_marking_a_deferred_task_failed_cancels_its_execution(cluster: Cluster) -> None:
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_marking_a_deferred_task_cancels_its_execution(cluster: Cluster, state: str) -> None:
     run = Run(cluster, "deferred")
     run.wait_for("deferred")
     # Within the two seconds before a triggerer has taken it over, Airflow drops a trigger without on_kill.
     run.wait_until(lambda: "starting" in run.log())
-    run.mark("failed")
+    run.mark(state)
     run.wait_until(lambda: run.statuses() == ["TERMINATED"], seconds=10)
+
+
+def test_marking_one_deferred_instance_of_a_mapped_task_failed_cancels_only_its_execution(
+    cluster: Cluster,
+) -> None:
+    run = Run(cluster, "mapped_deferred")
+    run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["RUNNING"]})
+    run.wait_until(lambda: "starting" in run.log(map_index=0) and "starting" in run.log(map_index=1))
+    run.mark("failed", map_index=1)
+    marked = {"P-101": ["RUNNING"], "P-102": ["TERMINATED"]}
+    run.wait_until(lambda: run.statuses_of_pumps() == marked, seconds=10)
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
+    assert run.statuses_of_pumps() == {"P-101": ["COMPLETED"], "P-102": ["TERMINATED"]}
 
 
 def test_a_triggerer_that_is_killed_and_replaced_cancels_nothing(cluster: Cluster) -> None:
