@@ -1,4 +1,4 @@
-"""One task that runs the workflow pump_health and waits for it, which takes until somebody reports."""
+"""Tasks that run the workflow pump_health and wait for it, which takes until somebody reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
 
 RETRY_DELAY = timedelta(seconds=1)
 
@@ -22,3 +24,34 @@ for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), (
             retries=retries,
             retry_delay=RETRY_DELAY,
         )
+
+for name, deferrable in (("mapped", False), ("mapped_deferred", True)):
+    with DAG(f"waits_{name}", schedule=None):
+        CdfWorkflowRunOperator.partial(
+            task_id="run",
+            workflow_external_id="pump_health",
+            version="1",
+            poll_interval=1,
+            deferrable=deferrable,
+            retries=0,
+        ).expand(input=[{"pump": "P-101"}, {"pump": "P-102"}])
+
+with DAG("waits_to_report", schedule=None):
+    run = CdfWorkflowRunOperator(
+        task_id="run",
+        workflow_external_id="pump_health",
+        version="1",
+        input={"pump": "P-101"},
+        wait_for_completion=False,
+    )
+    score_waits = CdfTaskSensor(
+        task_id="score_waits", execution_id=run.output, task_external_id="score", poke_interval=1
+    )
+    report = CdfTaskUpdateOperator(
+        task_id="report",
+        execution_id=run.output,
+        task_external_id="score",
+        output={"risk": 0.1},
+        retries=0,
+    )
+    score_waits >> report
