@@ -433,11 +433,19 @@ def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look
     assert len(cdf.executions) == 1
 
 
-def test_a_look_up_that_is_refused_for_good_is_given_up_at_once(sender: Sender, cdf: Cdf) -> None:
-    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(403)]}
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_a_look_up_that_is_refused_for_a_moment_is_made_again(sender: Sender, cdf: Cdf, code: int) -> None:
+    # To give up here would leave the lost request to a retry of the Airflow task, seconds after it was sent.
+    cdf.plan = {"run": [cdf.lost_after], "list": [cdf.answers(code)] * 4}
+    start(sender, cdf)
+    assert len(cdf.executions) == 1
+
+
+def test_a_retry_after_that_goes_beyond_the_time_for_it_is_not_cut_short(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.answers(503, **{"Retry-After": "3600"})]
     with pytest.raises(CdfUnreachableError, match="airflow_submit_id = "):
         start(sender, cdf)
-    assert cdf.clock.pauses == []
+    assert cdf.kinds == ["session", "run", "list"]
 
 
 def test_metadata_without_room_for_a_key_is_sent_as_it_is_and_a_lost_answer_stays_unclear(
@@ -519,7 +527,33 @@ def test_a_session_whose_answer_was_lost_is_made_again(sender: Sender, cdf: Cdf)
 def test_a_nonce_that_has_expired_on_its_way_is_replaced_once(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.slow(61)]
     start(sender, cdf)
-    assert cdf.kinds == ["session", "run", "session", "run"]
+    # Not before it is certain that it was not used: a gateway may have sent the request twice.
+    assert [kind for kind in cdf.kinds if kind != "list"] == ["session", "run", "session", "run"]
+    assert "list" in cdf.kinds
+
+
+def test_a_request_that_a_gateway_sends_twice_is_one_execution(sender: Sender, cdf: Cdf) -> None:
+    def twice(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return cdf.do("run", request)  # which is refused: the nonce has been used
+
+    cdf.plan["run"] = [twice]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+
+
+def test_a_process_that_was_asleep_finds_what_another_one_of_its_run_has_started(
+    sender: Sender, cdf: Cdf
+) -> None:
+    def asleep(request: httpx.Request) -> httpx.Response:
+        other = conversations.run_workflow(settings(), "pump", "1", metadata={"airflow_run_key": "key"})
+        Sender(is_async=False).perform(cdf, other, settings())  # type: ignore[arg-type]
+        cdf.clock.seconds += 360
+        return cdf.do("run", request)
+
+    cdf.plan["run"] = [asleep]
+    execution = start(sender, cdf, airflow_run_key="key")
+    assert [execution.id] == [one["id"] for one in cdf.executions]
 
 
 def test_a_nonce_that_is_refused_again_and_again_is_a_permanent_error(sender: Sender, cdf: Cdf) -> None:
@@ -623,10 +657,13 @@ def test_a_cancellation_that_was_not_carried_out_is_repeated(sender: Sender, tim
     assert len(time.pauses) == 1
 
 
-def test_an_execution_that_has_ended_otherwise_was_not_cancelled(sender: Sender, time: FakeTime) -> None:
+@pytest.mark.parametrize("code", [400, 409])
+def test_an_execution_that_has_ended_before_is_returned_as_it_is(
+    sender: Sender, time: FakeTime, code: int
+) -> None:
     completed = execution_with(status="COMPLETED")
-    with pytest.raises(CdfApiError, match=r"HTTP 400.*The request changed nothing"):
-        cancel(sender, httpx.ReadTimeout(""), completed, refusal(), completed)
+    execution, _ = cancel(sender, httpx.Response(code), completed)
+    assert execution.status == "COMPLETED"
 
 
 def test_a_cancellation_without_time_is_one_request_if_cdf_answers(sender: Sender, time: FakeTime) -> None:
