@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
-from airflow.sdk.exceptions import TaskDeferralError
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.functions import Reply
 from airflow_provider_cdf.operators.identity import run_key
+from airflow_provider_cdf.operators.recovery import TASK_WAS_KILLED
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -159,9 +159,9 @@ def fire(trigger: Any) -> Any:
     return asyncio.run(first_event(trigger))
 
 
-def run_into_an_error(operator: CdfWorkflowRunOperator, ti: FakeTaskInstance) -> None:
+def run_into_an_error(operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, **context: Any) -> None:
     with pytest.raises(AirflowException):
-        operator.execute({"ti": ti})
+        operator.execute({"ti": ti, **context})
 
 
 class TestMetadata:
@@ -183,6 +183,7 @@ class TestMetadata:
         assert metadata.keys() == {
             "airflow_run_key",
             "airflow_submit_id",
+            "airflow_try_number",
             "airflow_dag_id",
             "airflow_run_id",
             "airflow_task_id",
@@ -249,9 +250,9 @@ class TestMetadata:
     @pytest.mark.parametrize(
         ("pairs", "readable"),
         [
-            (5, ["airflow_dag_id", "airflow_run_id", "airflow_task_id"]),
-            (6, ["airflow_dag_id", "airflow_run_id"]),
-            (7, ["airflow_dag_id"]),
+            (4, ["airflow_try_number", "airflow_dag_id", "airflow_run_id", "airflow_task_id"]),
+            (6, ["airflow_try_number", "airflow_dag_id"]),
+            (7, ["airflow_try_number"]),
             (8, []),
         ],
     )
@@ -514,37 +515,119 @@ class TestTimeout:
 
         assert "may still run" not in str(error.value)
 
-    @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
-    def test_a_wait_that_airflow_itself_gives_up_does_not_leave_the_execution_to_itself(
-        self, reason: str, project: Project, ti: FakeTaskInstance
+    def test_an_execution_that_completes_in_the_last_moment_is_a_success(
+        self, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, timeout=0.1)
+        cancel = operator._time_is_over
+
+        def in_the_last_moment(context: Any) -> str:
+            project.update(project.task(str(operator.execution_id), "approve")["id"], "COMPLETED")
+            wait_until(lambda: project.execution(str(operator.execution_id))["status"] == "COMPLETED")
+            return cancel(context)
+
+        operator._time_is_over = in_the_last_moment  # type: ignore[method-assign]
+
+        assert operator.execute({"ti": ti}) == operator.execution_id
+
+    def test_without_waiting_there_is_none(self) -> None:
+        with pytest.raises(ValueError, match="timeout needs wait_for_completion=True"):
+            make("w", timeout=5, wait_for_completion=False)
+
+    def test_an_outage_does_not_prolong_it(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # Polls are not repeated by the client: that would take a minute for each.
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, timeout=0.5, max_poll_silence=2)
+        operator.hook.retry_for = 60
+        cdf.faults.add("GET", "*/executions/*", status=503, times=50)
+        try:
+            with pytest.raises(CdfError, match=r"not ended within timeout=0\.5 s\. .*was cancelled"):
+                operator.execute({"ti": ti})
+        finally:
+            cdf.faults.clear()
+        assert len(cdf.journal.requests("GET", f"*/executions/{operator.execution_id}")) < 5
+
+
+class TestBrokenTrigger:
+    """What was known of the run is gone with the process, but for what its XComs hold."""
+
+    def deferred(self, project: Project, ti: FakeTaskInstance, **arguments: Any) -> tuple[str, str]:
+        workflow = project.define(function_task("approve", waits=True))
         with pytest.raises(TaskDeferred):
-            make(workflow, deferrable=True, timeout=60).execute({"ti": ti})
+            make(workflow, deferrable=True, **arguments).execute({"ti": ti})
         (execution,) = project.executions(workflow)
-        # What was known of the run is gone with the process, but for what the deferral carries.
-        operator = make(workflow, deferrable=True, timeout=60)
-        ti.xcom_pull = lambda *args, key="return_value", **more: ti.xcoms.get(key)  # type: ignore[attr-defined]
+        return workflow, execution["id"]
 
-        with pytest.raises((AirflowException, TaskDeferralError)) as error:
-            operator.resume_execution("__fail__", {"error": reason}, {"ti": ti})
+    def test_one_that_was_given_up_is_a_timeout(self, project: Project, ti: FakeTaskInstance) -> None:
+        workflow, execution_id = self.deferred(project, ti, timeout=60)
 
-        assert not isinstance(error.value, AttributeError | TypeError)
-        if reason == "Trigger timeout":
-            assert project.execution(execution["id"])["status"] == "TERMINATED"
+        with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
+            make(workflow, deferrable=True, timeout=60).resume_execution(
+                "__fail__", {"error": "Trigger timeout"}, {"ti": ti}
+            )
+
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    @pytest.mark.parametrize("is_done", [True, False], ids=["already ended", "still running"])
+    def test_one_that_crashed_is_waited_on_for_on_the_worker(
+        self, is_done: bool, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        task_id = project.task(execution_id, "approve")["id"]
+        end = threading.Timer(0 if is_done else 0.3, project.update, [task_id, "COMPLETED"])
+        end.start()
+        if is_done:
+            end.join()
+
+        resumed = make(workflow, deferrable=True).resume_execution(
+            "__fail__", {"error": "Trigger failure"}, {"ti": ti}
+        )
+
+        assert resumed == execution_id
+
+    def test_one_that_crashed_leaves_the_time_that_is_left(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti, timeout=60)
+        ti.xcoms["end_time"] = time.time() + 0.2
+
+        with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
+            make(workflow, timeout=60).resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": ti})
+
+    def test_where_the_id_is_lost_too_the_execution_is_found_again(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        project.update(project.task(execution_id, "approve")["id"], "COMPLETED")
+        ti.xcoms.clear()
+        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
+
+        assert make(workflow).resume_execution("__fail__", {"error": "x"}, context) == execution_id
 
     def test_an_unknown_event_is_never_taken_for_success(
         self, project: Project, ti: FakeTaskInstance
     ) -> None:
-        workflow = project.define(function_task("approve", waits=True))
-        operator = make(workflow, deferrable=True)
-        with pytest.raises(TaskDeferred) as deferred:
-            operator.execute({"ti": ti})
+        workflow, execution_id = self.deferred(project, ti)
 
-        with pytest.raises((AirflowException, TaskDeferred)):
-            operator.resume_execution(
-                deferred.value.method_name, {"event": {"outcome": "new in 2.0"}}, {"ti": ti}
-            )
+        with pytest.raises(CdfError, match=f"Execution {execution_id} was left as it is"):
+            make(workflow).resume_execution("execute_complete", {"event": {"outcome": "new"}}, {"ti": ti})
+
+        assert project.execution(execution_id)["status"] == "RUNNING"
+
+    @pytest.mark.parametrize("is_permanent", [True, False])
+    def test_what_cdf_refuses_for_good_is_not_retried(
+        self, is_permanent: bool, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, _ = self.deferred(project, ti)
+        event = {"outcome": "error", "message": "No.", "is_permanent": is_permanent}
+
+        with pytest.raises(CdfError, match=r"^No\. Execution .* was left as it is\.$") as error:
+            make(workflow).execute_complete({"ti": ti}, event)
+
+        assert isinstance(error.value, AirflowFailException) is is_permanent
 
 
 class TestOnKill:
@@ -595,12 +678,101 @@ class TestOnKill:
         project.cancel(execution["id"])
         thread.join()
 
-    def test_before_anything_was_started_does_nothing(self, project: Project) -> None:
+    def test_before_anything_was_started_nothing_is_started(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
         workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        ti = dataclasses.replace(ti, try_number=2)
+        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC)), "task": operator}
 
-        make(workflow).on_kill()
+        before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+        signal.setitimer(signal.ITIMER_REAL, 0.05)  # while it looks for an earlier try's execution
+        try:
+            with pytest.raises(CdfError, match=r"The task was killed\."):
+                operator.execute(context)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
         assert project.executions(workflow) == []
+
+    def test_while_cdf_starts_it_finds_what_was_started_without_waiting_for_the_answer(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # SIGKILL would come before the answer does, and nobody else would ever look.
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        context = {"dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
+        cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
+        cdf.faults.add("POST", "*/executions/list", status=503, retry_after=2)
+        thread = threading.Thread(target=run_into_an_error, args=[operator, ti], kwargs=context, daemon=True)
+        thread.start()
+        # The look-up of the lost answer has been told to come back later.
+        wait_until(lambda: not cdf.faults.waiting())
+
+        operator.on_kill()
+
+        wait_until(lambda: project.executions(workflow)[0]["status"] == "TERMINATED")
+        thread.join(timeout=10)
+
+    @pytest.mark.parametrize("hands_over", ["deferred", "nobody waits"])
+    def test_what_has_been_handed_over_goes_on(
+        self, hands_over: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # A SIGTERM may come at the very end of a process, or from a worker that is stopped just then.
+        workflow = project.define(function_task("approve", waits=True))
+        if hands_over == "deferred":
+            operator = make(workflow, deferrable=True)
+            with pytest.raises(TaskDeferred):
+                operator.execute({"ti": ti})
+        else:
+            operator = make(workflow, wait_for_completion=False)
+            operator.execute({"ti": ti})
+
+        operator.on_kill()
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+
+    def test_is_not_undone_by_an_xcom_that_cannot_be_pushed(
+        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Airflow kills a task whose heartbeats fail: just when its API is down.
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        start = operator._start
+
+        def killed(context: Any) -> Any:
+            execution = start(context)
+            operator._killed = True
+            return execution
+
+        monkeypatch.setattr(operator, "_start", killed)
+        monkeypatch.setattr(ti, "xcom_push", lambda **_: pytest.fail("too late"), raising=False)
+        with pytest.raises(CdfError, match="was cancelled"):
+            operator.execute({"ti": ti})
+
+    def test_of_another_process_of_the_task_does_not_end_this_one(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # A worker that was frozen wakes up and is told to stop; its execution is that of the retry by now.
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        results: list[str] = []
+        thread = threading.Thread(target=lambda: results.append(operator.execute({"ti": ti})), daemon=True)
+        thread.start()
+        (first,) = wait_until(lambda: project.executions(workflow))
+        project.task(first["id"], "approve")
+        project.cancel(first["id"], TASK_WAS_KILLED)
+
+        wait_until(lambda: len(project.executions(workflow)) == 2)
+        second = str(operator.execution_id)
+        project.update(project.task(second, "approve")["id"], "COMPLETED")
+
+        thread.join(timeout=10)
+        assert results == [second]
+        assert second != first["id"]
 
     def test_after_the_execution_has_ended_does_nothing(self, project: Project, ti: FakeTaskInstance) -> None:
         operator = make(project.define(function_task("score")))
