@@ -63,11 +63,16 @@ class Project:
         self.post("/workflows/versions", {"items": [item]})
         return external_id
 
-    def run(self, workflow: str, version: str = "1", **body: Any) -> str:
-        """Start an execution and return its id."""
+    def nonce(self) -> str:
+        """Open a session."""
         credentials = {"clientId": self._cdf.client_id, "clientSecret": self._cdf.client_secret}
         nonce = self.post("/sessions", {"items": [credentials]})["items"][0]["nonce"]
-        body = {"authentication": {"nonce": nonce}, "input": {"pump": "P-101"}, **body}
+        assert isinstance(nonce, str)
+        return nonce
+
+    def run(self, workflow: str, version: str = "1", **body: Any) -> str:
+        """Start an execution and return its id."""
+        body = {"authentication": {"nonce": self.nonce()}, "input": {"pump": "P-101"}, **body}
         return self.post(f"/workflows/{workflow}/versions/{version}/run", body)["id"]
 
     def execution(self, execution_id: str) -> dict[str, Any]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowTaskTimeout
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 from support import FakeTaskInstance, Project, function_task
 
+from airflow_provider_cdf.cdf import conversations
+from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
@@ -26,16 +31,33 @@ def workflow(project: Project) -> str:
     return project.define(function_task("approve", waits=True))
 
 
+def make(workflow: str, ti: FakeTaskInstance, **arguments: Any) -> CdfWorkflowRunOperator:
+    arguments = {"version": "1", "wait_for_completion": False, "retry_delay": 0, **arguments}
+    with DAG(ti.dag_id):
+        return CdfWorkflowRunOperator(
+            task_id=ti.task_id, workflow_external_id=workflow, poll_interval=0.05, **arguments
+        )
+
+
 def run(workflow: str, ti: FakeTaskInstance, **arguments: Any) -> Any:
-    arguments = {"wait_for_completion": False, **arguments}
-    operator = CdfWorkflowRunOperator(
-        task_id=ti.task_id, workflow_external_id=workflow, version="1", poll_interval=0.05, **arguments
-    )
+    operator = make(workflow, ti, **arguments)
     return operator.execute(context(ti, operator))
 
 
+def another_version(project: Project, workflow: str) -> None:
+    definition = {"tasks": [function_task("approve", waits=True)]}
+    item = {"workflowExternalId": workflow, "version": "2", "workflowDefinition": definition}
+    project.post("/workflows/versions", {"items": [item]})
+
+
+def retry(project: Project, execution_id: str) -> None:
+    """Retry an execution as a person does in Fusion."""
+    nonce = project.nonce()
+    project.post(f"/workflows/executions/{execution_id}/retry", {"authentication": {"nonce": nonce}})
+
+
 def context(ti: FakeTaskInstance, operator: Any = None) -> dict[str, Any]:
-    dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={})
+    dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={}, clear_number=0)
     dag = operator.get_dag() if operator is not None else None
     return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run}
 
@@ -125,6 +147,163 @@ def test_a_cleared_task_starts_a_new_execution_and_cancels_the_old_one(
     assert second != first
     assert project.execution(first)["status"] == "TERMINATED"
     assert project.execution(second)["status"] == "RUNNING"
+
+
+def test_an_edit_of_the_version_between_two_tries_makes_no_second_run(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    first = run(workflow, ti)
+    another_version(project, workflow)
+    ti.try_number = 2
+    assert run(workflow, ti, version="2") == first
+
+
+def test_an_edit_of_the_version_before_a_clear_leaves_no_old_execution_running(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    first = run(workflow, ti)
+    another_version(project, workflow)
+    ti.try_number, ti.max_tries = 2, 1
+    second = run(workflow, ti, version="2")
+    assert project.execution(first)["status"] == "TERMINATED"
+    assert project.execution(second)["version"] == "2"
+
+
+def test_a_clear_after_retries_were_lowered_cancels_the_old_execution(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    ti.max_tries = 3
+    first = run(workflow, ti, retries=3)
+    ti.try_number, ti.max_tries = 2, 1  # Airflow adds `retries`, which is 0 now, to the tries so far
+    assert run(workflow, ti, retries=0) != first
+    assert project.execution(first)["status"] == "TERMINATED"
+
+
+def test_a_clear_after_retries_were_lowered_starts_anew_though_the_key_is_the_old_one(
+    project: Project, ti: FakeTaskInstance
+) -> None:
+    workflow = project.define(function_task("quick"))
+    ti.max_tries = 1
+    first = run(workflow, ti, wait_for_completion=True, retries=1)
+    ti.try_number = 2  # and max_tries becomes 1 + 0
+    operator = make(workflow, ti, wait_for_completion=True, retries=0)
+    cleared = context(ti, operator)
+    cleared["dag_run"].clear_number = 1
+    assert operator.execute(cleared) != first
+
+
+def test_cancel_on_kill_is_for_a_clear_too(project: Project, workflow: str, ti: FakeTaskInstance) -> None:
+    first = run(workflow, ti, cancel_on_kill=False)
+    ti.try_number, ti.max_tries = 2, 1
+    run(workflow, ti, cancel_on_kill=False)
+    assert project.execution(first)["status"] == "RUNNING"
+
+
+def test_of_several_executions_the_one_that_runs_counts(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    first = run(workflow, ti)
+    end_badly(project, first)
+    ti.try_number = 2
+    second = run(workflow, ti)
+    end_badly(project, second)
+    retry(project, first)  # by a person, in Fusion
+    ti.try_number = 3
+    assert run(workflow, ti) == first
+
+
+def test_retry_from_failure_goes_on_with_what_somebody_else_has_just_retried(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    first = run(workflow, ti)
+    end_badly(project, first)
+    ti.try_number = 2
+    operator = make(workflow, ti, retry_from_failure=True)
+    ask = operator.hook.retry_execution
+
+    def too_late(execution_id: str) -> Any:
+        retry(project, execution_id)
+        return ask(execution_id)
+
+    operator.hook.retry_execution = too_late  # type: ignore[method-assign]
+    assert operator.execute(context(ti, operator)) == first
+
+
+def test_a_request_that_the_try_before_left_under_way_is_waited_for(
+    project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its process was killed while CDF was slow; Airflow starts the retry at once.
+    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 2.0)
+    metadata = {"airflow_run_key": run_key(ti), "airflow_try_number": "1"}
+    late = threading.Timer(0.5, lambda: project.run(workflow, metadata=metadata))
+    late.start()
+    ti.try_number = 2
+    started = time.monotonic()
+    execution_id = run(workflow, ti)
+    late.join()
+    (only,) = project.executions(workflow)
+    assert only["id"] == execution_id
+    assert time.monotonic() - started > 0.5  # not by chance
+
+
+def test_nothing_is_waited_for_where_the_try_before_is_accounted_for(
+    cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
+    end_badly(project, run(workflow, ti))
+    ti.try_number = 2
+    assert run(workflow, ti)
+
+
+@pytest.mark.parametrize("delay", [timedelta(hours=1), 7200.0])
+def test_nothing_is_waited_for_where_the_retry_came_late(
+    workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch, delay: Any
+) -> None:
+    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
+    ti.try_number = 2
+    assert run(workflow, ti, retry_delay=delay)
+
+
+def test_what_an_orphan_has_started_beside_its_retry_is_cancelled(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    ti.try_number = 2
+    operator = make(workflow, ti)
+    start = operator._start
+    orphans: list[str] = []
+
+    def late(context: Any) -> Any:
+        orphans.append(project.run(workflow, metadata={"airflow_run_key": run_key(ti)}))
+        return start(context)
+
+    operator._start = late  # type: ignore[method-assign]
+    execution_id = operator.execute(context(ti, operator))
+    assert project.execution(orphans[0])["status"] == "TERMINATED"
+    assert project.execution(execution_id)["status"] == "RUNNING"
+
+
+@pytest.mark.parametrize("cancel_on_timeout", [True, False])
+def test_a_budget_that_is_used_up_is_not_begun_again_unless_the_execution_was_left_to_go_on(
+    project: Project, workflow: str, ti: FakeTaskInstance, cancel_on_timeout: bool
+) -> None:
+    first = run(workflow, ti)
+    time.sleep(0.3)
+    ti.try_number = 2
+    operator = make(
+        workflow,
+        ti,
+        wait_for_completion=True,
+        deferrable=True,
+        timeout=0.2,
+        cancel_on_timeout=cancel_on_timeout,
+    )
+    if cancel_on_timeout:
+        with pytest.raises(CdfTimeoutError, match=f"Execution {first} was cancelled"):
+            operator.execute(context(ti, operator))
+    else:
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context(ti, operator))
+        assert deferred.value.trigger.end_time > time.time() - 1
 
 
 def test_another_tasks_execution_is_never_touched(
@@ -225,6 +404,80 @@ class TestOrphans:
         for callback in operator.on_failure_callback:
             callback(context(ti, operator))
         assert statuses(project, workflow) == ["RUNNING"]
+
+    def fail_for_good(self, operator: Any, ti: FakeTaskInstance, error: type[BaseException]) -> None:
+        """Let an operator fail, and run its failure callbacks as Airflow does, in the same process."""
+        with pytest.raises(error) as caught:
+            operator.execute(context(ti, operator))
+        for callback in operator.on_failure_callback:
+            callback({**context(ti, operator), "exception": caught.value})
+
+    def test_an_id_that_could_not_be_stored_leaves_nothing_running(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def push(**_: Any) -> None:
+            raise RuntimeError("Airflow's API is down.")
+
+        monkeypatch.setattr(ti, "xcom_push", push, raising=False)
+        self.fail_for_good(make(workflow, ti), ti, RuntimeError)
+        assert statuses(project, workflow) == ["TERMINATED"]
+
+    def test_a_start_that_stayed_unclear_leaves_nothing_running(
+        self,
+        cdf: CdfEmulator,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(conversations, "SUBMIT_WITHIN", 0.0)
+        cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
+        cdf.faults.add("POST", "*/executions/list", status=503)
+        self.fail_for_good(make(workflow, ti), ti, CdfUnreachableError)
+        assert statuses(project, workflow) == ["TERMINATED"]
+
+    def test_a_first_try_that_started_nothing_asks_cdf_for_nothing(
+        self, cdf: CdfEmulator, ti: FakeTaskInstance
+    ) -> None:
+        before = len(cdf.journal.requests("POST", "*/executions/list"))
+        self.fail_for_good(make("no-such-workflow", ti), ti, CdfRefusedError)
+        assert len(cdf.journal.requests("POST", "*/executions/list")) == before
+
+    def test_airflows_execution_timeout_during_the_start_leaves_nothing_running(
+        self,
+        cdf: CdfEmulator,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        operator = make(workflow, ti)
+
+        def interrupted(*_: Any, **__: Any) -> Any:
+            project.run(workflow, metadata={"airflow_run_key": run_key(ti)})
+            raise AirflowTaskTimeout
+
+        monkeypatch.setattr(operator.hook, "run_workflow", interrupted)
+        self.fail_for_good(operator, ti, AirflowTaskTimeout)
+        assert statuses(project, workflow) == ["TERMINATED"]
+
+    def test_one_that_cannot_be_cancelled_does_not_save_the_others(
+        self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        metadata = {"airflow_run_key": run_key(ti)}
+        for _ in range(2):
+            project.run(workflow, metadata=metadata)
+        _, fresh = self.orphan(workflow, ti)
+        cdf.faults.add("POST", "*/cancel", status=403)
+        cancel_orphan(context(ti, fresh))
+        assert sorted(statuses(project, workflow)) == ["RUNNING", "TERMINATED", "TERMINATED"]
+
+    def test_an_input_that_cannot_be_rendered_is_not_in_the_way(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        execution_id, fresh = self.orphan(workflow, ti, input={"a": "{{ nothing.of_that_kind }}"})
+        cancel_orphan(context(ti, fresh))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
 
     def test_the_users_own_callbacks_are_kept(self) -> None:
         called: list[str] = []
