@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.exceptions import AirflowTaskTimeout
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import conversations
