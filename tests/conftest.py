@@ -42,6 +42,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """
+    Print what tests have found out, at the end of the run.
+
+    A test adds a line with ``record_property("summary", (title, line))``, or a cell of a table with
+    ``record_property("cell", (title, row, column, text))``. Reports hold these, and so they also come from
+    the processes of pytest-xdist.
+    """
+    lines: dict[str, list[str]] = {}
+    tables: dict[str, dict[str, dict[str, set[str]]]] = {}
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, ())]
+    for report in sorted(reports, key=lambda report: report.start):
+        for name, value in report.user_properties:
+            if name == "summary":
+                title, line = value
+                lines.setdefault(title, []).append(line)
+            elif name == "cell":
+                title, row, column, text = value
+                tables.setdefault(title, {}).setdefault(row, {}).setdefault(column, set()).add(text)
+    for title, table in tables.items():
+        lines.setdefault(title, []).extend(aligned(table))
+    for title, texts in lines.items():
+        terminalreporter.section(title)
+        for text in texts:
+            terminalreporter.write_line(text)
+
+
+def aligned(table: dict[str, dict[str, set[str]]]) -> list[str]:
+    """Lay out the texts of a table by row and column; different ones of the same cell side by side."""
+    columns = list(dict.fromkeys(column for row in table.values() for column in row))
+    cells = [["", *columns]]
+    cells += [
+        [name, *(" / ".join(sorted(row.get(column, "-"))) for column in columns)]
+        for name, row in table.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from support import FAULT_MATRIX, FakeTaskInstance, Project
+from support import FakeTaskInstance, Project
 
 from airflow_provider_cdf.emulator import CdfEmulator
 
@@ -24,6 +26,24 @@ def cdf_default(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> CdfEmulato
     return cdf
 
 
+@pytest.fixture
+def connect(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Connect ``cdf_default`` to the emulator, but for what a test wants to be wrong."""
+
+    def connect(extra: dict[str, Any] | None = None, **fields: Any) -> None:
+        connection = {
+            "conn_type": "cdf",
+            "host": cdf.url,
+            "login": cdf.client_id,
+            "password": cdf.client_secret,
+            **fields,
+            "extra": {"project": cdf.project, "token_url": cdf.token_url, **(extra or {})},
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", json.dumps(connection))
+
+    return connect
+
+
 @pytest.fixture(scope="session")
 def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
@@ -32,21 +52,3 @@ def project(cdf: CdfEmulator) -> Project:
 @pytest.fixture
 def ti() -> FakeTaskInstance:
     return FakeTaskInstance()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what test_fault_matrix.py has found."""
-    table = terminalreporter.config.stash.get(FAULT_MATRIX, None)
-    if not table:
-        return
-    columns = list(dict.fromkeys(call for row in table.values() for call in row))
-    lines = [["fault", "how often", *columns]]
-    lines += [
-        [fault, how_often, *(" / ".join(sorted(row.get(call, "-"))) for call in columns)]
-        for (fault, how_often), row in table.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    terminalreporter.section("fault matrix: how often the emulator did it, and how it ended")
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        terminalreporter.write_line("  ".join(cells).rstrip())

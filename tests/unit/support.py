@@ -10,14 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_cdf.emulator import CdfEmulator
-
-#: By fault, and how often it happens, then by call: what became of it in both clients.
-FaultTable = dict[tuple[str, str], dict[str, set[str]]]
-FAULT_MATRIX = pytest.StashKey[FaultTable]()
 
 
 def function_task(external_id: str, *, waits: bool = False, **more: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support import FAULT_MATRIX, FaultTable, Project, function_task
+from support import Project, function_task
 
 from airflow_provider_cdf.cdf import auth, calls, clock, conversations
 from airflow_provider_cdf.cdf.auth import ClientCredentials
@@ -38,6 +38,7 @@ from airflow_provider_cdf.emulator.engine import Engine
 
 pytestmark = pytest.mark.slow
 
+TITLE = "fault matrix: how often the emulator did it, and how it ended"
 #: Seconds, the only real ones: after the first the client gives up, after the second the emulator goes on.
 SHORT, LONG = 0.25, 0.5
 FOREVER = 10_000
@@ -341,11 +342,6 @@ def workflow(emulator: CdfEmulator) -> str:
     return Project(emulator).define(function_task("approve", waits=True))
 
 
-@pytest.fixture(scope="module")
-def table(pytestconfig: pytest.Config) -> FaultTable:
-    return pytestconfig.stash.setdefault(FAULT_MATRIX, {})
-
-
 @pytest.fixture
 def world(
     emulator: CdfEmulator, workflow: str, call: str, monkeypatch: pytest.MonkeyPatch
@@ -366,7 +362,14 @@ def world(
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @pytest.mark.parametrize(("fault", "call", "for_good"), list(cells()))
-def test_cell(world: World, table: FaultTable, fault: str, call: str, for_good: bool, is_async: bool) -> None:
+def test_cell(
+    world: World,
+    record_property: Callable[[str, object], None],
+    fault: str,
+    call: str,
+    for_good: bool,
+    is_async: bool,
+) -> None:
     operation = world.operation()
     world.done.clear()
     FAULTS[fault](world, FOREVER if for_good else 1)
@@ -381,8 +384,8 @@ def test_cell(world: World, table: FaultTable, fault: str, call: str, for_good: 
 
     did = sum(world.done.values())
     outcome = "ok" if error is None else type(error).__name__.removeprefix("Cdf").removesuffix("Error")
-    row = table.setdefault((fault, "for good" if for_good else "once"), {})
-    row.setdefault(call, set()).add(outcome if call in READS else f"{did} {outcome}")
+    row = f"{fault}, {'for good' if for_good else 'once'}"
+    record_property("cell", (TITLE, row, call, outcome if call in READS else f"{did} {outcome}"))
 
     if not for_good:
         did_not_happen = [*world.cdf.faults.waiting(), *[world.wire] * world.wire.times, *[0] * world.expired]

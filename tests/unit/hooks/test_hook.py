@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -64,24 +63,6 @@ def call(request: pytest.FixtureRequest, cdf_default: CdfEmulator) -> Call:
     if request.param == "for threads":
         return call
     return lambda name, *args, **kwargs: asyncio.run(acall(name, *args, **kwargs))
-
-
-@pytest.fixture
-def connect(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Connect ``cdf_default`` to the emulator, but for what a test wants to be wrong."""
-
-    def connect(extra: dict[str, Any] | None = None, **fields: Any) -> None:
-        connection = {
-            "conn_type": "cdf",
-            "host": cdf.url,
-            "login": cdf.client_id,
-            "password": cdf.client_secret,
-            **fields,
-            "extra": {"project": cdf.project, "token_url": cdf.token_url, **(extra or {})},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", json.dumps(connection))
-
-    return connect
 
 
 @pytest.fixture
@@ -147,25 +128,13 @@ class TestRunWorkflow:
         assert execution.metadata == {"site": "Aukra", "airflow_submit_id": ANY}
         assert project.execution(execution.id)["input"]["pump"] == "P-77"
 
-    def test_takes_up_to_10_pairs_of_metadata(self, call: Call, project: Project) -> None:
-        workflow = project.define(function_task("approve", waits=True))
-        metadata = {"k" * 30 + f"{number:02}": "v" * 255 for number in range(10)}
-
-        assert call("run_workflow", workflow, "1", metadata=metadata).metadata == metadata
-
     @pytest.mark.parametrize(
         "arguments",
         [
             {"metadata": {f"key{number}": "value" for number in range(11)}},
-            {"metadata": {"k" * 33: "value"}},
-            {"metadata": {"key": "v" * 256}},
-            {"metadata": {"key": 1}},
             {"input": {"a": "x" * 100_000}},
-            {"input": {"a": float("nan")}},
-            {"input": {"a": {1}}},
-            {"input": ["a"]},
         ],
-        ids=["11 pairs", "long key", "long value", "number", "too large", "NaN", "set", "list"],
+        ids=["metadata", "input"],
     )
     def test_refuses_what_cdf_would_not_take_before_anything_is_sent(
         self, arguments: Any, call: Call, project: Project
@@ -210,13 +179,12 @@ class TestExecutions:
         ]
         assert call("list_executions", workflow_external_id=workflow, version="2") == []
 
-    @pytest.mark.parametrize("status", ["terminated", "TERMINATED", ["Terminated", "failed"]])
-    def test_list_filters_by_status_in_any_case(self, status: Any, call: Call, project: Project) -> None:
+    def test_list_filters_by_status_in_any_case(self, call: Call, project: Project) -> None:
         workflow = project.define(function_task("approve", waits=True))
         cancelled, _ = project.run(workflow), project.run(workflow)
         project.cancel(cancelled)
 
-        found = call("list_executions", workflow_external_id=workflow, status=status)
+        found = call("list_executions", workflow_external_id=workflow, status=["Terminated", "failed"])
 
         assert [execution.id for execution in found] == [cancelled]
 
@@ -269,17 +237,18 @@ class TestExecutions:
         assert error.value.code == 404
 
     @pytest.mark.parametrize("name", ["get_execution", "cancel_execution", "retry_execution"])
-    @pytest.mark.parametrize("wrong", ["../../sessions", "", None, "None", 7], ids=repr)
-    def test_an_id_that_is_no_uuid_is_not_sent(self, name: str, wrong: Any, call: Call) -> None:
+    def test_an_id_that_is_no_uuid_is_not_sent(self, name: str, call: Call) -> None:
         with pytest.raises(AirflowFailException) as error:
-            call(name, wrong)
+            call(name, "../../sessions")
 
-        assert_clear(error.value, "execution_id", "UUID", str(wrong))
+        assert_clear(error.value, "execution_id", "UUID", "../../sessions")
 
 
 class TestUpdateTask:
-    @pytest.mark.parametrize("with_execution", [True, False])
-    @pytest.mark.parametrize("status", ["completed", "FAILED", "Failed_With_Terminal_Error"])
+    @pytest.mark.parametrize(
+        ("status", "with_execution"),
+        [("completed", True), ("FAILED", False), ("Failed_With_Terminal_Error", True)],
+    )
     def test_ends_a_task_with_an_output(
         self, status: str, with_execution: bool, call: Call, project: Project, execution_id: str
     ) -> None:
@@ -319,12 +288,9 @@ class TestUpdateTask:
         ("status", "output"),
         [
             ("IN_PROGRESS", {}),
-            ("done", {}),
             ("completed", {"a": "x" * 100_000}),
-            ("completed", {"a": float("nan")}),
-            ("completed", ["a"]),
         ],
-        ids=["status", "unknown status", "too large", "NaN", "list"],
+        ids=["status", "output"],
     )
     def test_refuses_what_cdf_would_not_take_with_nothing_sent(
         self, status: str, output: Any, call: Call, project: Project, execution_id: str
@@ -343,12 +309,11 @@ class TestUpdateTask:
 
         assert_clear(error.value, UNKNOWN)
 
-    @pytest.mark.parametrize("wrong", ["../../sessions", "", None])
-    def test_an_id_that_is_no_uuid_is_not_sent(self, wrong: Any, call: Call) -> None:
+    def test_an_id_that_is_no_uuid_is_not_sent(self, call: Call) -> None:
         with pytest.raises(AirflowFailException) as error:
-            call("update_task", wrong, "completed")
+            call("update_task", "../../sessions", "completed")
 
-        assert_clear(error.value, "UUID", str(wrong))
+        assert_clear(error.value, "UUID", "../../sessions")
 
 
 class TestTestConnection:
@@ -385,14 +350,6 @@ class TestTestConnection:
 
     def test_unreachable_host(self, call: Call, connect: Any) -> None:
         connect(host=NOBODY)
-
-        ok, message = self.check(call)
-
-        assert not ok
-        assert "127.0.0.1:9" in message
-
-    def test_unreachable_token_url(self, call: Call, connect: Any) -> None:
-        connect({"token_url": f"{NOBODY}/oauth2/token"})
 
         ok, message = self.check(call)
 
@@ -458,23 +415,19 @@ class TestErrors:
 
         assert_clear(error.value, cdf.client_id, secrets=[WRONG_SECRET, cdf.client_secret])
 
-    @CALLS
-    def test_unknown_client(self, name: str, arguments: Any, call: Call, connect: Any) -> None:
+    def test_unknown_client(self, call: Call, connect: Any) -> None:
         connect(login="no-such-client")
 
         with pytest.raises(CdfLoginError) as error:
-            call(name, *arguments)
+            call("run_workflow", "pumps", "1")
 
         assert_clear(error.value, "no-such-client")
 
-    @CALLS
-    def test_unknown_project(
-        self, name: str, arguments: Any, call: Call, connect: Any, cdf: CdfEmulator
-    ) -> None:
+    def test_unknown_project(self, call: Call, connect: Any, cdf: CdfEmulator) -> None:
         connect({"project": "no-such-project"})
 
         with pytest.raises(CdfApiError) as error:
-            call(name, *arguments)
+            call("run_workflow", "pumps", "1")
 
         assert_clear(error.value, "no-such-project", secrets=[cdf.client_secret])
 
@@ -489,23 +442,19 @@ class TestErrors:
 
         assert_clear(error.value, "127.0.0.1:9", secrets=[cdf.client_secret])
 
-    @CALLS
-    def test_unreachable_token_url(self, name: str, arguments: Any, call: Call, connect: Any) -> None:
+    def test_unreachable_token_url(self, call: Call, connect: Any) -> None:
         connect({"token_url": f"{NOBODY}/oauth2/token"})
 
         with pytest.raises(AirflowException) as error:
-            call(name, *arguments)
+            call("run_workflow", "pumps", "1")
 
         assert_clear(error.value, "127.0.0.1:9")
 
-    @CALLS
-    def test_token_url_without_a_token_endpoint(
-        self, name: str, arguments: Any, call: Call, connect: Any, cdf: CdfEmulator
-    ) -> None:
+    def test_token_url_without_a_token_endpoint(self, call: Call, connect: Any, cdf: CdfEmulator) -> None:
         connect({"token_url": f"{cdf.url}/no/token/here"})
 
         with pytest.raises(CdfLoginError) as error:
-            call(name, *arguments)
+            call("run_workflow", "pumps", "1")
 
         assert_clear(error.value, secrets=[cdf.client_secret])
 
