@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+#: Seconds within which a failure callback repeats requests: the DAG processor, which runs it, is in a hurry.
+CALLBACK_PATIENCE = 20.0
 
 
 def with_callback(given: Any, own: Any) -> list[Any]:
@@ -37,3 +43,41 @@ def operator_of(context: Context, *fields: str) -> Any:
     for field in fields:
         setattr(operator, field, operator.render_template(getattr(operator, field), context))
     return operator
+
+
+def cancel_orphan(context: Context) -> None:
+    """
+    Cancel what a run operator that has failed for good has left undecided.
+
+    Airflow calls this for every final failure. Mostly the operator has decided. It has not where its process
+    was killed on the last try, and the DAG processor calls this with a fresh operator; or where it failed
+    before it knew what CDF has started.
+    """
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.recovery import cancel_runs_of_the_dead
+
+    operator = operator_of(context, "cdf_conn_id")
+    if not operator.cancel_on_kill or not _is_unsettled(operator, context):
+        return
+    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+    try:
+        if operator.execution_id is not None:
+            # This one only: another process of the task may go on with another one.
+            operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
+        else:
+            cancel_runs_of_the_dead(hook, context)
+    except CdfError as error:
+        operator.log.warning("An execution of this task may still run in CDF: %s", error)
+    finally:
+        hook.close()
+
+
+def _is_unsettled(operator: Any, context: Context) -> bool:
+    """Whether something that nobody decides about may still run in CDF, after a task has failed for good."""
+    from airflow_provider_cdf.cdf.retry import is_ambiguous
+
+    if operator.is_settled is not False:
+        return operator.is_settled is None  # it has not run here: its own process is dead
+    error = context.get("exception")
+    started_nothing = isinstance(error, CdfError) and not is_ambiguous(error)
+    return not (operator.execution_id is None and context["ti"].try_number == 1 and started_nothing)

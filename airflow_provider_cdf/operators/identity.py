@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdf.cdf.calls import MAX_METADATA_PAIRS, check_metadata
-from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN, RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfInputError
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 #: Metadata key that says which try has started an execution.
@@ -68,3 +70,14 @@ def run_metadata(
         if key not in metadata and len(metadata) < MAX_METADATA_PAIRS - 1:
             metadata[key] = value
     return metadata
+
+
+def began(context: Context) -> datetime:
+    """Return a moment before which no execution of this task instance was started, by any machine's clock."""
+    run = context["dag_run"]
+    # A cleared DAG run has a new start date, but executions of its tasks may be older. Airflow 2 has no
+    # run_after; the logical date is earlier still.
+    since = getattr(run, "run_after", None) or run.logical_date
+    dates = (since, getattr(run, "queued_at", None), getattr(run, "start_date", None))
+    began: datetime = min(date for date in dates if date is not None)
+    return began - CLOCK_MARGIN

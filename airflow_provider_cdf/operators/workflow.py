@@ -20,20 +20,19 @@ from airflow_provider_cdf.cdf.errors import (
     CdfTimeoutError,
     CdfWaitRefusedError,
 )
-from airflow_provider_cdf.operators.callbacks import operator_of, partial_with_callback, with_callback
-from airflow_provider_cdf.operators.recovery import (
+from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
+from airflow_provider_cdf.operators.cancelling import (
     KILL_PATIENCE,
     TASK_HAS_DIED,
     TASK_WAS_KILLED,
     Cancellation,
     after_cancelling,
-    cancel,
+)
+from airflow_provider_cdf.operators.recovery import (
     cancel_other_runs,
-    cancel_runs_of_the_dead,
     find_earlier_run,
     has_been_cleared,
     has_ended_badly,
-    is_unsettled,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
@@ -49,8 +48,6 @@ if TYPE_CHECKING:
 NAP = 1.0
 #: Seconds after a start within which CDF may not know the execution yet where it is read.
 LAG = 30.0
-#: Seconds within which a failure callback repeats requests: the DAG processor, which runs it, is in a hurry.
-CALLBACK_PATIENCE = 20.0
 
 
 class CdfWorkflowRunOperator(BaseOperator):
@@ -459,32 +456,6 @@ class CdfWorkflowRunOperator(BaseOperator):
             return self._finish(context, self.hook.get_execution(execution.id))
         self.is_settled = True
         raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
-
-
-def cancel_orphan(context: Context) -> None:
-    """
-    Cancel what a run operator that has failed for good has left undecided.
-
-    Airflow calls this for every final failure. Mostly the operator has decided. It has not where its process
-    was killed on the last try, and the DAG processor calls this with a fresh operator; or where it failed
-    before it knew what CDF has started.
-    """
-    from airflow_provider_cdf.hooks.cdf import CdfHook
-
-    operator = operator_of(context, "cdf_conn_id")
-    if not operator.cancel_on_kill or not is_unsettled(operator, context):
-        return
-    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
-    try:
-        if operator.execution_id is not None:
-            # This one only: another process of the task may go on with another one.
-            operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
-        else:
-            cancel_runs_of_the_dead(hook, context)
-    except CdfError as error:
-        operator.log.warning("An execution of this task may still run in CDF: %s", error)
-    finally:
-        hook.close()
 
 
 def _stored(context: Context, key: str) -> Any:

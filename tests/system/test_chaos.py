@@ -32,7 +32,7 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(10_000))
 TITLE = "chaos: what was killed when, and how the DAG run and its execution ended"
 VICTIMS = ("task", "supervisor", "triggerer", "scheduler", "connection")
-#: A round may take this long: a lost heartbeat costs 20 s, and a retry that has to wait for what the try before
+#: A round may take this long: a lost heartbeat costs 20 s, and a retry that waits for what the try before
 #: may have under way costs two minutes.
 PATIENCE = 420.0
 
