@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -25,14 +26,16 @@ DAGS = {
     "deferring.py": """
 from datetime import timedelta
 
+from airflow.providers.standard.triggers.file import FileTrigger
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator, task
 
 
 class Defer(BaseOperator):
     def execute(self, context):
-        seconds = context["dag_run"].conf["seconds"]
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=seconds)), method_name="resume")
+        file = context["dag_run"].conf.get("until_there_is")
+        trigger = FileTrigger(filepath=file, poke_interval=0.5) if file else TimeDeltaTrigger(timedelta(0))
+        self.defer(trigger=trigger, method_name="resume")
 
     def resume(self, context, event=None):
         return {"seven": 7}
@@ -58,6 +61,7 @@ class Sleep(BaseOperator):
         self.note = Path(context["dag_run"].conf["note"])
         self.note.write_text("running")
         time.sleep(600)
+        self.note.write_text("finished")
 
     def on_kill(self):
         self.note.write_text("on_kill")
@@ -122,7 +126,7 @@ def airflow(dags_folder: Path) -> Iterator[LocalAirflow]:
 
 
 def test_runs_a_dag_that_defers(airflow: LocalAirflow) -> None:
-    run_id = airflow.trigger_dag("deferring", conf={"seconds": 0})
+    run_id = airflow.trigger_dag("deferring")
     assert airflow.wait_for_dag_run("deferring", run_id) == "success"
     assert airflow.dag_run_state("deferring", run_id) == "success"
     tasks = airflow.task_instances("deferring", run_id)
@@ -176,11 +180,18 @@ def test_trigger_ids_are_not_reused(airflow: LocalAirflow) -> None:
         db.rollback()
 
 
-def test_killed_triggerer_is_named_and_replaced(airflow: LocalAirflow) -> None:
-    run_id = airflow.trigger_dag("deferring", conf={"seconds": 4})
-    assert wait_until(
-        lambda: "deferred" in [task["state"] for task in airflow.task_instances("deferring", run_id)], 20
-    )
+def test_killed_triggerer_is_named_and_replaced(airflow: LocalAirflow, tmp_path: Path) -> None:
+    file = tmp_path / "go on"
+    run_id = airflow.trigger_dag("deferring", conf={"until_there_is": str(file)})
+
+    def states() -> list[str]:
+        return [task["state"] for task in airflow.task_instances("deferring", run_id)]
+
+    assert wait_until(lambda: "deferred" in states(), 60)
+    # Airflow 3.3.2 fails a task that it has resumed before it has noticed the end of the worker that deferred
+    # it, which it takes for that of the worker to come. On a busy machine that happens, so it is waited out.
+    noticed = re.compile(rf"TaskInstance Finished: .*run_id={re.escape(run_id)},.* executor_state=success")
+    assert wait_until(lambda: bool(noticed.search((airflow.home / "scheduler.log").read_text())), 60)
     killed = airflow.processes["triggerer"]
     children = psutil.Process(killed.pid).children(recursive=True)
     assert children
@@ -192,14 +203,18 @@ def test_killed_triggerer_is_named_and_replaced(airflow: LocalAirflow) -> None:
     ) as error:
         airflow.check()
     assert "Starting the triggerer" in str(error.value)
-    assert wait_until(lambda: not any(map(is_alive, children)), 1)
+    assert wait_until(lambda: not any(map(is_alive, children)), 10)
 
     airflow.start("triggerer")
     assert airflow.processes["triggerer"].pid != killed.pid
     with pytest.raises(LocalAirflowError, match="triggerer is still running"):
         airflow.start("triggerer")
-    airflow.wait_until_healthy(timeout=30)
-    assert airflow.wait_for_dag_run("deferring", run_id) == "success"
+    airflow.wait_until_healthy()
+    assert "deferred" in states()
+    file.touch()
+    assert airflow.wait_for_dag_run("deferring", run_id) == "success", airflow.task_instances(
+        "deferring", run_id
+    )
 
 
 def test_healthy_means_the_new_process(airflow: LocalAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,10 +305,8 @@ def test_stop_leaves_nothing(airflow: LocalAirflow, tmp_path: Path) -> None:
     assert wait_until(lambda: note.exists() and note.read_text() == "running", 20)
     pids = {process.pid for process in processes_with_home(airflow.home)}
     assert {process.pid for process in airflow.processes.values()} < pids
-    began = time.monotonic()
     airflow.stop()
-    assert time.monotonic() - began < 8
     assert processes_with_home(airflow.home) == []
     assert not airflow.home.exists()
-    assert note.read_text() == "on_kill"
+    assert note.read_text() == "on_kill"  # asked to stop, and not waited for
     airflow.stop()

@@ -85,6 +85,10 @@ def test_no_secret_and_no_token_is_in_any_log(cluster: Cluster) -> None:
     assert cluster.cdf.client_secret not in text
     assert "not-the-secret" not in text
     assert "Bearer " not in text
+    # None has expired yet, so the emulator knows them all.
+    tokens = cluster.cdf.tokens._tokens
+    assert tokens
+    assert not [token for token in tokens if token in text]
 
 
 def airflow_command(cluster: Cluster, *arguments: str) -> str:
