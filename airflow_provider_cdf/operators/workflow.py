@@ -71,12 +71,14 @@ class CdfWorkflowRunOperator(BaseOperator):
         id; needs ``wait_for_completion``. (templated)
     :param wait_for_completion: if false, the task ends when CDF has accepted the run.
     :param deferrable: wait in the triggerer instead of in a worker slot.
-    :param poll_interval: seconds between looks at the execution.
-    :param timeout: seconds to wait for the end in all, deferred or not. ``None`` for as long as it takes;
-        CDF ends an execution after 24 hours.
+    :param poll_interval: seconds between looks at the execution; more after one that failed.
+    :param timeout: seconds to wait for the end of one execution, over all tries that wait for it, deferred or
+        not; needs ``wait_for_completion``. ``None`` for as long as it takes; CDF ends an execution after 24
+        hours.
     :param cancel_on_timeout: cancel the execution when ``timeout`` is over; otherwise it goes on.
     :param cancel_on_kill: cancel the execution when a person marks the task failed or successful, or clears
-        it, and when its worker is told to stop or dies on the last try; not when a triggerer goes away.
+        it (while it is deferred: Airflow 3.3 or later), and when its worker is told to stop or dies on the
+        last try; not when a triggerer goes away.
     :param retry_from_failure: a retry asks CDF to run the failed tasks of the same execution once more,
         instead of starting a new one. Only within one logical run of this task.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
