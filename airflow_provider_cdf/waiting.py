@@ -233,6 +233,8 @@ class Patience:
             self._refusals += 1
             if not isinstance(error, CdfRefusedError) or self._refusals >= self.REFUSALS:
                 raise error
+        else:
+            self._refusals = 0
         self._failures += 1
         self._asked_for = min(error.retry_after or 0.0, self._max_silence)
         silence = now - self._last_answer

@@ -38,8 +38,14 @@ def operator_of(context: Context, *fields: str) -> Any:
     operator: Any = context["task"]
     if operator.is_mapped:
         # The DAG processor has the task as it was mapped. Rendering it puts its instance into the context.
-        operator.render_template_fields(context)
-        return context["task"]
+        try:
+            operator.render_template_fields(context)
+        except Exception:
+            operator = context["task"]
+            if operator.is_mapped:
+                raise  # what it is mapped over cannot be read
+        else:
+            return context["task"]
     for field in fields:
         setattr(operator, field, operator.render_template(getattr(operator, field), context))
     return operator

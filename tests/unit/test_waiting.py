@@ -346,11 +346,8 @@ PASSING: list[CdfError] = [
     # A proxy on the way says such things for a moment; they are no verdict on what is waited for.
     *(CdfApiError(f"HTTP {code}", code=code) for code in (302, 401, 405, 409, 429, 500, 502, 503, 504)),
 ]
-LASTING: list[CdfError] = [
-    CdfInputError("Wrong."),
-    CdfConnectionError("Incomplete."),
-    *(CdfRefusedError(f"HTTP {code}", code=code) for code in (400, 403, 404)),
-]
+LASTING: list[CdfError] = [CdfInputError("Wrong."), CdfConnectionError("Incomplete.")]
+REFUSALS = [CdfRefusedError(f"HTTP {code}", code=code) for code in (400, 403, 404)]
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
@@ -367,6 +364,23 @@ def test_a_wait_does_not_outlive_what_lasts(error: CdfError) -> None:
     assert not outlives(error)
     with pytest.raises(type(error)) as caught:
         Patience(interval=10, max_silence=60, now=0).failed(error, now=0)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=repr)
+def test_a_refusal_is_an_answer_when_it_comes_three_times_in_a_row(error: CdfError) -> None:
+    assert not outlives(error)
+    patience = Patience(interval=10, max_silence=60, now=0)
+    for _ in range(2):
+        patience.failed(error, now=0)
+        patience.failed(error, now=0)
+        patience.answered(now=0)
+    patience.failed(error, now=0)
+    patience.failed(PASSING[0], now=0)
+    patience.failed(error, now=0)
+    patience.failed(error, now=0)
+    with pytest.raises(CdfRefusedError) as caught:
+        patience.failed(error, now=0)
     assert caught.value is error
 
 

@@ -521,6 +521,27 @@ class TestOrphans:
         assert project.task(of_each[0], "approve", "IN_PROGRESS")
         assert project.task(of_each[1], "approve", "FAILED_WITH_TERMINAL_ERROR")
 
+    def test_of_a_mapped_task_too_only_what_is_needed_must_be_renderable(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        unrenderable = {"a": "{{ nothing.of_that_kind }}"}
+        first = replace(ti, map_index=0)
+        to_cancel, to_report = run(workflow, first), run(workflow, replace(first, run_id="another"))
+        with DAG("plant"):
+            mapped_run = CdfWorkflowRunOperator.partial(
+                task_id="task", version="1", input=unrenderable
+            ).expand(workflow_external_id=[workflow])
+            mapped_report = CdfTaskUpdateOperator.partial(
+                task_id="report", task_external_id="approve", output=unrenderable
+            ).expand(execution_id=["{{ '" + to_report + "' }}"])
+        project.task(to_report, "approve")
+
+        cancel_orphan(context(first, mapped_run))
+        report_failure(context(FakeTaskInstance(task_id="report", map_index=0), mapped_report))
+
+        assert project.execution(to_cancel)["status"] == "TERMINATED"
+        assert project.task(to_report, "approve", "FAILED_WITH_TERMINAL_ERROR")
+
     def test_a_report_that_never_happened_becomes_a_failure(
         self, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
