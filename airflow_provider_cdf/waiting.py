@@ -117,9 +117,11 @@ def wait_for_task(
             f"{subject} was still {task.status} when the execution ended. {workflow}{_because(execution)}"
         )
     if execution.status.has_ended or (task.status.has_ended and not task.status.may_be_retried):
+        # A task is CANCELED because of something else; what that was, the execution may know better.
+        is_to_blame = _because(task) != "." and task.status != TaskStatus.CANCELED
         return Impossible(
             f"{subject} ended {task.status} before it was {wanted}{_because(task)} {workflow}"
-            + ("." if _because(task) != "." else _because(execution))
+            + ("." if is_to_blame or _because(task) == _because(execution) else _because(execution))
         )
     return GoOn(str(task.status))
 

@@ -168,6 +168,18 @@ def test_a_task_left_behind_gives_the_reason_of_the_execution() -> None:
     )
 
 
+def test_of_a_cancelled_task_the_reason_of_the_cancellation_is_told_too() -> None:
+    by_whom = {"reasonForIncompletion": "Cancelled by Kari."}
+    cancelled = attempt("CANCELED", reasonForIncompletion="The workflow was cancelled.")
+    assert reason(
+        wait_for_task(execution("TERMINATED", cancelled, **by_whom), "score", ["IN_PROGRESS"])
+    ).endswith("IN_PROGRESS: The workflow was cancelled. The workflow is TERMINATED: Cancelled by Kari.")
+    once = wait_for_task(
+        execution("TERMINATED", attempt("CANCELED", **by_whom), **by_whom), "score", ["IN_PROGRESS"]
+    )
+    assert reason(once).endswith("IN_PROGRESS: Cancelled by Kari. The workflow is TERMINATED.")
+
+
 # -- a task that has not started --------------------------------------------------------------------------
 
 
