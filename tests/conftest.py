@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+#: Test files that take minutes, in the order in which they are begun.
+MINUTES = ("test_exactly_once.py", "test_local_airflow.py", "test_demo_command.py", "test_chaos.py")
 HOME = Path(tempfile.mkdtemp(prefix="cdf-tests-"))
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
@@ -27,19 +29,18 @@ os.environ |= {
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes for folders; for single files and tests none, as these two take seconds to start."""
-    return 2 if all(Path(argument).is_dir() for argument in config.args) else 0
+    """
+    Three processes for folders; for single files and tests none, as they take seconds to start.
+
+    Three also for two cores, because tests of a real Airflow mostly wait for it.
+    """
+    return 3 if all(Path(argument).is_dir() for argument in config.args) else 0
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares an Airflow, or a module's fixtures; begin with what takes longest."""
-    for item in items:
-        if "system" not in item.path.parts:
-            group = item.path.name
-        else:
-            group = "the cluster" if "cluster" in getattr(item, "fixturenames", ()) else "other processes"
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with the files that take minutes, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: MINUTES.index(item.path.name) if item.path.name in MINUTES else len(MINUTES))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -32,9 +32,11 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(10_000))
 TITLE = "chaos: what was killed when, and how the DAG run and its execution ended"
 VICTIMS = ("task", "supervisor", "triggerer", "scheduler", "connection")
-#: A round may take this long: a lost heartbeat costs 20 s, and a retry that waits for what the try before
+#: Seconds that a round may take: a lost heartbeat costs 20, and a retry that waits for what the try before
 #: may have under way costs two minutes.
 PATIENCE = 420.0
+#: Rounds that may go on while the next one begins. What is struck for one may strike them, too.
+AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with emulator() as cdf:
         env = {
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
-            "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "5",
             "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
             **IMPATIENT,
         }
@@ -76,55 +78,71 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             yield Cluster(cdf, airflow)
 
 
-def strike(cluster: Cluster, plan: Plan) -> str:
-    """Do what the plan says, and return what was hit."""
-    airflow = cluster.airflow
-    if plan.victim in ("triggerer", "scheduler"):
-        airflow.kill(plan.victim, tree=plan.victim == "triggerer")
-        airflow.start(plan.victim)
-        return plan.victim
-    if plan.victim == "connection":
-        drop = "after" if plan.number % 2 else "before"
-        cluster.cdf.faults.add(path="*/api/v1/*", drop=drop, times=2)
-        return f"the next two requests, {drop} the work"
-    task = a_running_task(airflow)
-    if task is None:
-        return "nobody: no task was running"
-    # Without its supervisor, a task goes on as an orphan beside its own retry.
-    target = task if plan.victim == "task" else task.parent()
-    os.kill(target.pid, signal.SIGKILL)
-    return f"pid {target.pid}"
+@dataclass
+class Round:
+    """A DAG run that goes on, and what has befallen it."""
 
+    plan: Plan
+    cluster: Cluster
 
-def a_running_task(airflow: LocalAirflow, seconds: float = 8) -> psutil.Process | None:
-    """The next process that runs a task, by the title that Airflow gives it."""
-    scheduler = psutil.Process(airflow.processes["scheduler"].pid)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for process in scheduler.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                title = process.cmdline()[0]
-                if title.startswith("airflow worker -- ") and "LocalExecutor" not in title:
-                    return process
-        time.sleep(0.05)
-    return None
+    def __post_init__(self) -> None:
+        self.run_id = self.cluster.airflow.trigger_dag(self.plan.dag_id)
+        self.deadline = time.monotonic() + PATIENCE
+        time.sleep(self.plan.moment)
+        self.hit = self._strike()
 
+    def state(self) -> str | None:
+        """How the DAG run has ended; ``None`` while it goes on."""
+        airflow = self.cluster.airflow
+        state = airflow.dag_run_state(self.plan.dag_id, self.run_id)
+        if state in ("success", "failed"):
+            return state
+        if time.monotonic() < self.deadline:
+            return None
+        tasks = airflow.task_instances(self.plan.dag_id, self.run_id)
+        return f"{state}: " + ", ".join(f"{task['task_id']}={task['state']}" for task in tasks)
 
-def executions_of(cluster: Cluster, run_id: str) -> list[Any]:
-    with cluster.cdf.turn() as engine:
-        return [
-            one for one in engine.store.executions.values() if one.metadata.get("airflow_run_id") == run_id
-        ]
+    def executions(self) -> list[Any]:
+        with self.cluster.cdf.turn() as engine:
+            return [
+                execution
+                for execution in engine.store.executions.values()
+                if execution.metadata.get("airflow_run_id") == self.run_id
+            ]
 
+    def _strike(self) -> str:
+        """Do what the plan says, and return what was hit."""
+        airflow, victim = self.cluster.airflow, self.plan.victim
+        if victim in ("triggerer", "scheduler"):
+            airflow.kill(victim, tree=victim == "triggerer")
+            airflow.start(victim)
+            return victim
+        if victim == "connection":
+            drop = "after" if self.plan.number % 2 else "before"
+            self.cluster.cdf.faults.add(path="*/api/v1/*", drop=drop, times=2)
+            return f"the next two requests, {drop} the work"
+        task = self._running_task()
+        if task is None:
+            return "nobody: no task was running"
+        # Without its supervisor, a task goes on as an orphan beside its own retry.
+        target = task if victim == "task" else task.parent()
+        os.kill(target.pid, signal.SIGKILL)
+        return f"pid {target.pid}"
 
-def wait_for_end(cluster: Cluster, plan: Plan, run_id: str) -> str:
-    deadline = time.monotonic() + PATIENCE
-    while (state := cluster.airflow.dag_run_state(plan.dag_id, run_id)) not in ("success", "failed"):
-        if time.monotonic() > deadline:
-            tasks = cluster.airflow.task_instances(plan.dag_id, run_id)
-            return f"{state}: " + ", ".join(f"{task['task_id']}={task['state']}" for task in tasks)
-        time.sleep(0.5)
-    return state
+    def _running_task(self, seconds: float = 15) -> psutil.Process | None:
+        """The next process that runs a task of this DAG run, by the title that Airflow gives it."""
+        airflow = self.cluster.airflow
+        scheduler = psutil.Process(airflow.processes["scheduler"].pid)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            tasks = airflow.task_instances(self.plan.dag_id, self.run_id)
+            titles = {f"airflow worker -- {task['id']}" for task in tasks}
+            for process in scheduler.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                    if process.cmdline()[0] in titles:
+                        return process
+            time.sleep(0.05)
+        return None
 
 
 def test_nothing_runs_twice_and_nothing_is_lost(
@@ -138,26 +156,31 @@ def test_nothing_runs_twice_and_nothing_is_lost(
     tell(f"CHAOS_SEED={SEED}, {ROUNDS} rounds")
     failures: list[str] = []
     struck: Counter[str] = Counter()
-    for number in range(ROUNDS):
-        plan = Plan.make(number)
-        run_id = chaos.airflow.trigger_dag(plan.dag_id)
-        time.sleep(plan.moment)
-        hit = strike(chaos, plan)
-        state = wait_for_end(chaos, plan, run_id)
-        executions = executions_of(chaos, run_id)
-        statuses = [str(execution.status) for execution in executions]
-        left = [
-            task.external_id
-            for execution in executions
-            for task in execution.tasks()
-            if str(task.status) in ("IN_PROGRESS", "SCHEDULED")
-        ]
-        what = f"{number:3} {plan.dag_id:17} {plan.victim:10} at {plan.moment:4.1f} s ({hit})"
-        line = f"{what}: {state}, {statuses}"
-        tell(line)
-        struck[plan.victim] += "nobody" not in hit
-        if state != "success" or statuses != ["COMPLETED"] or left:
-            failures.append(f"{line} left: {left}")
+    plans = [Plan.make(number) for number in range(ROUNDS)]
+    going_on: list[Round] = []
+    while plans or going_on:
+        if plans and len(going_on) < AT_ONCE:
+            going_on.append(Round(plans.pop(0), chaos))
+        for each in list(going_on):
+            state = each.state()
+            if state is None:
+                continue
+            going_on.remove(each)
+            plan, executions = each.plan, each.executions()
+            statuses = [str(execution.status) for execution in executions]
+            left = [
+                task.external_id
+                for execution in executions
+                for task in execution.tasks()
+                if str(task.status) in ("IN_PROGRESS", "SCHEDULED")
+            ]
+            what = f"{plan.number:3} {plan.dag_id:17} {plan.victim:10} at {plan.moment:4.1f} s ({each.hit})"
+            line = f"{what}: {state}, {statuses}"
+            tell(line)
+            struck[plan.victim] += "nobody" not in each.hit
+            if state != "success" or statuses != ["COMPLETED"] or left:
+                failures.append(f"{line} left: {left}")
         assert all(psutil.pid_exists(process.pid) for process in chaos.airflow.processes.values())
+        time.sleep(0.5)
     tell(f"Struck: {dict(struck)}. Rounds that did not end as planned: {len(failures)}")
     assert not failures, "\n".join(failures)

@@ -18,6 +18,12 @@ from airflow_provider_cdf.demo.screen import Screen
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module", autouse=True)
+def run_of_mistakes(cluster: Cluster) -> str:
+    """Begun before everything else, because an unreachable host is asked for a minute."""
+    return cluster.airflow.trigger_dag("mistakes")
+
+
 def test_roundtrip_carries_the_value_and_shows_both_sides(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,15 +68,14 @@ MISTAKES = {
 }
 
 
-def test_each_mistake_ends_its_task_with_one_clear_sentence(cluster: Cluster) -> None:
+def test_each_mistake_ends_its_task_with_one_clear_sentence(cluster: Cluster, run_of_mistakes: str) -> None:
     airflow = cluster.airflow
-    run_id = airflow.trigger_dag("mistakes")
-    assert airflow.wait_for_dag_run("mistakes", run_id) == "failed"
-    tasks = {task["task_id"]: task for task in airflow.task_instances("mistakes", run_id)}
+    assert airflow.wait_for_dag_run("mistakes", run_of_mistakes) == "failed"
+    tasks = {task["task_id"]: task for task in airflow.task_instances("mistakes", run_of_mistakes)}
     assert {task_id: task["state"] for task_id, task in tasks.items()} == dict.fromkeys(MISTAKES, "failed")
 
     for task_id, sentence in MISTAKES.items():
-        log = airflow.task_log("mistakes", run_id, task_id)
+        log = airflow.task_log("mistakes", run_of_mistakes, task_id)
         assert re.search(sentence, log), log
         # No frame of the HTTP client's, and no error behind the error.
         assert "/httpx/" not in log, log
