@@ -38,7 +38,7 @@ from airflow_provider_cdf.emulator.engine import Engine
 
 pytestmark = pytest.mark.slow
 
-TITLE = "fault matrix: how often the emulator did it, and how it ended"
+TITLE = "fault matrix, sync and async alike: how often the emulator did it, and how it ended"
 #: Seconds, the only real ones: after the first the client gives up, after the second the emulator goes on.
 SHORT, LONG = 0.25, 0.5
 FOREVER = 10_000
