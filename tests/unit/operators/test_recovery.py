@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDefer
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import conversations
+from airflow_provider_cdf.cdf import clock, conversations
 from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import recovery
@@ -362,6 +362,10 @@ def _theirs(context: Any) -> None:
     """Stands for a callback of the user's."""
 
 
+def _raise_runtime_error(**_: Any) -> None:
+    raise RuntimeError("Airflow's API is down.")
+
+
 class TestOrphans:
     def orphan(self, workflow: str, ti: FakeTaskInstance, **arguments: Any) -> tuple[str, Any]:
         """Start an execution in a process that then dies; return its id and the DAG processor's operator."""
@@ -415,10 +419,7 @@ class TestOrphans:
     def test_an_id_that_could_not_be_stored_leaves_nothing_running(
         self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def push(**_: Any) -> None:
-            raise RuntimeError("Airflow's API is down.")
-
-        monkeypatch.setattr(ti, "xcom_push", push, raising=False)
+        monkeypatch.setattr(ti, "xcom_push", _raise_runtime_error, raising=False)
         self.fail_for_good(make(workflow, ti), ti, RuntimeError)
         assert statuses(project, workflow) == ["TERMINATED"]
 
@@ -460,6 +461,63 @@ class TestOrphans:
         monkeypatch.setattr(operator.hook, "run_workflow", interrupted)
         self.fail_for_good(operator, ti, AirflowTaskTimeout)
         assert statuses(project, workflow) == ["TERMINATED"]
+
+    def test_a_last_try_that_could_start_nothing_leaves_nothing_of_the_try_before(
+        self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        execution_id = run(workflow, ti)
+        ti.try_number = 2
+        cdf.faults.add("POST", "*/executions/list", status=403)
+        self.fail_for_good(make(workflow, ti), ti, CdfRefusedError)
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_of_several_only_the_own_one_where_it_is_known(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # That of another process of the task, which may be in the middle of going on with it.
+        another = project.run(workflow, metadata={"airflow_run_key": run_key(ti)})
+        monkeypatch.setattr(ti, "xcom_push", _raise_runtime_error, raising=False)
+        operator = make(workflow, ti)
+        self.fail_for_good(operator, ti, RuntimeError)
+        assert project.execution(str(operator.execution_id))["status"] == "TERMINATED"
+        assert project.execution(another)["status"] == "RUNNING"
+
+    def test_what_could_not_be_cancelled_when_its_time_was_over_is_tried_again(
+        self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        cdf.faults.add("POST", "*/cancel", status=403)
+        operator = make(workflow, ti, wait_for_completion=True, timeout=0)
+        self.fail_for_good(operator, ti, CdfTimeoutError)
+        assert statuses(project, workflow) == ["TERMINATED"]
+
+    def test_a_cdf_that_stumbles_is_asked_again(
+        self,
+        cdf: CdfEmulator,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+        execution_id, fresh = self.orphan(workflow, ti)
+        cdf.faults.add("POST", "*/executions/list", status=503)
+        cancel_orphan(context(ti, fresh))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_its_connection_may_be_a_template(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        execution_id, fresh = self.orphan(workflow, ti, cdf_conn_id="cdf_{{ 'default' }}")
+        cancel_orphan(context(ti, fresh))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_where_cdf_does_not_say_what_runs_nothing_is_raised(
+        self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        execution_id, fresh = self.orphan(workflow, ti)
+        cdf.faults.add("POST", "*/executions/list", status=403)
+        cancel_orphan(context(ti, fresh))
+        assert project.execution(execution_id)["status"] == "RUNNING"
 
     def test_one_that_cannot_be_cancelled_does_not_save_the_others(
         self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
