@@ -84,18 +84,26 @@ def current_attempt(execution: WorkflowExecutionDetails, task_external_id: str) 
 
 
 def wait_for_task(
-    execution: WorkflowExecutionDetails, task_external_id: str, targets: Collection[str]
+    execution: WorkflowExecutionDetails,
+    task_external_id: str,
+    targets: Collection[str],
+    *,
+    seen: str | None = None,
 ) -> Verdict:
     """
     Decide for somebody who waits until a task is in one of some statuses.
 
     While the execution is RUNNING, CDF may follow a FAILED or TIMED_OUT attempt with another one that is not
     listed yet, so those two are not final. Every other status in which a task ends is.
+
+    :param seen: id of an attempt that has been in a wanted status. It counts as long as it goes on.
     """
     wanted = " or ".join(targets)
     task = current_attempt(execution, task_external_id)
     left_behind = task is not None and execution.status.has_ended and not task.status.has_ended
-    if task is not None and task.status in targets and not left_behind:
+    was_reached = task is not None and task.id == seen
+    counts = task is not None and (task.status in targets or (was_reached and not task.status.has_ended))
+    if counts and not left_behind:
         return Reached(task)
 
     subject = f"Task {task_external_id!r} of execution {execution.id}"
@@ -117,11 +125,13 @@ def wait_for_task(
             f"{subject} was still {task.status} when the execution ended. {workflow}{_because(execution)}"
         )
     if execution.status.has_ended or (task.status.has_ended and not task.status.may_be_retried):
+        ended = f"ended {task.status}"
+        ended = f"was {wanted}, and then {ended}" if was_reached else f"{ended} before it was {wanted}"
         # A task is CANCELED because of something else; what that was, the execution may know better.
         is_to_blame = _because(task) != "." and task.status != TaskStatus.CANCELED
+        is_said = is_to_blame or _because(task) == _because(execution)
         return Impossible(
-            f"{subject} ended {task.status} before it was {wanted}{_because(task)} {workflow}"
-            + ("." if is_to_blame or _because(task) == _because(execution) else _because(execution))
+            f"{subject} {ended}{_because(task)} {workflow}{'.' if is_said else _because(execution)}"
         )
     return GoOn(str(task.status))
 

@@ -25,7 +25,7 @@ from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MA
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.triggers.polling import ExecutionTrigger
     from airflow_provider_cdf.waiting import Patience, Reached, Verdict
@@ -38,7 +38,8 @@ class ExecutionSensor(BaseSensorOperator):
     The first look is always on the worker, so that a wrong connection or an id that does not exist ends the
     task at once, and a wait that is over before it began does not defer. What can no longer happen ends the
     wait at once too, with the reason that CDF gives, and is not retried. ``soft_fail``, ``timeout`` (7 days
-    unless it is given) and ``mode`` are Airflow's own.
+    unless it is given) and ``mode`` are Airflow's own: after a deferral, ``soft_fail`` skips for each error,
+    otherwise for those that are not retried.
 
     :param execution_id: UUID of the execution. (templated)
     :param cdf_conn_id: id of the Airflow connection. (templated)
@@ -142,12 +143,13 @@ class ExecutionSensor(BaseSensorOperator):
 
     def look_or_defer(self, context: Context, end_time: float | None = None) -> str:
         """Look once, and defer if it has not happened yet and there is time left."""
-        reached = self._look()
-        if reached is not None:
-            return self.arrived(context, reached)
         if end_time is None:
             end_time = time.time() + self.timeout
-        elif time.time() >= end_time:
+        is_over = time.time() >= end_time
+        reached = self._look(is_last=is_over)
+        if reached is not None:
+            return self.arrived(context, reached)
+        if is_over:
             raise self._in_vain()
         self.defer(
             trigger=self.trigger(
@@ -167,10 +169,12 @@ class ExecutionSensor(BaseSensorOperator):
         outcome = event.get("outcome")
         if outcome in ("reached", "impossible", "timeout"):
             # Things may have changed while this task waited for a slot, which can take hours.
-            self._begin()
+            end_time = event.get("end_time")
             self._observed = event.get("observed")
             self._seen = event.get("cdf_task_id")
-            return self.look_or_defer(context, event.get("end_time"))
+            if outcome == "timeout" or end_time is None or time.time() < end_time:
+                self._begin()  # otherwise a look that fails must not make a timeout of what was in time
+            return self.look_or_defer(context, end_time)
         kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
         what = event.get("message") or f"The trigger ended with an unknown event: {event}."
         raise kind(f"{what} Execution {self.execution_id} was left as it is.")
@@ -184,10 +188,10 @@ class ExecutionSensor(BaseSensorOperator):
         patience = self._begin()
         end_time = time.time() if is_over else _started_at(context["ti"]) + self.timeout
         while True:
-            reached = self._look()
+            left = end_time - time.time()
+            reached = self._look(is_last=left <= 0)
             if reached is not None:
                 return self.arrived(context, reached)
-            left = end_time - time.time()
             if left <= 0:
                 raise self._in_vain()
             time.sleep(min(patience.next_interval, left))
@@ -201,12 +205,17 @@ class ExecutionSensor(BaseSensorOperator):
         )
         return self._patience
 
-    def _look(self) -> Reached | None:
-        """Look once; log what has changed, and outlive a failing look that is not the first one."""
+    def _look(self, *, is_last: bool = False) -> Reached | None:
+        """
+        Look once; log what has changed, and outlive a failing look while the wait goes on.
+
+        The first look and the last one take their time, because no other makes up for them.
+        """
         from airflow_provider_cdf.waiting import GoOn, Reached
 
+        hook = self.hook if self._patience is None or is_last else self._poll_hook
         try:
-            execution = self._hook_for_a_look.get_execution(self.execution_id)
+            execution = hook.get_execution(self.execution_id)
         except CdfError as error:
             try:
                 if self._patience is None:
@@ -224,9 +233,6 @@ class ExecutionSensor(BaseSensorOperator):
         verdict = self.decide(execution)
         if isinstance(verdict, Reached):
             return verdict
-        seen = self._attempt_seen_by_the_trigger(execution)
-        if seen is not None:
-            return Reached(seen)
         if not isinstance(verdict, GoOn):
             raise CdfWaitImpossibleError(verdict.reason)
         if verdict.observed != self._observed:
@@ -234,21 +240,10 @@ class ExecutionSensor(BaseSensorOperator):
             self.log.info("Execution %s: %s.", self.execution_id, verdict.observed)
         return None
 
-    @property
-    def _hook_for_a_look(self) -> CdfHook:
-        # The first look takes its time, because an error ends the task; the others are a wait of their own.
-        return self.hook if self._patience is None else self._poll_hook
-
     @cached_property
     def _poll_hook(self) -> CdfHook:
+        """The hook for the looks of a wait, which is patient itself."""
         return self.hook.sibling(retry_for=0)
-
-    def _attempt_seen_by_the_trigger(self, execution: WorkflowExecutionDetails) -> TaskExecution | None:
-        """Return the attempt that the trigger saw in a wanted status, if it goes on in another one by now."""
-        if execution.status.has_ended:
-            return None
-        attempts = (task for task in execution.executed_tasks if task.id == self._seen)
-        return next((task for task in attempts if not task.status.has_ended), None)
 
     def _in_vain(self) -> AirflowSensorTimeout:
         observed = f"it is {self._observed}" if self._observed else "its state is not known"

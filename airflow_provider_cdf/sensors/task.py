@@ -62,7 +62,7 @@ class CdfTaskSensor(ExecutionSensor):
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_task
 
-        return wait_for_task(execution, self.task_external_id, self.target_statuses)
+        return wait_for_task(execution, self.task_external_id, self.target_statuses, seen=self._seen)
 
     def trigger(self, **kwargs: Any) -> CdfTaskTrigger:
         """Make the trigger that goes on waiting."""

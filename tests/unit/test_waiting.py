@@ -168,6 +168,16 @@ def test_a_task_left_behind_gives_the_reason_of_the_execution() -> None:
     )
 
 
+def test_what_has_been_reached_counts_while_it_goes_on_and_is_not_denied_when_it_is_over() -> None:
+    now = attempt("IN_PROGRESS", id="seen")
+    assert isinstance(wait_for_task(execution("RUNNING", now), "score", ["SCHEDULED"], seen="seen"), Reached)
+    assert isinstance(wait_for_task(execution("RUNNING", now), "score", ["SCHEDULED"], seen="other"), GoOn)
+    over = execution("RUNNING", attempt("COMPLETED", id="seen"))
+    assert reason(wait_for_task(over, "score", ["IN_PROGRESS"], seen="seen")).endswith(
+        "was IN_PROGRESS, and then ended COMPLETED. The workflow is RUNNING."
+    )
+
+
 def test_of_a_cancelled_task_the_reason_of_the_cancellation_is_told_too() -> None:
     by_whom = {"reasonForIncompletion": "Cancelled by Kari."}
     cancelled = attempt("CANCELED", reasonForIncompletion="The workflow was cancelled.")
