@@ -32,9 +32,9 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "4"))
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(10_000))
 TITLE = "chaos: what was killed when, and how the DAG run and its execution ended"
 VICTIMS = ("task", "supervisor", "triggerer", "scheduler", "connection")
-#: Seconds that a round may take: a lost heartbeat costs 20, and a retry that waits for what the try before
-#: may have under way costs two minutes.
-PATIENCE = 420.0
+#: Seconds that a round may take. A retry that waits for what the try before may have under way takes two
+#: minutes, and begins anew when a blow for another round strikes it: a scheduler's death ends its tasks.
+PATIENCE = 900.0
 #: Rounds that may go on while the next one begins. What is struck for one may strike them, too.
 AT_ONCE = 4
 
@@ -69,7 +69,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with emulator() as cdf:
         env = {
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
-            "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "5",
+            "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "9",
             "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
             **IMPATIENT,
         }
@@ -100,7 +100,9 @@ class Round:
         if time.monotonic() < self.deadline:
             return None
         tasks = airflow.task_instances(self.plan.dag_id, self.run_id)
-        return f"{state}: " + ", ".join(f"{task['task_id']}={task['state']}" for task in tasks)
+        return f"{state}: " + ", ".join(
+            f"{task['task_id']} (try {task['try_number']})={task['state']}" for task in tasks
+        )
 
     def executions(self) -> list[Any]:
         with self.cluster.cdf.turn() as engine:

@@ -30,6 +30,7 @@ from triggers.scripted_cdf import (
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.waiting import Patience
 
 EXECUTION = "11111111-2222-4333-8444-555555555555"
 TASK_KWARGS = {
@@ -55,6 +56,12 @@ BOTH = pytest.mark.parametrize(
     ids=["task", "workflow"],
 )
 KINDS = pytest.mark.parametrize("kind", [CdfTaskTrigger, CdfWorkflowTrigger], ids=["task", "workflow"])
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polls after a failure come as soon as others here; how long they really wait is tested elsewhere."""
+    monkeypatch.setattr(Patience, "SHORTEST_AFTER_FAILURE", 0.01)
 
 
 @pytest.fixture
