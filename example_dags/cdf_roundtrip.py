@@ -7,6 +7,7 @@ publishes what Airflow reports. Should anything fail on the way, CDF is told so 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
@@ -16,7 +17,14 @@ from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
-with DAG("cdf_roundtrip", schedule=None, catchup=False, doc_md=__doc__, tags=["cdf"]) as dag:
+with DAG(
+    "cdf_roundtrip",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    doc_md=__doc__,
+    tags=["cdf"],
+) as dag:
     run = CdfWorkflowRunOperator(
         task_id="run",
         workflow_external_id="pump_health",

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
-with DAG("cdf_run_and_wait", schedule=None, catchup=False, doc_md=__doc__, tags=["cdf"]) as dag:
+with DAG(
+    "cdf_run_and_wait",
+    schedule=None,
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    doc_md=__doc__,
+    tags=["cdf"],
+) as dag:
     run = CdfWorkflowRunOperator(
         task_id="run",
         workflow_external_id="tank_balance",

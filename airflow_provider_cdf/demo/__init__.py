@@ -33,8 +33,6 @@ FUNCTIONS: dict[str, Any] = {
 }
 #: Seconds that an emulated function takes: long enough for Airflow to defer, as it would with a real one.
 FUNCTION_SECONDS = 5.0
-#: On a busy machine, Airflow 3.3 now and then fails a task that it resumes very soon after its deferral.
-RETRIES = {"AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "2", "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2"}
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -88,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 LocalAirflow(
                     examples_folder(),
                     port=options.airflow_port,
-                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(), **RETRIES},
+                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()},
                 )
             )
             airflow.wait_until_healthy()

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_cdf.demo import RETRIES, emulator, examples_folder
+from airflow_provider_cdf.demo import emulator, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
 from airflow_provider_cdf.emulator import CdfEmulator
 
@@ -54,6 +54,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "CDF_INCOMPLETE": "cdf://some-client@westeurope-1",
         }
         env = {f"AIRFLOW_CONN_{name}": value for name, value in wrong.items()}
-        with LocalAirflow(dags, env=env | RETRIES | IMPATIENT) as airflow:
+        with LocalAirflow(dags, env=env | IMPATIENT) as airflow:
             airflow.wait_until_healthy()
             yield Cluster(cdf, airflow)

@@ -55,7 +55,10 @@ class Run:
             if time.monotonic() > deadline:
                 tasks = self.cluster.airflow.task_instances(self.dag_id, self.id)
                 states = [(task["task_id"], task["map_index"], task["state"]) for task in tasks]
-                raise AssertionError(f"not within {seconds:g} s: {states}, {self.statuses()}")
+                scheduler = (self.cluster.airflow.home / "scheduler.log").read_text().splitlines()
+                raise AssertionError(
+                    "\n".join([f"not within {seconds:g} s: {states}, {self.statuses()}", *scheduler[-60:]])
+                )
             time.sleep(0.2)
 
     def wait_for(self, state: str) -> None:

@@ -7,7 +7,7 @@ from airflow.sdk import DAG
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
-with DAG("mistakes", schedule=None, default_args={"retries": 0}):
+with DAG("mistakes", schedule=None):
     for mistake in ("wrong_secret", "unknown_project", "unreachable_host", "incomplete"):
         CdfWorkflowRunOperator(
             task_id=mistake, workflow_external_id="pump_health", version="1", cdf_conn_id=f"cdf_{mistake}"
