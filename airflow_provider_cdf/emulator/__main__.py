@@ -43,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop.set())
     print(_greeting(emulator), flush=True)  # noqa: T201 - a program's output
-    stop.wait()
+    # In short waits: Python runs signal handlers only when the main thread is awake, and a signal that comes
+    # just before a wait, or to another thread, does not wake it.
+    while not stop.wait(0.5):
+        pass
     emulator.stop()
     return 0
 
