@@ -14,8 +14,8 @@ from airflow_provider_cdf.emulator import CdfEmulator
 
 @pytest.fixture(scope="session")
 def cdf() -> Iterator[CdfEmulator]:
-    """An emulator for the whole session; tests define workflows of their own in it."""
-    with CdfEmulator() as emulator:
+    """An emulator for the session; tests define workflows of their own, and may leave them running."""
+    with CdfEmulator(max_concurrent_executions=10_000) as emulator:
         yield emulator
 
 

@@ -26,18 +26,6 @@ WRONG_SECRET = "wr0ng-s3cr3t"
 Call = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def cdf() -> Iterator[CdfEmulator]:
-    """An emulator that lets all executions of these tests run at once."""
-    with CdfEmulator(max_concurrent_executions=10_000) as emulator:
-        yield emulator
-
-
-@pytest.fixture(scope="module")
-def project(cdf: CdfEmulator) -> Project:
-    return Project(cdf)
-
-
 @pytest.fixture(params=["for threads", "for coroutines"])
 def call(request: pytest.FixtureRequest, cdf_default: CdfEmulator) -> Call:
     """Call a method of the hook, or its twin, by the method's name."""

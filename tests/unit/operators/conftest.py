@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from clear_errors import assert_clear
@@ -20,24 +18,6 @@ from airflow_provider_cdf.operators import recovery
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
 def deferrable(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-@pytest.fixture
-def connect(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Connect ``cdf_default`` to the emulator, but for what a test wants to be wrong."""
-
-    def connect(extra: dict[str, Any] | None = None, **fields: Any) -> None:
-        connection = {
-            "conn_type": "cdf",
-            "host": cdf.url,
-            "login": cdf.client_id,
-            "password": cdf.client_secret,
-            **fields,
-            "extra": {"project": cdf.project, "token_url": cdf.token_url, **(extra or {})},
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", json.dumps(connection))
-
-    return connect
 
 
 @pytest.fixture

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import pytest
-from support import Project
 
-from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.triggers.polling import ExecutionTrigger
-
-
-@pytest.fixture(scope="session")
-def cdf() -> Iterator[CdfEmulator]:
-    """An emulator in which the executions that these tests leave RUNNING are in nobody's way."""
-    with CdfEmulator(max_concurrent_executions=10_000) as emulator:
-        yield emulator
-
-
-@pytest.fixture(scope="session")
-def project(cdf: CdfEmulator) -> Project:
-    return Project(cdf)
 
 
 @pytest.fixture
