@@ -172,7 +172,7 @@ def outlives(error: CdfError) -> bool:
     Whether a wait goes on after a poll that failed like this.
 
     Only what a retry of the Airflow task would not heal either ends it (400, 403, 404, a wrong connection). A
-    refused login does not: the secret may be renewed, and the connection is read again.
+    refused login does not: the secret may be renewed, and a trigger reads the connection again.
     """
     return not isinstance(error, AirflowFailException)
 

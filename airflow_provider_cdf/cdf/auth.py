@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -185,8 +186,11 @@ class ClientCredentialsAuth(httpx.Auth):
             seconds = float(answer["expires_in"])
         except (KeyError, TypeError, ValueError):
             seconds = UNSTATED_LIFETIME
-        if not isinstance(value, str) or not value:
-            raise CdfLoginError(f"{where} answered HTTP {response.status_code} without an access_token.")
+        # What is no header value would come back in the HTTP library's message.
+        if not isinstance(value, str) or not re.fullmatch("[!-~]+", value):
+            raise CdfLoginError(
+                f"{where} answered HTTP {response.status_code} without an access_token that can be sent."
+            )
         # A token that lives for less than a minute is renewed at half its life, not at once.
         return _Token(value, time.monotonic() + max(seconds - RENEW_BEFORE_END, seconds / 2))
 

@@ -1,7 +1,8 @@
 """
 Finding again what an Airflow task has started in CDF, whatever died in between.
 
-Nothing is stored in Airflow for it: an execution's metadata says which logical run of which task it is.
+An execution's metadata says which logical run of which task it is. Airflow stores only which try has begun to
+start one, so that a retry knows whether there is anything to look for.
 """
 
 from __future__ import annotations
@@ -24,8 +25,20 @@ log = logging.getLogger(__name__)
 
 #: Seconds before a second look for an execution that the first look did not find: CDF's list may lag behind.
 LOOK_AGAIN_AFTER = 5.0
-#: Seconds between the end of a try and a person who has read why, and clears the task.
-A_PERSON_TAKES = 90.0
+#: Key in Airflow's store of task states (3.3 or later), which outlives tries and clears.
+LAST_START = "cdf_last_start"
+
+
+def note_start(context: Context) -> None:
+    """
+    Note in Airflow, before anything is sent, that this try is about to start an execution.
+
+    Airflow takes no such note from an orphan, whose supervisor is dead or whose task has gone on to another
+    try. So that cannot start anything beside its own retry.
+    """
+    store = _store(context)
+    if store is not None:
+        store.set(LAST_START, context["ti"].try_number)
 
 
 def find_earlier_run(
@@ -39,8 +52,8 @@ def find_earlier_run(
     """
     Return the execution that an earlier try of this logical run has started, of whatever version.
 
-    A try that was killed may have left a request under way. Unless the latest try is accounted for, this
-    looks again until none can have an effect any more.
+    A try that was killed may have left a request under way. Unless the latest one that began to start an
+    execution is accounted for, this looks again until no request can have an effect any more.
 
     :param may_cancel: whether to cancel what else still runs of this task: executions of its life before a
         person cleared it, who asked for a new one instead.
@@ -51,6 +64,7 @@ def find_earlier_run(
 
     ti = context["ti"]
     key, earlier_keys, since = run_key(ti), earlier_run_keys(ti), began(context)
+    last_start = _last_start(context)
     until = time.monotonic() + NONCE_DEAD_AFTER - _since_the_last_try(context)
     looks = 0
     while True:
@@ -60,18 +74,21 @@ def find_earlier_run(
             listed[one.id] = one
         own = [one for one in listed.values() if one.metadata.get(RUN_KEY) == key]
         earlier = [one for one in listed.values() if one.metadata.get(RUN_KEY) in earlier_keys]
-        found = max(own, key=_usefulness) if own else None
+        # Those of a task that has started none yet are of a DAG run with the same id that has been deleted.
+        found = max(own, key=_usefulness) if own and last_start is not None else None
         if may_cancel:
             _cancel_others(hook, context, listed.values(), keep=found)
         looks += 1
         tries = {one.metadata.get(TRY_NUMBER) for one in (*own, *earlier)}
-        is_clear = str(ti.try_number - 1) in tries or (looks > 1 and time.monotonic() >= until)
+        is_accounted_for = last_start is None or str(last_start) in tries
+        is_clear = is_accounted_for or (looks > 1 and time.monotonic() >= until)
         if is_clear or (found is not None and not has_ended_badly(found)):
             return found
         if looks == 1 and until - time.monotonic() > LOOK_AGAIN_AFTER:
             log.info(
-                "CDF lists no execution of the try before. A request of it may still be under way; looking "
-                "for that for %.0f s.",
+                "CDF lists no execution of try %s. A request of it may still be under way; looking for that "
+                "for %.0f s.",
+                last_start,
                 until - time.monotonic(),
             )
         pause(LOOK_AGAIN_AFTER)
@@ -82,23 +99,40 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
     return execution.status.has_ended and execution.status != "COMPLETED"
 
 
-def _usefulness(execution: WorkflowExecution) -> tuple[bool, bool, int]:
-    """Order executions of one logical run: one that runs, else one with a result, else the latest."""
-    runs, is_done = not execution.status.has_ended, execution.status == "COMPLETED"
-    return runs, is_done, execution.created_time or 0
+def _usefulness(execution: WorkflowExecution) -> tuple[bool, int]:
+    """Order executions of one logical run: one that runs, else the latest: a result ends its run."""
+    return not execution.status.has_ended, execution.created_time or 0
+
+
+def _last_start(context: Context) -> int | None:
+    """Return the latest try that has begun to start an execution; ``None`` if none has."""
+    store = _store(context)
+    if store is not None:
+        try_number: int | None = store.get(LAST_START)
+        return try_number
+    # Airflow below 3.3 cannot tell; the try before may have.
+    return context["ti"].try_number - 1
+
+
+def _store(context: Context) -> Any:
+    return context.get("task_state_store")
 
 
 def _since_the_last_try(context: Context) -> float:
     """Return the least number of seconds that must have passed since the try before this one ended."""
     task: Any = context.get("task")
-    if getattr(context["dag_run"], "clear_number", 0):
-        return A_PERSON_TAKES
-    if task is None:
+    has_been_cleared = bool(getattr(context["dag_run"], "clear_number", 0))
+    # A person clears at any moment, and a policy may retry at once.
+    if task is None or has_been_cleared or getattr(task, "retry_policy", None):
         return 0.0
-    delay = task.retry_delay
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-    # An exponential backoff begins with half the delay.
-    return seconds / 2 if task.retry_exponential_backoff else seconds
+    delay, longest = (_in_seconds(value) for value in (task.retry_delay, task.max_retry_delay))
+    if task.retry_exponential_backoff:
+        delay /= 2  # which is what it begins with
+    return min(delay, longest or delay)
+
+
+def _in_seconds(delay: timedelta | float | None) -> float:
+    return delay.total_seconds() if isinstance(delay, timedelta) else float(delay or 0)
 
 
 def cancel_runs_of_the_dead(hook: CdfHook, context: Context) -> None:
@@ -125,14 +159,15 @@ def cancel_other_runs(hook: CdfHook, context: Context, keep: WorkflowExecution) 
 
 
 def _cancel_others(
-    hook: CdfHook, context: Context, running: Iterable[WorkflowExecution], keep: WorkflowExecution | None
+    hook: CdfHook, context: Context, executions: Iterable[WorkflowExecution], keep: WorkflowExecution | None
 ) -> None:
     from airflow_provider_cdf.cdf.conversations import RUN_KEY
     from airflow_provider_cdf.operators.identity import earlier_run_keys, run_key
 
     keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
-    for execution in running:
-        if execution.metadata.get(RUN_KEY) in keys and (keep is None or execution.id != keep.id):
+    for execution in executions:
+        is_own = execution.metadata.get(RUN_KEY) in keys and (keep is None or execution.id != keep.id)
+        if is_own and not execution.status.has_ended:
             log.info(cancel(hook, execution.id, "The Airflow task that started it goes on without it."))
 
 

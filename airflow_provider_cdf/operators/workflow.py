@@ -33,8 +33,9 @@ from airflow_provider_cdf.operators.recovery import (
     find_earlier_run,
     has_been_cleared,
     has_ended_badly,
+    note_start,
 )
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
+from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 if TYPE_CHECKING:
@@ -128,11 +129,11 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.task_outputs = task_outputs
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = _seconds(poll_interval)
-        self.timeout = None if timeout is None else _seconds(timeout)
+        self.poll_interval = seconds(poll_interval)
+        self.timeout = None if timeout is None else seconds(timeout)
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
-        self.max_poll_silence = _seconds(max_poll_silence)
+        self.max_poll_silence = seconds(max_poll_silence)
         self.cdf_conn_id = cdf_conn_id
         self.retry_from_failure = retry_from_failure
         self.execution_id: str | None = None
@@ -289,7 +290,8 @@ class CdfWorkflowRunOperator(BaseOperator):
 
     def _end_of_budget(self, found: WorkflowExecution, end_time: float | None) -> float | None:
         """Return when the wait for an execution of an earlier try is over: one budget for all tries."""
-        if self.timeout is None or found.created_time is None:
+        # One that CDF has retried is older than its latest attempt, which is what this waits for.
+        if self.timeout is None or found.created_time is None or self.retry_from_failure:
             return end_time
         of_first_try = found.created_time / 1000 + self.timeout
         # Used up and left to go on: it was meant to, so this try waits as long again.
@@ -300,6 +302,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         from airflow_provider_cdf.operators.identity import run_metadata
 
         what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
+        note_start(context)
         started = self.hook.run_workflow(
             self.workflow_external_id,
             self.version,
@@ -329,7 +332,9 @@ class CdfWorkflowRunOperator(BaseOperator):
             interval=self.poll_interval, max_silence=self.max_poll_silence, now=time.monotonic()
         )
         while True:
-            execution = self._look(patience)
+            is_over = end_time is not None and time.time() >= end_time
+            # A cancellation is a look, too, and tells more.
+            execution = self._look(patience, is_last=is_over and not self.cancel_on_timeout)
             self._stop_if_killed()
             if execution is not None:
                 verdict = wait_for_end(execution)
@@ -341,17 +346,23 @@ class CdfWorkflowRunOperator(BaseOperator):
                     self._store(context, end_time)
                 elif not isinstance(verdict, GoOn):
                     return self._finish(context, execution)
-            if end_time is not None and time.time() >= end_time:
-                return self._time_is_over(context)
-            if self.deferrable:
+            if is_over:
+                return self._time_is_over(context, execution)
+            # A trigger would take it for unknown if CDF does not know it yet where it is read.
+            if self.deferrable and (execution is not None or time.monotonic() >= self._is_known_by):
                 self._defer(end_time)
             left = None if end_time is None else max(end_time - time.time(), 0)
             self._pause(patience.next_interval if left is None else min(patience.next_interval, left))
 
-    def _look(self, patience: Patience) -> WorkflowExecutionDetails | None:
-        """Read the execution; ``None`` if that failed, and the wait goes on."""
+    def _look(self, patience: Patience, *, is_last: bool) -> WorkflowExecutionDetails | None:
+        """
+        Read the execution; ``None`` if that failed, and the wait goes on.
+
+        The last look takes its time, because no other makes up for it.
+        """
+        hook = self.hook if is_last else self._poll_hook
         try:
-            execution = self._poll_hook.get_execution(str(self.execution_id))
+            execution = hook.get_execution(str(self.execution_id))
         except CdfError as error:
             if isinstance(error, CdfApiError) and error.code == 404 and time.monotonic() < self._is_known_by:
                 return None  # started a moment ago: what reads it lags behind
@@ -440,11 +451,22 @@ class CdfWorkflowRunOperator(BaseOperator):
             context["ti"].xcom_push(key="task_outputs", value=outputs)
         return execution.id
 
-    def _time_is_over(self, context: Context) -> str:
-        """Cancel the execution if that is wanted, and fail, unless it completes in the last moment."""
+    def _time_is_over(self, context: Context, seen: WorkflowExecution | None) -> str:
+        """
+        Cancel the execution if that is wanted, and fail, unless it ends by itself in the last moment.
+
+        :param seen: what the last look has seen; ``None`` if it failed.
+        """
+        from airflow_provider_cdf.waiting import describe_bad_end
+
         message = f"Execution {self.execution_id} has not ended within timeout={self.timeout:g} s."
         if not self.cancel_on_timeout:
             self.is_settled = True
+            if seen is None:
+                raise CdfTimeoutError(
+                    f"The timeout={self.timeout:g} s of execution {self.execution_id} is over, and CDF does "
+                    "not say what has become of it. It was left as it is (cancel_on_timeout=False)."
+                )
             raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
         reason = f"Not ended within the {self.timeout:g} s that Airflow waited for it."
         try:
@@ -457,6 +479,8 @@ class CdfWorkflowRunOperator(BaseOperator):
         if execution.status == "COMPLETED":
             return self._finish(context, self.hook.get_execution(execution.id))
         self.is_settled = True
+        if execution.status != "TERMINATED":
+            raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
         raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
 
 
@@ -464,10 +488,6 @@ def _stored(context: Context, key: str) -> Any:
     """Return what this very task has left in an XCom before it was deferred."""
     ti = context["ti"]
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
-
-
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 class CdfWorkflowCancelOperator(BaseOperator):

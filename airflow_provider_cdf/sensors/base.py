@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError, CdfWaitRefusedError
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE
+from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -47,7 +47,7 @@ class ExecutionSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
-        of its own: there ``timeout`` ends the wait.
+        of its own: there ``timeout`` ends the wait, also one that CDF refuses.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
@@ -59,14 +59,14 @@ class ExecutionSensor(BaseSensorOperator):
         cdf_conn_id: str = "cdf_default",
         poke_interval: float | timedelta = 10.0,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        max_poll_silence: float = MAX_POLL_SILENCE,
+        max_poll_silence: float | timedelta = MAX_POLL_SILENCE,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id
         self.deferrable = deferrable
-        self.max_poll_silence = max_poll_silence
+        self.max_poll_silence = seconds(max_poll_silence)
         self._patience: Patience | None = None
         self._look_again_at = 0.0
         self._observed: str | None = None
@@ -124,19 +124,13 @@ class ExecutionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
-        from airflow_provider_cdf.waiting import outlives
-
         # Airflow calls this at its own fixed interval; after failing looks, not every call is one.
         if time.monotonic() < self._look_again_at:
             return PokeReturnValue(is_done=False)
-        try:
-            reached = self._look()
-        except CdfError as error:
-            # Each look of a rescheduled sensor is the first one of its process, but not of the wait.
-            if not (self.reschedule and outlives(error) and _has_been_rescheduled(context["ti"], context)):
-                raise
-            self.log.warning("%s The wait goes on.", error)
-            reached = None
+        if self.reschedule and self._patience is None and _has_been_rescheduled(context["ti"], context):
+            # Its looks are the first ones of their processes, but not of the wait.
+            self._begin()
+        reached = self._look()
         if reached is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self.arrived(context, reached))

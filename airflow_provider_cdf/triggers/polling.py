@@ -7,6 +7,7 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -21,6 +22,11 @@ MAX_POLL_SILENCE = 900.0
 BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
+
+
+def seconds(duration: float | timedelta) -> float:
+    """Return a duration as triggers store it."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 class ExecutionTrigger(BaseTrigger):

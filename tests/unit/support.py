@@ -116,6 +116,9 @@ class FakeTaskInstance:
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)
         return self.xcoms.get(key)
 
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return None
+
     def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
         return {self.run_id: self.states.get(task_ids[0], {})}
 

@@ -305,6 +305,10 @@ REFUSALS = {
     "HTML 500": Refusal(httpx.Response(500, html="<html>Oops</html>"), ("500",)),
     "empty 503": Refusal(httpx.Response(503), ("503",)),
     "no access_token": Refusal(httpx.Response(200, json={"expires_in": 1}), ("200", "access_token")),
+    # It would come back in the message of the HTTP library.
+    "unusable access_token": Refusal(
+        httpx.Response(200, json={"access_token": "the-token\n"}), ("access_token that can be sent",)
+    ),
     "null access_token": Refusal(httpx.Response(200, json={"access_token": None}), ("access_token",)),
     "a list": Refusal(httpx.Response(200, json=["token"]), ("200",)),
     "no UTF-8": Refusal(httpx.Response(200, content=b'{"access_token": "\xff"}'), ("200",)),

@@ -240,6 +240,7 @@ def test_retry_after_as_a_date_without_theirs_goes_by_our_clock() -> None:
         ("9" * 400, None),
         ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
         ("Fri, 99 Dec 1999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 1999 23:59:59 +9999999999999999", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date_and_anything_else_asks_for_nothing(

@@ -18,6 +18,7 @@ from airflow_provider_cdf.cdf import clock, conversations
 from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, TASK_WAS_KILLED
 from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
@@ -56,10 +57,21 @@ def retry(project: Project, execution_id: str) -> None:
     project.post(f"/workflows/executions/{execution_id}/retry", {"authentication": {"nonce": nonce}})
 
 
-def context(ti: FakeTaskInstance, operator: Any = None) -> dict[str, Any]:
+class Store(dict[str, Any]):
+    """Airflow's store of task states, as far as it is used; it refuses to keep anything for an orphan."""
+
+    is_of_an_orphan = False
+
+    def set(self, key: str, value: Any) -> None:
+        if self.is_of_an_orphan:
+            raise RuntimeError("There is no such task instance.")
+        self[key] = value
+
+
+def context(ti: FakeTaskInstance, operator: Any = None, **more: Any) -> dict[str, Any]:
     dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={}, clear_number=0)
     dag = operator.get_dag() if operator is not None else None
-    return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run}
+    return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run, **more}
 
 
 def statuses(project: Project, workflow: str) -> list[str]:
@@ -262,6 +274,141 @@ def test_nothing_is_waited_for_where_the_retry_came_late(
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
     ti.try_number = 2
     assert run(workflow, ti, retry_delay=delay)
+
+
+class TestWhatAirflowHasNoted:
+    """Airflow 3.3 keeps which try has begun to start an execution."""
+
+    @pytest.fixture(autouse=True)
+    def endless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever is waited for would take an hour."""
+        monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
+
+    def run(self, workflow: str, ti: FakeTaskInstance, store: Store, **arguments: Any) -> Any:
+        operator = make(workflow, ti, **arguments)
+        return operator.execute(context(ti, operator, task_state_store=store))
+
+    def test_is_noted_before_anything_is_sent(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        store = Store()
+        store.is_of_an_orphan = True
+        with pytest.raises(RuntimeError):
+            self.run(workflow, ti, store)
+        assert project.executions(workflow) == []
+
+    def test_a_retry_of_a_try_that_has_sent_nothing_waits_for_nothing(
+        self, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        ti.try_number = 2
+        assert self.run(workflow, ti, Store())
+
+    def test_a_retry_of_a_try_that_only_went_on_waits_for_nothing(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        store = Store()
+        first = self.run(workflow, ti, store)
+        ti.try_number = 2
+        assert self.run(workflow, ti, store) == first
+        end_badly(project, first)
+        ti.try_number = 3
+        assert self.run(workflow, ti, store) != first
+
+    def test_a_request_that_an_earlier_try_may_have_under_way_is_waited_for(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        metadata = {"airflow_run_key": run_key(ti), "airflow_try_number": "1"}
+        late = threading.Timer(0.3, lambda: project.run(workflow, metadata=metadata))
+        late.start()
+        ti.try_number = 3  # try 2 died while it waited, too
+        execution_id = self.run(workflow, ti, Store(cdf_last_start=1))
+        (only,) = project.executions(workflow)
+        assert only["id"] == execution_id
+
+    @pytest.mark.parametrize("has_completed", [True, False])
+    def test_what_a_deleted_dag_run_of_the_same_name_has_left_is_not_taken_for_ones_own(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, has_completed: bool
+    ) -> None:
+        old = run(workflow, ti)
+        if has_completed:
+            project.update(project.task(old, "approve")["id"], "COMPLETED")
+        ti.try_number = 2
+        assert self.run(workflow, ti, Store()) != old
+        assert statuses(project, workflow).count("RUNNING") == 1
+
+    @pytest.mark.parametrize("reason", [TASK_HAS_DIED, TASK_WAS_KILLED])
+    def test_an_orphan_does_not_start_again_what_was_cancelled_as_its_task_died(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, reason: str
+    ) -> None:
+        store = Store()
+        operator = make(workflow, ti, wait_for_completion=True)
+        store_id = operator._store
+
+        def dies(*arguments: Any) -> None:
+            store_id(*arguments)
+            project.cancel(str(operator.execution_id), reason)
+            store.is_of_an_orphan = True
+
+        operator._store = dies  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError):
+            operator.execute(context(ti, operator, task_state_store=store))
+        assert statuses(project, workflow) == ["TERMINATED"]
+
+
+def test_the_latest_of_the_executions_that_have_ended_counts(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    """An older result is of a DAG run of the same name that has been deleted: it would have been the end."""
+    old = run(workflow, ti)
+    project.update(project.task(old, "approve")["id"], "COMPLETED")
+    end_badly(project, run(workflow, ti))
+    ti.try_number = 2
+    assert run(workflow, ti) != old
+
+
+def test_what_has_ended_is_not_cancelled(
+    cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    end_badly(project, run(workflow, ti))
+    before = cdf.journal.count("POST", "*/cancel")
+    ti.try_number, ti.max_tries = 2, 1
+    run(workflow, ti)
+    assert cdf.journal.count("POST", "*/cancel") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clear_number", "seconds"),
+    [
+        ({"retry_delay": 60}, 0, 60),
+        ({"retry_delay": timedelta(minutes=1)}, 0, 60),
+        ({"retry_delay": 60, "retry_exponential_backoff": True}, 0, 30),
+        ({"retry_delay": 60, "retry_exponential_backoff": True, "max_retry_delay": 5}, 0, 5),
+        ({"retry_delay": 60}, 1, 0),
+    ],
+)
+def test_what_must_have_passed_since_the_last_try(
+    ti: FakeTaskInstance, arguments: dict[str, Any], clear_number: int, seconds: float
+) -> None:
+    about = context(ti, make("w", ti, **arguments))
+    about["dag_run"].clear_number = clear_number
+    assert recovery._since_the_last_try(about) == seconds
+
+
+def test_each_try_that_runs_from_a_failure_has_a_budget_of_its_own(
+    project: Project, workflow: str, ti: FakeTaskInstance
+) -> None:
+    first = run(workflow, ti)
+    time.sleep(0.3)
+    end_badly(project, first)
+    for ti.try_number in (2, 3):
+        operator = make(
+            workflow, ti, wait_for_completion=True, deferrable=True, timeout=0.25, retry_from_failure=True
+        )
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context(ti, operator))
+        assert deferred.value.trigger.end_time > time.time()
+        assert operator.execution_id == first
+        time.sleep(0.3)
 
 
 def test_what_an_orphan_has_started_beside_its_retry_is_cancelled(

@@ -16,7 +16,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 
-from airflow_provider_cdf.cdf.errors import CdfError, CdfTimeoutError
+from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.errors import CdfError, CdfExecutionFailedError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.functions import Reply
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED
@@ -522,14 +523,54 @@ class TestTimeout:
         operator = make(workflow, timeout=0.1)
         cancel = operator._time_is_over
 
-        def in_the_last_moment(context: Any) -> str:
+        def in_the_last_moment(context: Any, seen: Any) -> str:
             project.update(project.task(str(operator.execution_id), "approve")["id"], "COMPLETED")
             wait_until(lambda: project.execution(str(operator.execution_id))["status"] == "COMPLETED")
-            return cancel(context)
+            return cancel(context, seen)
 
         operator._time_is_over = in_the_last_moment  # type: ignore[method-assign]
 
         assert operator.execute({"ti": ti}) == operator.execution_id
+
+    def resume_too_late(
+        self, operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, execution_id: str
+    ) -> str:
+        """Resume a task that waited for a slot until after its time, and whose look CDF stumbles over."""
+        event = {"outcome": "reached", "execution_id": execution_id, "end_time": time.time() - 1}
+        return operator.execute_complete({"ti": ti}, event)
+
+    def test_one_failing_look_does_not_make_a_timeout_of_a_success(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        execution_id = project.run(project.define(function_task("score")))
+        wait_until(lambda: project.execution(execution_id)["status"] == "COMPLETED")
+        operator = make("w", timeout=1, cancel_on_timeout=False)
+        operator.hook.retry_for = 10
+        monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+        cdf.faults.add("GET", f"*/executions/{execution_id}", status=503)
+
+        assert self.resume_too_late(operator, ti, execution_id) == execution_id
+
+    def test_where_cdf_does_not_answer_nothing_is_said_to_go_on(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        execution_id = project.run(project.define(function_task("approve", waits=True)))
+        operator = make("w", timeout=1, cancel_on_timeout=False)
+        cdf.faults.add("GET", f"*/executions/{execution_id}", status=503)
+
+        with pytest.raises(CdfError, match=f"{execution_id} is over, and CDF does not say what has become"):
+            self.resume_too_late(operator, ti, execution_id)
+
+    def test_a_bad_end_is_told_as_such_although_the_last_look_failed(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        execution_id = project.run(project.define(function_task("approve", waits=True)))
+        project.update(project.task(execution_id, "approve")["id"], "FAILED")
+        wait_until(lambda: project.execution(execution_id)["status"] == "FAILED")
+        cdf.faults.add("GET", f"*/executions/{execution_id}", status=503)
+
+        with pytest.raises(CdfExecutionFailedError, match="Failed tasks: 'approve' FAILED"):
+            self.resume_too_late(make("w", timeout=1), ti, execution_id)
 
     def test_without_waiting_there_is_none(self) -> None:
         with pytest.raises(ValueError, match="timeout needs wait_for_completion=True"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from operators.clear_errors import assert_clear
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 from triggers.scripted_cdf import HANG_UP, NOT_JSON, execution, scripted_cdf, task
 
+from airflow_provider_cdf.cdf.errors import CdfRefusedError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.waiting import Patience
@@ -181,6 +182,36 @@ class TestReschedule:
         again = make(execution_id, target_status="COMPLETED", mode="reschedule")
 
         assert again.execute({"ti": ti}) == cdf_task_id
+
+    @pytest.mark.parametrize("status", [404, 503])
+    def test_one_failing_look_does_not_end_the_wait(
+        self, cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance, monkeypatch: Any, status: int
+    ) -> None:
+        monkeypatch.setattr(ti, "get_first_reschedule_date", lambda context: datetime.now(UTC))
+        cdf.faults.add("GET", f"*/executions/{execution_id}", status=status)
+
+        sensor = make(execution_id, target_status="COMPLETED", mode="reschedule")
+
+        assert not sensor.poke({"ti": ti}).is_done
+
+    def test_the_first_look_of_all_that_is_refused_does(
+        self, cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance
+    ) -> None:
+        cdf.faults.add("GET", f"*/executions/{execution_id}", status=404)
+
+        with pytest.raises(CdfRefusedError):
+            make(execution_id, target_status="COMPLETED", mode="reschedule").poke({"ti": ti})
+
+
+@pytest.mark.parametrize("silence", [2, timedelta(seconds=2)])
+def test_tells_its_trigger_how_long_cdf_may_be_silent(
+    execution_id: str, ti: FakeTaskInstance, silence: Any
+) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        make(execution_id, target_status="COMPLETED", deferrable=True, max_poll_silence=silence).execute(
+            {"ti": ti}
+        )
+    assert deferred.value.trigger.max_poll_silence == 2
 
 
 class TestWhatCanNoLongerHappen:
