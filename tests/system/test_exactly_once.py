@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.slow
 class Run:
     """A DAG run with a task that waits for CDF, once or, if it is mapped, for each of two pumps."""
 
-    def __init__(self, cluster: Cluster, mode: str, prefix: str = "waits") -> None:
+    def __init__(self, cluster: Cluster, mode: str, prefix: str = "waits", **conf: str) -> None:
         self.cluster, self.dag_id = cluster, f"{prefix}_{mode}"
-        self.id = cluster.airflow.trigger_dag(self.dag_id)
+        self.id = cluster.airflow.trigger_dag(self.dag_id, conf=conf)
 
     def executions(self) -> list[Any]:
         """The executions that belong to this DAG run, oldest first, as the emulator has them."""
@@ -210,6 +211,23 @@ def test_a_task_that_lost_its_supervisor_goes_on_beside_its_retry_and_does_no_ha
     run.wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
     assert run.statuses() == ["COMPLETED"]
     assert run.task()["state"] == "success"
+
+
+def test_a_task_that_lost_its_supervisor_starts_nothing_beside_its_retry(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    run = Run(cluster, "at_the_door", door=str(door))
+    run.wait_until(lambda: run.task()["state"] == "running" and "At the door." in run.log())
+    orphan, supervisor = run.processes()
+    supervisor.kill()
+    run.wait_until(lambda: run.task()["try_number"] == 2 and run.statuses() == ["RUNNING"])
+    assert orphan.is_running()
+    door.touch()
+    run.wait_until(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.statuses() == ["COMPLETED"]
 
 
 def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cluster) -> None:

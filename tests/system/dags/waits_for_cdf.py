@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 from airflow.sdk import DAG
 
@@ -11,6 +14,15 @@ from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 
 RETRY_DELAY = timedelta(seconds=1)
+
+
+def wait_at_the_door(context: Any) -> None:
+    """Keep the first try from starting anything until there is a file."""
+    if context["ti"].try_number == 1:
+        print("At the door.")
+        while not Path(context["dag_run"].conf["door"]).exists():
+            time.sleep(0.1)
+
 
 for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), ("without_retry", False, 0)):
     with DAG(f"waits_{name}", schedule=None):
@@ -24,6 +36,18 @@ for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), (
             retries=retries,
             retry_delay=RETRY_DELAY,
         )
+
+with DAG("waits_at_the_door", schedule=None):
+    CdfWorkflowRunOperator(
+        task_id="run",
+        workflow_external_id="pump_health",
+        version="1",
+        input={"pump": "P-101"},
+        poll_interval=1,
+        retries=1,
+        retry_delay=RETRY_DELAY,
+        pre_execute=wait_at_the_door,
+    )
 
 for name, deferrable in (("mapped", False), ("mapped_deferred", True)):
     with DAG(f"waits_{name}", schedule=None):
