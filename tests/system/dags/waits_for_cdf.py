@@ -16,12 +16,15 @@ from airflow_provider_cdf.sensors.task import CdfTaskSensor
 RETRY_DELAY = timedelta(seconds=1)
 
 
-def wait_at_the_door(context: Any) -> None:
-    """Keep the first try from starting anything until there is a file."""
-    if context["ti"].try_number == 1:
-        print("At the door.")
-        while not Path(context["dag_run"].conf["door"]).exists():
-            time.sleep(0.1)
+class WaitsAtTheDoor(CdfWorkflowRunOperator):
+    """Its first try stops just before it starts an execution, until there is a file."""
+
+    def _start(self, context: Any) -> Any:
+        if context["ti"].try_number == 1:
+            self.log.info("At the door.")
+            while not Path(context["dag_run"].conf["door"]).exists():
+                time.sleep(0.1)
+        return super()._start(context)
 
 
 for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), ("without_retry", False, 0)):
@@ -38,7 +41,7 @@ for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), (
         )
 
 with DAG("waits_at_the_door", schedule=None):
-    CdfWorkflowRunOperator(
+    WaitsAtTheDoor(
         task_id="run",
         workflow_external_id="pump_health",
         version="1",
@@ -46,7 +49,6 @@ with DAG("waits_at_the_door", schedule=None):
         poll_interval=1,
         retries=1,
         retry_delay=RETRY_DELAY,
-        pre_execute=wait_at_the_door,
     )
 
 for name, deferrable in (("mapped", False), ("mapped_deferred", True)):
