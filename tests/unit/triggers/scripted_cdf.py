@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,8 +55,8 @@ class ScriptedCdf:
     """
 
     looks: list[Any] = field(default_factory=list)
-    #: Seconds before any answer.
-    delay: float = 0.0
+    #: Called before any answer, in a thread of the server.
+    before_answer: Callable[[], object] = lambda: None
     requests: list[tuple[str, str]] = field(default_factory=list)
     #: Connections that a client keeps open.
     open: int = 0
@@ -116,7 +115,7 @@ def scripted_cdf() -> Iterator[ScriptedCdf]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             cdf.requests.append(("POST", self.path))
-            time.sleep(cdf.delay)
+            cdf.before_answer()
             if self.path.endswith("/oauth2/token"):
                 self.answer(200, {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600})
             else:
@@ -124,7 +123,7 @@ def scripted_cdf() -> Iterator[ScriptedCdf]:
 
         def do_GET(self) -> None:
             cdf.requests.append(("GET", self.path))
-            time.sleep(cdf.delay)
+            cdf.before_answer()
             look = cdf.next_look()
             if look == HANG_UP:
                 self.close_connection = True
