@@ -454,6 +454,19 @@ class TestBadEnd:
         assert run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
 
 
+def test_defers_only_when_cdf_knows_the_execution_where_it_is_read(
+    cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
+) -> None:
+    """A trigger would take the third 404 for an answer."""
+    operator = make(project.define(function_task("approve", waits=True)), deferrable=True)
+    cdf.faults.add("GET", "*/executions/*", status=404, times=4)
+
+    with pytest.raises(TaskDeferred):
+        operator.execute({"ti": ti})
+
+    assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 5
+
+
 class TestTimeout:
     def test_cancels_the_execution(
         self, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
