@@ -41,7 +41,7 @@ def operator_of(context: Context, *fields: str) -> Any:
         try:
             operator.render_template_fields(context)
         except Exception:
-            # A template may raise anything, and its field need not be needed. The instance is there all the same.
+            # A template may raise anything, of a field not needed here. The instance is there all the same.
             operator = context["task"]
             if operator.is_mapped:
                 raise  # what it is mapped over cannot be read
