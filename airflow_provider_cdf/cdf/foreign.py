@@ -1,4 +1,4 @@
-"""Text from outside, such as a reason that CDF gives: it goes into logs, errors and events, and must do no harm there."""
+"""Text from outside, such as a reason that CDF gives. It goes into logs, errors and events."""
 
 from __future__ import annotations
 
