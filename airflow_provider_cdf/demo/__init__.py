@@ -112,8 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def emulator(port: int = 0) -> CdfEmulator:
     """Return a CDF that has the examples' workflows and functions."""
-    from airflow_provider_cdf.emulator import CdfEmulator
-    from airflow_provider_cdf.emulator.pace import Pace
+    from airflow_provider_cdf.emulator import CdfEmulator, Pace
 
     return CdfEmulator(
         workflows=[examples_folder() / "workflows"],

@@ -2,22 +2,41 @@
 CDF's workflow API on this machine, for development and tests. It is no CDF.
 
 Needs the extra ``emulator``: ``pip install "airflow-provider-cdf[emulator]"``.
+
+- ``rules/``: what workflows do. It knows no HTTP.
+- ``api/``: CDF's HTTP API on top of them.
+- ``control/``: what tests do to the emulator from outside: faults, the journal, the clock.
+- ``page/``: the page that shows executions.
+
+The modules beside these rooms are the entrance: the server, the program, Toolkit files, the pytest fixture.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_provider_cdf.emulator.functions import Webhook
+    from airflow_provider_cdf.emulator.rules.clock import ManualClock, RunningClock
+    from airflow_provider_cdf.emulator.rules.functions import Reply
+    from airflow_provider_cdf.emulator.rules.pace import Pace
     from airflow_provider_cdf.emulator.server import CdfEmulator
 
-__all__ = ["CdfEmulator"]
+__all__ = ["CdfEmulator", "ManualClock", "Pace", "Reply", "RunningClock", "Webhook"]
+
+_HOMES = {
+    "CdfEmulator": "server",
+    "ManualClock": "rules.clock",
+    "Pace": "rules.pace",
+    "Reply": "rules.functions",
+    "RunningClock": "rules.clock",
+    "Webhook": "functions",
+}
 
 
 def __getattr__(name: str) -> Any:
     # FastAPI and uvicorn are loaded when the emulator is used, not when a module of it is looked at.
-    if name == "CdfEmulator":
-        from airflow_provider_cdf.emulator.server import CdfEmulator
-
-        return CdfEmulator
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

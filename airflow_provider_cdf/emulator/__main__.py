@@ -8,8 +8,8 @@ import sys
 import threading
 from typing import Any
 
-from airflow_provider_cdf.emulator.clock import RunningClock
 from airflow_provider_cdf.emulator.functions import from_text
+from airflow_provider_cdf.emulator.rules.clock import RunningClock
 from airflow_provider_cdf.emulator.server import CdfEmulator
 from airflow_provider_cdf.emulator.toolkit import override, read_config
 

@@ -15,18 +15,21 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from airflow_provider_cdf.emulator.app import create_app
-from airflow_provider_cdf.emulator.clock import Clock, RunningClock
-from airflow_provider_cdf.emulator.driver import Driver
-from airflow_provider_cdf.emulator.engine import Engine
-from airflow_provider_cdf.emulator.faults import Faults
-from airflow_provider_cdf.emulator.functions import Functions
-from airflow_provider_cdf.emulator.http import is_loopback
-from airflow_provider_cdf.emulator.journal import Journal
-from airflow_provider_cdf.emulator.pace import Pace
-from airflow_provider_cdf.emulator.resources import Resources
-from airflow_provider_cdf.emulator.tokens import Tokens
+from airflow_provider_cdf.emulator.api.app import create_app
+from airflow_provider_cdf.emulator.api.driver import Driver
+from airflow_provider_cdf.emulator.api.http import ConventionMiddleware, RefusalMiddleware, is_loopback
+from airflow_provider_cdf.emulator.api.resources import Resources
+from airflow_provider_cdf.emulator.api.tokens import Tokens
+from airflow_provider_cdf.emulator.control.faults import FaultMiddleware, Faults
+from airflow_provider_cdf.emulator.control.journal import Journal, JournalMiddleware
+from airflow_provider_cdf.emulator.control.routes import router as control_router
+from airflow_provider_cdf.emulator.page.routes import router as page_router
+from airflow_provider_cdf.emulator.rules.clock import Clock, RunningClock
+from airflow_provider_cdf.emulator.rules.engine import Engine
+from airflow_provider_cdf.emulator.rules.functions import Functions
+from airflow_provider_cdf.emulator.rules.pace import Pace
 from airflow_provider_cdf.emulator.toolkit import load
 
 
@@ -44,7 +47,7 @@ class CdfEmulator:
     :param variables: for the ``{{ variables }}`` in these files, as under ``variables:`` in a Toolkit config
         file
     :param functions: by external id what a function does: a JSON value that it answers, a
-        :class:`~airflow_provider_cdf.emulator.functions.Reply`, or a callable ``handle(client, data, ...)``.
+        :class:`~airflow_provider_cdf.emulator.Reply`, or a callable ``handle(client, data, ...)``.
         Others answer ``{}``.
     :param cdf_requests: by ``"GET /timeseries"`` what cdf tasks get as answer; ``{"items": []}`` otherwise
     :param port: 0 for any free one
@@ -53,7 +56,7 @@ class CdfEmulator:
     :param client_id: the client that may ask for tokens
     :param client_secret: its secret; made up if not given
     :param token_lifetime: of access tokens, in seconds
-    :param clock: a :class:`~airflow_provider_cdf.emulator.clock.ManualClock` stops the time; see
+    :param clock: a :class:`~airflow_provider_cdf.emulator.ManualClock` stops the time; see
         :meth:`advance`
     :param pace: how long things take
     :param max_concurrent_executions: in the project; more than that queue
@@ -179,11 +182,8 @@ class CdfEmulator:
         listening = self._listen()
         self._port = listening.getsockname()[1]
         self._driver = Driver(self.engine, self._clock, self._make_client)
-        resources = Resources(self.engine.functions, self.engine.timeline.now)
         config = uvicorn.Config(
-            create_app(
-                self._driver, self.tokens, resources, self.faults, self.journal, local_only=self.local_only
-            ),
+            self._application(self._driver),
             log_level="warning",
             log_config=None,  # logging belongs to the program that the emulator is part of
             access_log=False,
@@ -223,6 +223,17 @@ class CdfEmulator:
         if self._driver is None:
             raise RuntimeError("The CDF emulator is not running; use it as `with CdfEmulator() as cdf:`")
         return self._driver
+
+    def _application(self, driver: Driver) -> ASGIApp:
+        """The API, what operates the emulator, and the page; faults happen between them and the client."""
+        resources = Resources(self.engine.functions, self.engine.timeline.now)
+        app = create_app(driver, self.tokens, resources, local_only=self.local_only)
+        app.state.faults, app.state.journal = self.faults, self.journal
+        app.include_router(control_router)
+        app.include_router(page_router)
+        return ConventionMiddleware(
+            JournalMiddleware(FaultMiddleware(RefusalMiddleware(app), self.faults), self.journal)
+        )
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from airflow_provider_cdf.emulator.definitions import Model
-from airflow_provider_cdf.emulator.engine import Engine
-from airflow_provider_cdf.emulator.errors import CdfError, UnknownSubworkflowError, describe
-from airflow_provider_cdf.emulator.schemas import TriggerFields, VersionItem, WorkflowItem
+from airflow_provider_cdf.emulator.api.schemas import TriggerFields, VersionItem, WorkflowItem
+from airflow_provider_cdf.emulator.rules.definitions import Model
+from airflow_provider_cdf.emulator.rules.engine import Engine
+from airflow_provider_cdf.emulator.rules.errors import CdfError, UnknownSubworkflowError, describe
 
 _Location = tuple[int | str, ...]
 

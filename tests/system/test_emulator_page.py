@@ -16,11 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_cdf.demo import examples_folder
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
-from airflow_provider_cdf.emulator.functions import Reply
-from airflow_provider_cdf.emulator.pace import Pace
-from airflow_provider_cdf.emulator.store import Execution
+from airflow_provider_cdf.emulator import CdfEmulator, Pace, Reply
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.emulator.rules.store import Execution
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

@@ -32,9 +32,8 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import ManualClock
-from airflow_provider_cdf.emulator.engine import Engine
+from airflow_provider_cdf.emulator import CdfEmulator, ManualClock
+from airflow_provider_cdf.emulator.rules.engine import Engine
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_cdf.emulator.clock import ManualClock
-from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
-from airflow_provider_cdf.emulator.engine import Engine
-from airflow_provider_cdf.emulator.functions import Functions
-from airflow_provider_cdf.emulator.pace import Pace
-from airflow_provider_cdf.emulator.store import Execution, TaskExecution
+from airflow_provider_cdf.emulator import ManualClock, Pace
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.emulator.rules.engine import Engine
+from airflow_provider_cdf.emulator.rules.functions import Functions
+from airflow_provider_cdf.emulator.rules.store import Execution, TaskExecution
 
 
 def function(external_id: str, *after: str, is_async: bool = False, **keys: Any) -> dict[str, Any]:

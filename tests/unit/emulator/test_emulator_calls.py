@@ -11,12 +11,10 @@ import pytest
 from emulator_helpers import World, attempts, function, only, task
 from emulator_http import Api
 
-from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Reply
 from airflow_provider_cdf.emulator.__main__ import main
-from airflow_provider_cdf.emulator.clock import ManualClock
-from airflow_provider_cdf.emulator.definitions import WorkflowDefinition
-from airflow_provider_cdf.emulator.functions import Reply
-from airflow_provider_cdf.emulator.store import Execution
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.emulator.rules.store import Execution
 
 DAY = 24 * 3600
 
@@ -80,7 +78,7 @@ def test_handler_may_use_the_api_while_the_clock_waits_for_it() -> None:
 
 
 def test_handler_that_never_answers_does_not_stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_cdf.emulator.driver._PATIENCE", 0.2)
+    monkeypatch.setattr("airflow_provider_cdf.emulator.api.driver._PATIENCE", 0.2)
     with CdfEmulator(clock=ManualClock(), functions={"a": lambda: threading.Event().wait()}) as cdf:
         execution = run(cdf, function("a", timeout=100, retries=0))
         cdf.advance(99)
@@ -90,7 +88,7 @@ def test_handler_that_never_answers_does_not_stop_the_clock(monkeypatch: pytest.
 
 
 def test_clock_waits_for_others_after_one_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_cdf.emulator.driver._PATIENCE", 2)
+    monkeypatch.setattr("airflow_provider_cdf.emulator.api.driver._PATIENCE", 2)
     never, soon = threading.Event(), threading.Event()
     functions = {"stuck": lambda: never.wait(), "soon": lambda: soon.wait(0.02)}
     with CdfEmulator(clock=ManualClock(), functions=functions) as cdf:

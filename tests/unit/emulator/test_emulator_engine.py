@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from emulator_helpers import World, attempts, function, only, statuses, task
 
-from airflow_provider_cdf.emulator.errors import InvalidRequestError, NotFoundError
-from airflow_provider_cdf.emulator.functions import Reply
+from airflow_provider_cdf.emulator import Reply
+from airflow_provider_cdf.emulator.rules.errors import InvalidRequestError, NotFoundError
 
 FAIL = Reply(error="boom")
 

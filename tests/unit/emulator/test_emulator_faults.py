@@ -12,9 +12,8 @@ import pytest
 from emulator_helpers import function
 from emulator_http import Api
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import ManualClock
-from airflow_provider_cdf.emulator.functions import Webhook, from_text
+from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Webhook
+from airflow_provider_cdf.emulator.functions import from_text
 
 
 @pytest.fixture(autouse=True)

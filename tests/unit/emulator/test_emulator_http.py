@@ -16,8 +16,7 @@ import pytest
 from emulator_helpers import function
 from emulator_http import NO_OPENAPI, OPENAPI, Api, validate
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import ManualClock
+from airflow_provider_cdf.emulator import CdfEmulator, ManualClock
 
 CDF_TASK = {
     "externalId": "list",

@@ -8,9 +8,9 @@ import hypothesis
 from emulator_helpers import World, function, task
 from hypothesis import strategies as st
 
-from airflow_provider_cdf.emulator.errors import CdfError
-from airflow_provider_cdf.emulator.functions import Reply
-from airflow_provider_cdf.emulator.store import SATISFIED, WAITING, Execution
+from airflow_provider_cdf.emulator import Reply
+from airflow_provider_cdf.emulator.rules.errors import CdfError
+from airflow_provider_cdf.emulator.rules.store import SATISFIED, WAITING, Execution
 
 BEHAVIOURS = {
     "good": Reply(seconds=1),

@@ -21,8 +21,7 @@ import pytest
 from emulator_helpers import World, function
 from emulator_http import Api
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import RunningClock
+from airflow_provider_cdf.emulator import CdfEmulator, RunningClock
 from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
 

@@ -9,9 +9,8 @@ import pytest
 from emulator_helpers import World, function
 from emulator_http import Api
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import ManualClock
-from airflow_provider_cdf.emulator.errors import InvalidRequestError
+from airflow_provider_cdf.emulator import CdfEmulator, ManualClock
+from airflow_provider_cdf.emulator.rules.errors import InvalidRequestError
 
 MINUTE = 60_000
 NOT_FOUND = {"code": 404, "missing": [{"externalId": "nobody"}]}

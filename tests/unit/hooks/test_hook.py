@@ -16,7 +16,8 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.retry import RETRY_FOR
-from airflow_provider_cdf.emulator import CdfEmulator, routes_sessions
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator.api import routes_sessions
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"

@@ -9,8 +9,7 @@ from clear_errors import assert_clear
 from support import Project
 
 from airflow_provider_cdf.cdf import conversations
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.pace import Pace
+from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import recovery
 

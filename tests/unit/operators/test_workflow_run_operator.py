@@ -18,8 +18,7 @@ from support import FakeTaskInstance, Project, first_event, function_task, run_t
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfExecutionFailedError, CdfTimeoutError
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.functions import Reply
+from airflow_provider_cdf.emulator import CdfEmulator, Reply
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED
 from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator

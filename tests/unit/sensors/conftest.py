@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import Project
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.pace import Pace
+from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import recovery
 

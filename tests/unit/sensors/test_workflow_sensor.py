@@ -15,8 +15,7 @@ from operators.clear_errors import assert_clear
 from support import FakeTaskInstance, Project, function_task, run_to_end
 from triggers.scripted_cdf import execution, scripted_cdf
 
-from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.functions import Reply
+from airflow_provider_cdf.emulator import CdfEmulator, Reply
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
