@@ -40,6 +40,10 @@ EXTRA_FIELDS: dict[str, dict[str, Any]] = {
         "schema": {"type": ["string", "null"], "enum": ["cdf", None]},
     },
     "organization": _text("Organization", "Organization in Cognite Fusion, for links only."),
+    "airflow_name": _text(
+        "Name of this Airflow",
+        "Tells this Airflow from others that share the CDF project, such as staging and production.",
+    ),
     "allow_http": {
         "label": "Allow plain HTTP",
         "description": "Send credentials over unencrypted http to a host that is not this machine.",

@@ -25,12 +25,14 @@ from airflow_provider_cdf.cdf.models import (
     REPORTABLE_STATUSES,
     ExecutionPage,
     SessionList,
+    SessionStates,
     TaskExecution,
     TaskStatus,
     TokenInspection,
     WorkflowExecution,
     WorkflowExecutionDetails,
     WorkflowStatus,
+    WorkflowVersion,
 )
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -115,6 +117,34 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
     )
 
 
+def read_session(project: str, session_id: int) -> Call[SessionStates]:
+    """Ask whether a session's nonce has been used: it is READY before, and ACTIVE after."""
+    return _of_session("byids", "read", project, session_id, is_read=True, capability="sessionsAcl:LIST")
+
+
+def revoke_session(project: str, session_id: int) -> Call[SessionStates]:
+    """End a session. What runs under it loses its access, within an hour."""
+    return _of_session(
+        "revoke", "revoke", project, session_id, is_read=False, capability="sessionsAcl:DELETE"
+    )
+
+
+def _of_session(
+    path: str, verb: str, project: str, session_id: int, *, is_read: bool, capability: str
+) -> Call[SessionStates]:
+    return Call(
+        purpose=f"{verb} session {session_id}",
+        method="POST",
+        path=f"{_project(project)}/sessions/{path}",
+        answer=SessionStates,
+        content=_encode({"items": [{"id": session_id}]}, "session request"),
+        # Nothing depends on it: it saves time, or room in CDF.
+        repeat=Repeat.NEVER,
+        is_read=is_read,
+        capability=capability,
+    )
+
+
 def run(
     project: str,
     workflow_external_id: str,
@@ -139,6 +169,20 @@ def run(
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+    )
+
+
+def get_version(project: str, workflow_external_id: str, version: str) -> Call[WorkflowVersion]:
+    """Ask whether a version of a workflow exists."""
+    return Call(
+        purpose=f"read workflow {workflow_external_id!r} version {version!r}",
+        method="GET",
+        path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}"
+        f"/versions/{_segment(version, 'version')}",
+        answer=WorkflowVersion,
+        repeat=Repeat.ALWAYS,
+        is_read=True,
+        capability="workflowOrchestrationAcl:READ",
     )
 
 

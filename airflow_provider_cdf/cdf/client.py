@@ -62,6 +62,7 @@ class Settings:
     :param on_token: told each new access token, so that it can be kept out of logs.
     :param retry_for: seconds within which a failed request is repeated, where that does no harm; 0 for never.
     :param request_timeout: seconds for connecting, and for each wait on an answer.
+    :param airflow_name: tells this Airflow from others that share the project.
     """
 
     base_url: str
@@ -71,6 +72,7 @@ class Settings:
     on_token: Callable[[str], None] | None = None
     retry_for: float = RETRY_FOR
     request_timeout: float = REQUEST_TIMEOUT
+    airflow_name: str | None = None
 
 
 class _Sender:

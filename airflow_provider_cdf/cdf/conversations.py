@@ -21,6 +21,7 @@ from typing import Any, Generic
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.errors import (
+    CdfAnswerError,
     CdfApiError,
     CdfError,
     CdfNothingToReportToError,
@@ -28,9 +29,12 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.cdf.models import (
     ExecutionPage,
+    Session,
     SessionList,
+    SessionStates,
     TaskExecution,
     TaskStatus,
+    TokenInspection,
     WorkflowExecution,
     WorkflowExecutionDetails,
 )
@@ -40,7 +44,7 @@ log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
 SUBMIT_ID = "airflow_submit_id"
-#: Metadata key that all executions of one logical run have in common, if who starts them gives one.
+#: Metadata key that all executions of one logical run have in common, where an operator starts them.
 RUN_KEY = "airflow_run_key"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
 NONCE_SENT_UNTIL = 45.0
@@ -49,6 +53,10 @@ NONCE_SENT_UNTIL = 45.0
 NONCE_DEAD_AFTER = 120.0
 #: Seconds within which it has to become clear what a lost request has done.
 SUBMIT_WITHIN = 300.0
+#: Seconds within which an execution that CDF has agreed to cancel has to end.
+CANCEL_WITHIN = 10.0
+#: Seconds between looks at an execution that is about to end.
+CANCEL_LOOK_INTERVAL = 0.5
 #: Two machines' clocks: how much earlier than ours CDF's may date an execution. Ample, because an execution
 #: that is not found is started a second time; a plant's server may be in a wrong time zone.
 CLOCK_MARGIN = timedelta(days=1)
@@ -61,10 +69,12 @@ class _Trace(Generic[ResultT]):
 
     :param look_up: returns the outcome if there is one.
     :param hint: tells a person where to look.
+    :param of_what: reads what a submission is about; if that is not there either, a 404 is true.
     """
 
     look_up: Callable[[], Conversation[ResultT | None]]
     hint: str
+    of_what: calls.Call[Any] | None = None
 
 
 def run_workflow(
@@ -74,6 +84,7 @@ def run_workflow(
     *,
     input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's own name
     metadata: Mapping[str, str] | None = None,
+    submit_id: str | None = None,
 ) -> Conversation[WorkflowExecution]:
     """
     Start an execution exactly once, under a session of its own.
@@ -81,31 +92,49 @@ def run_workflow(
     The session's nonce works once, which makes it the idempotency key that the API does not name: while it
     lives, a lost request is sent again with it; only when it is dead is there another one. Metadata that
     leaves no room for a key of our own leaves a lost answer unclear.
+
+    :param submit_id: by which the execution is found again; a new one unless it is given.
     """
     what = f"workflow {workflow_external_id!r} version {version!r}"
     own = calls.check_metadata(metadata or {}, what)
-    own.pop(SUBMIT_ID, None)  # that of another execution, whose metadata is used again
+    if submit_id is None:
+        own.pop(RUN_KEY, None)  # that of another execution, whose metadata is used again
+    own.pop(SUBMIT_ID, None)
     since = datetime.now(UTC) - CLOCK_MARGIN
-    submit_id = str(uuid.uuid4())
+    submit_id = submit_id or str(uuid.uuid4())
     if len(own) < calls.MAX_METADATA_PAIRS:
         own[SUBMIT_ID] = submit_id
+
+    def is_it(execution: WorkflowExecution) -> bool:
+        return execution.metadata.get(SUBMIT_ID) == submit_id
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         if SUBMIT_ID not in own:
             raise CdfError(f"Its {len(own)} pairs of metadata leave no room for {SUBMIT_ID!r}.")
-        candidates = yield from list_executions(
-            settings, workflow_external_id=workflow_external_id, version=version, created_after=since
+        found = yield from list_executions(
+            settings,
+            is_it,
+            workflow_external_id=workflow_external_id,
+            version=version,
+            created_after=since,
         )
-        ours = [one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id]
-        # Of another process of the same logical run, which has gone on where this one was asleep.
-        key = own.get(RUN_KEY)
-        theirs = (one for one in candidates if not one.status.has_ended and one.metadata.get(RUN_KEY) == key)
-        return next(iter(ours), None) or (next(theirs, None) if key else None)
+        return next(iter(found), None)
+
+    def check(execution: WorkflowExecution) -> None:
+        if SUBMIT_ID in own and not is_it(execution):
+            raise CdfAnswerError(
+                f"CDF's answer to the request to run {what} is about another execution ({execution.id}). "
+                "It is not known whether CDF did it all the same."
+            )
 
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
-    hint = f"look for an execution of {what} with {mark}"
+    trace = _Trace(
+        look_up,
+        hint=f"look for an execution of {what} with {mark}",
+        of_what=calls.get_version(settings.project, workflow_external_id, version),
+    )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
-    return (yield from _submit(settings, request, _Trace(look_up, hint)))
+    return (yield from _submit(settings, request, trace, check))
 
 
 def retry_execution(settings: Settings, execution_id: str) -> Conversation[WorkflowExecution]:
@@ -124,7 +153,7 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = f"look whether execution {execution_id} runs again"
-    return (yield from _submit(settings, request, _Trace(look_up, hint)))
+    return (yield from _submit(settings, request, _Trace(look_up, hint, of_what=read)))
 
 
 def cancel_execution(
@@ -134,16 +163,26 @@ def cancel_execution(
     End an execution, and return it as it is then: TERMINATED, or as it had ended before.
 
     CDF refuses to cancel what has ended. Which HTTP status it does that with is not documented, so the
-    execution itself is asked, not the error.
+    execution itself is asked, not the error. CDF may also agree before it has ended the execution, which may
+    complete in that very moment; so one that still runs is looked at for some seconds more.
     """
+    read = calls.get_execution(settings.project, execution_id)
 
     def look_up() -> Conversation[WorkflowExecution | None]:
-        execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
+        execution: WorkflowExecutionDetails = yield read
         return execution if execution.status.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
-    return (yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
+    execution = yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True)
+    until = clock.now() + min(CANCEL_WITHIN, settings.retry_for)
+    while not execution.status.has_ended and clock.now() < until:
+        yield Pause(CANCEL_LOOK_INTERVAL)
+        try:
+            execution = (yield from look_up()) or execution
+        except CdfError as error:
+            log.warning("Execution %s is being cancelled; it could not be read: %s", execution_id, error)
+    return execution
 
 
 def update_task(
@@ -185,90 +224,177 @@ def update_task(
     return (yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True))
 
 
-def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[list[WorkflowExecution]]:
-    """Read all pages of a list."""
+def list_executions(
+    settings: Settings, keep: Callable[[WorkflowExecution], bool], **narrowed_down: Any
+) -> Conversation[list[WorkflowExecution]]:
+    """
+    Read all pages of a list.
+
+    :param keep: says which executions are wanted; no others are held, because a list may be long.
+    """
     executions: list[WorkflowExecution] = []
+    cursors: set[str] = set()
     cursor: str | None = None
     while True:
-        page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
-        executions += page.items
+        call = calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
+        page: ExecutionPage = yield call
+        executions += filter(keep, page.items)
         cursor = page.next_cursor
         if not cursor:
             return executions
+        if cursor in cursors:
+            raise CdfAnswerError(f"CDF's list has no end: asked to {call.purpose}, it repeats a cursor.")
+        cursors.add(cursor)
 
 
 def _submit(
-    settings: Settings, request: Callable[..., calls.Call[Any]], trace: _Trace[ResultT]
+    settings: Settings,
+    request: Callable[..., calls.Call[Any]],
+    trace: _Trace[ResultT],
+    check: Callable[[ResultT], None] = lambda outcome: None,
 ) -> Conversation[ResultT]:
     """
     Carry out a write that a nonce authorizes, exactly once.
 
     :param request: makes the call for a nonce.
+    :param check: raises if an answer is not about this submission.
     """
     purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
-    session_request = calls.create_session(
+    begun = clock.now()
+    tries = 0
+    has_doubted_the_nonce = False
+    while True:
+        session = yield from _open_session(settings, purpose)
+        got = clock.now()
+        call = request(nonce=session.nonce)
+        while clock.now() - got < NONCE_SENT_UNTIL:
+            try:
+                outcome: ResultT = yield call
+                check(outcome)
+                return outcome
+            except CdfError as error:
+                failed = error
+            if was_not_executed(failed):
+                tries += 1
+                pause = pause_after(failed, tries)
+                if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
+                    raise failed from None
+                log.warning("%s Trying again in %.1f s.", failed, pause)
+                yield Pause(pause)
+                continue
+            is_refused = not is_ambiguous(failed)
+            if is_refused and (yield from _is_true(settings, failed, call, session, trace)):
+                raise failed from None
+            found = yield from _find_out(
+                call, check, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
+            )
+            if found is not None:
+                return found
+            yield from _revoke(settings, session)
+            # A nonce that came too late is refused, too: a new one settles that, once.
+            if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
+                raise failed from None
+            has_doubted_the_nonce = is_refused
+            break
+
+
+def _open_session(settings: Settings, purpose: str) -> Conversation[Session]:
+    request = calls.create_session(
         settings.project,
         client_id=settings.credentials.client_id,
         client_secret=settings.credentials.client_secret,
         what_for=purpose,
     )
-    begun = clock.now()
-    tries = 0
-    has_doubted_the_nonce = False
-    while True:
-        asked = clock.now()
-        try:
-            sessions: SessionList = yield session_request
-        except CdfUnreachableError as error:
-            error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
+    try:
+        sessions: SessionList = yield request
+    except CdfUnreachableError as error:
+        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
+        raise
+    except CdfApiError as error:
+        if not re.search(r"\d+ sessions", error.cdf_message):
             raise
-        got = clock.now()
-        call = request(nonce=sessions.items[0].nonce)
-        while clock.now() - got < NONCE_SENT_UNTIL:
+        # Not CdfRefusedError: sessions end, so a retry may find room.
+        raise CdfApiError(
+            f"{error} The project has no room for another session. Sessions end with their executions; an "
+            "administrator can revoke those that are left over.",
+            code=error.code,
+            cdf_message=error.cdf_message,
+            request_id=error.request_id,
+        ) from None
+    return sessions.items[0]
+
+
+def _is_true(
+    settings: Settings,
+    refusal: CdfError,
+    call: calls.Call[Any],
+    session: Session,
+    trace: _Trace[Any],
+) -> Conversation[bool]:
+    """
+    Ask CDF a second question: does a refusal mean that nothing was done?
+
+    A gateway may send a request twice. Then the first copy is executed, and the second one is refused, with
+    any code and wording, because the nonce has been used.
+    """
+    code = refusal.code if isinstance(refusal, CdfApiError) else 0
+    try:
+        if code == 404 and trace.of_what is not None:
             try:
-                outcome: ResultT = yield call
-                return outcome
-            except CdfError as error:
-                failed = error
-            if is_ambiguous(failed):
-                found = yield from _find_out(call, failed, trace, got, begun + SUBMIT_WITHIN)
-                if found is not None:
-                    return found
-                break
-            if not has_doubted_the_nonce and _may_be_due_to_the_nonce(failed, clock.now() - asked):
-                # It came too late; or it has been used, by this very request if a gateway has sent it twice.
-                has_doubted_the_nonce = True
-                found = yield from _find_out(
-                    call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=True
-                )
-                if found is not None:
-                    return found
-                break
-            tries += 1
-            pause = pause_after(failed, tries)
-            if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
-                raise failed from None
-            log.warning("%s Trying again in %.1f s.", failed, pause)
-            yield Pause(pause)
+                yield trace.of_what
+            except CdfApiError as error:
+                if error.code == code:
+                    return True
+        elif code in (401, 403):
+            inspection: TokenInspection = yield calls.inspect_token()
+            if call.capability not in inspection.granted_in(settings.project):
+                return True
+        if session.id is not None:
+            # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
+            sessions: SessionStates = yield calls.read_session(settings.project, session.id)
+            if [one.status for one in sessions.items] == ["READY"]:
+                return True
+    except CdfError as error:
+        log.info("It could not be confirmed that nothing was done: %s", error)
+    return False
+
+
+def _revoke(settings: Settings, session: Session) -> Conversation[None]:
+    """Give back a session whose nonce is dead and has started nothing: a project has room for 10 000."""
+    if session.id is None:
+        return
+    try:
+        yield calls.revoke_session(settings.project, session.id)
+    except CdfError as error:
+        log.info("An unused session could not be revoked: %s", error)
 
 
 def _find_out(
     call: calls.Call[Any],
+    check: Callable[[Any], None],
     lost: CdfError,
     trace: _Trace[ResultT],
     got: float,
     give_up_at: float,
     *,
-    was_refused: bool = False,
+    was_refused: bool,
 ) -> Conversation[ResultT | None]:
     """
     Find out what became of a call whose answer was lost, or carry it out after all with the same nonce.
 
     :param got: when its nonce came.
-    :param was_refused: whether CDF has refused the nonce, so that it is no use to send it again.
+    :param was_refused: whether CDF has refused the call, so that it is no use to send it again.
     :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
     """
-    log.warning("%s Looking for it.", lost)
+    if was_refused:
+        log.warning(
+            "%s A first copy of the request may have been accepted all the same, if something on the way has "
+            "sent it twice. Looking for that for up to %.0f s.",
+            lost,
+            NONCE_DEAD_AFTER,
+        )
+    else:
+        log.warning("%s Looking for it.", lost)
     refused = was_refused
     tries = 0
     while True:
@@ -283,7 +409,8 @@ def _find_out(
                 return found
             if is_dead:
                 return None
-        pause = pause_after(failed or lost, tries + 1)
+        # Not as long as the lost answer asked for: to look does no harm.
+        pause = pause_after(failed, tries + 1)
         # A look-up that is refused may be answered later, as by a gateway in its bad moment.
         is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
         if is_hopeless or clock.now() + pause >= give_up_at:
@@ -295,6 +422,7 @@ def _find_out(
         if failed is None and not refused and clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
+                check(outcome)
                 return outcome
             except CdfError as error:
                 # A refusal is most likely about the nonce: the lost request has used it.
@@ -302,15 +430,11 @@ def _find_out(
                 lost = error if is_ambiguous(error) else lost
 
 
-def _may_be_due_to_the_nonce(error: CdfError, age: float) -> bool:
-    """
-    Whether a call may have been refused because its nonce came too late: a new one settles that.
-
-    How CDF refuses a nonce is not documented.
-    """
-    if not isinstance(error, CdfApiError) or is_transient(error):
-        return False
-    return bool(re.search("nonce|session", error.cdf_message, re.IGNORECASE)) or age >= NONCE_SENT_UNTIL
+def _may_be_due_to_the_nonce(error: CdfError) -> bool:
+    """Whether a call may have been refused because its nonce came too late. The wording is not documented."""
+    return isinstance(error, CdfApiError) and bool(
+        re.search("nonce|session", error.cdf_message, re.IGNORECASE)
+    )
 
 
 def _send_until_known(

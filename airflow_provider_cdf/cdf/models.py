@@ -219,8 +219,8 @@ class Session(_Answer):
     :param nonce: proves the session to ``run`` and ``retry``; it works once and lives about a minute.
     """
 
-    id: int
     nonce: str = Field(repr=False)
+    id: int | None = None
     status: str | None = None
     type: str | None = None
 
@@ -229,6 +229,22 @@ class SessionList(_Answer):
     """The answer to ``POST /sessions``: always exactly one session."""
 
     items: list[Session] = Field(min_length=1)
+
+
+class SessionState(_Answer):
+    """What ``POST /sessions/byids`` says of a session: READY until its nonce is used, then ACTIVE."""
+
+    status: str | None = None
+
+
+class SessionStates(_Answer):
+    """The answer about sessions by their ids."""
+
+    items: list[SessionState] = Field(default_factory=list)
+
+
+class WorkflowVersion(_Answer):
+    """A version of a workflow; of interest is only that there is one."""
 
 
 class TokenProject(_Answer):
@@ -247,3 +263,16 @@ class TokenInspection(_Answer):
     subject: str
     projects: list[TokenProject]
     capabilities: list[dict[str, Any]] = Field(default_factory=list)
+
+    def granted_in(self, project: str) -> set[str]:
+        """Return what the token may do in a project, such as ``workflowOrchestrationAcl:READ``."""
+        if all(one.project_url_name != project for one in self.projects):
+            return set()
+        granted: set[str] = set()
+        for capability in self.capabilities:
+            scope = capability.get("projectScope") or {}
+            if "allProjects" in scope or project in (scope.get("projects") or ()):
+                for acl, grant in capability.items():
+                    if acl.endswith("Acl") and isinstance(grant, dict):
+                        granted |= {f"{acl}:{action}" for action in grant.get("actions") or ()}
+        return granted

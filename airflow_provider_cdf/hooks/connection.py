@@ -78,6 +78,7 @@ class _Reader:
             credentials=ClientCredentials(token_url, client_id, client_secret, scope, audience),
             label=f"Airflow connection {conn_id!r}",
             on_token=on_token,
+            airflow_name=self._text("airflow_name"),
         )
 
     def _login_at(self, base_url: str, allow_http: bool) -> tuple[str, str | None, str | None]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds within which a failure callback repeats requests: the DAG processor, which runs it, is in a hurry.
-CALLBACK_PATIENCE = 20.0
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+
+#: Seconds that all failure callbacks of a process may take together.
+ALL_CALLBACKS_WITHIN = 40.0
+#: Seconds that each of them has at least.
+LEAST_PATIENCE = 5.0
+#: Seconds within which a failure callback repeats a request.
+CALLBACK_PATIENCE = 10.0
 
 
 def with_callback(given: Any, own: Any) -> list[Any]:
@@ -52,39 +60,74 @@ def operator_of(context: Context, *fields: str) -> Any:
     return operator
 
 
+def seconds_left() -> float:
+    """
+    Return how many seconds the failure callbacks of this process have left, all of them together.
+
+    Airflow's DAG processor runs those of one DAG file in one process, and kills it after 50 s
+    (``[dag_processor] dag_file_processor_timeout``). In a task's own process, Airflow gives them 20 s
+    (``[core] task_success_overtime``).
+    """
+    return max(_first_callback() + ALL_CALLBACKS_WITHIN - clock.now(), LEAST_PATIENCE)
+
+
+@cache
+def _first_callback() -> float:
+    return clock.now()
+
+
 def cancel_orphan(context: Context) -> None:
     """
     Cancel what a run operator that has failed for good has left undecided.
 
     Airflow calls this for every final failure. Mostly the operator has decided. It has not where its process
     was killed on the last try, and the DAG processor calls this with a fresh operator; or where it failed
-    before it knew what CDF has started.
+    while an execution of an earlier try may run.
     """
     from airflow_provider_cdf.hooks.cdf import CdfHook
-    from airflow_provider_cdf.operators.recovery import cancel_runs_of_the_dead
 
-    operator = operator_of(context, "cdf_conn_id")
+    operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
     if not operator.cancel_on_kill or not _is_unsettled(operator, context):
         return
-    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+    hook = CdfHook(operator.cdf_conn_id, retry_for=min(seconds_left(), CALLBACK_PATIENCE))
     try:
         if operator.execution_id is not None:
             # This one only: another process of the task may go on with another one.
             operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
         else:
-            cancel_runs_of_the_dead(hook, context)
+            _cancel_all(hook, operator, context)
     except CdfError as error:
         operator.log.warning("An execution of this task may still run in CDF: %s", error)
     finally:
         hook.close()
 
 
+def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
+    from airflow_provider_cdf.operators.identity import Try
+    from airflow_provider_cdf.operators.starts import Starts
+
+    settings = hook.client.settings
+    this = Try.of(context, settings.airflow_name)
+    starts = Starts(settings, this, operator.workflow_external_id)
+    # Where its own process has failed before it started anything, nothing more can appear.
+    is_dead = operator.is_settled is None
+    told = hook.client.perform(
+        starts.cancel_all(
+            lambda known: is_dead and not any(this.has_submitted(one) for one in known),
+            within=seconds_left() - CALLBACK_PATIENCE if is_dead else 0.0,
+        )
+    )
+    operator.log.info(
+        " ".join(told)
+        or "CDF lists no execution of this task that still runs. Should one appear later, nothing of Airflow "
+        f"cancels it: its metadata is airflow_run_key = {this.key}."
+    )
+
+
 def _is_unsettled(operator: Any, context: Context) -> bool:
     """Whether something that nobody decides about may still run in CDF, after a task has failed for good."""
-    from airflow_provider_cdf.cdf.retry import is_ambiguous
-
     if operator.is_settled is not False:
         return operator.is_settled is None  # it has not run here: its own process is dead
-    error = context.get("exception")
-    started_nothing = isinstance(error, CdfError) and not is_ambiguous(error)
-    return not (operator.execution_id is None and context["ti"].try_number == 1 and started_nothing)
+    return not (
+        operator.execution_id is None and context["ti"].try_number == 1 and not operator.has_submitted
+    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from datetime import datetime
 
     from airflow_provider_cdf.cdf.models import WorkflowExecution
     from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -22,10 +22,11 @@ KILL_PATIENCE = 3.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
 
-#: Reasons of executions that were cancelled because a process of their task was stopped. Should another
-#: process of the task live on, it sees by them that nobody has given up on the work, and starts anew.
+#: Reasons of executions that were cancelled because a process of their task was stopped, or because two had
+#: been started. Should another process of the task live on, it sees by them that the work is still wanted.
 TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
 TASK_HAS_DIED = "The Airflow task that waited for it has died."
+GOES_ON_WITHOUT = "The Airflow task that started it goes on with another execution."
 
 
 def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
@@ -40,7 +41,14 @@ def after_cancelling(execution: WorkflowExecution) -> str:
     """Say in a sentence what a cancellation has found or made of an execution."""
     if execution.status == "TERMINATED":
         return f"Execution {execution.id} was cancelled."
+    if not execution.status.has_ended:
+        return f"CDF has agreed to cancel execution {execution.id}, which is still {execution.status}."
     return f"Execution {execution.id} had ended {execution.status} before it could be cancelled."
+
+
+def has_ended_badly(execution: WorkflowExecution) -> bool:
+    """Whether an execution is over without a result."""
+    return execution.status.has_ended and execution.status != "COMPLETED"
 
 
 class Cancellation:
@@ -51,18 +59,23 @@ class Cancellation:
     connection to Airflow. So the requests are sent from a thread, over connections of their own.
 
     :param hook: a hook that is connected, so that Airflow does not have to be asked for the connection.
-    :param execution_id: the execution, if it is known; otherwise CDF may be starting it this very moment, and
-        it is looked for as long as there is time.
+    :param execution_id: the execution, if it is known.
+    :param submit_id: if it is not, the submission that CDF may be accepting this very moment. What it has
+        started is looked for as long as there is time.
+    :param since: no execution of the task is older.
     """
 
-    def __init__(self, hook: CdfHook, context: Context, execution_id: str | None) -> None:
+    def __init__(
+        self, hook: CdfHook, *, execution_id: str | None, submit_id: str | None, since: datetime
+    ) -> None:
         self.execution_id = execution_id
         self._outcome = (
             f"Execution {execution_id} may still run in CDF: its cancellation is not answered yet."
             if execution_id
-            else "CDF may have been starting an execution; none was found that could be cancelled."
+            else "CDF may be starting an execution, which is not cancelled if it appears later: look for the "
+            f"metadata airflow_submit_id = {submit_id}."
         )
-        self._hook, self._context = hook, context
+        self._hook, self._submit_id, self._since = hook, submit_id, since
         self._thread = threading.Thread(target=self._cancel, name="cdf-cancel", daemon=True)
         self._thread.start()
 
@@ -84,15 +97,15 @@ class Cancellation:
         log.warning("The task was killed. %s", self._outcome)
 
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.cdf.conversations import RUN_KEY
-        from airflow_provider_cdf.operators.identity import began, run_key
+        from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
 
-        key, since = run_key(self._context["ti"]), began(self._context)
-        until = time.monotonic() + KILL_PATIENCE
+        until = clock.now() + KILL_PATIENCE
         while True:
-            for execution in hook.list_executions(status="RUNNING", created_after=since):
-                if execution.metadata.get(RUN_KEY) == key:
+            for execution in hook.list_executions(status="RUNNING", created_after=self._since):
+                if execution.metadata.get(SUBMIT_ID) == self._submit_id:
                     return execution.id
-            if time.monotonic() >= until:
+                if clock.now() >= until:
+                    return None
+            if clock.now() >= until:
                 return None
-            time.sleep(KILL_LOOK_INTERVAL)
+            clock.sleep(KILL_LOOK_INTERVAL)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred, conf
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_cdf.cdf.errors import (
@@ -22,18 +22,13 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancelling import (
+    GOES_ON_WITHOUT,
     KILL_PATIENCE,
     TASK_HAS_DIED,
     TASK_WAS_KILLED,
     Cancellation,
     after_cancelling,
-)
-from airflow_provider_cdf.operators.recovery import (
-    cancel_other_runs,
-    find_earlier_run,
-    has_been_cleared,
     has_ended_badly,
-    note_start,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
@@ -41,14 +36,21 @@ from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_cdf.cdf.client import ResultT
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.identity import Try
+    from airflow_provider_cdf.operators.starts import Starts, Steps
     from airflow_provider_cdf.waiting import Patience
 
 #: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
 #: Seconds after a start within which CDF may not know the execution yet where it is read.
 LAG = 30.0
+
+
+class _KilledError(CdfError):
+    """The task was told to stop."""
 
 
 class CdfWorkflowRunOperator(BaseOperator):
@@ -141,6 +143,8 @@ class CdfWorkflowRunOperator(BaseOperator):
         #: others such as a trigger. ``None`` if it has not run.
         self.is_settled: bool | None = None
         self._context: Context | None = None
+        self._try: Try | None = None
+        self._starts: Starts | None = None
         self._killed = False
         self._cancellation: Cancellation | None = None
         self._is_known_by = 0.0
@@ -167,31 +171,12 @@ class CdfWorkflowRunOperator(BaseOperator):
         self._begin(context)
         if isinstance(self.task_outputs, str):
             raise CdfInputError("task_outputs must be a list of external ids, not one string.")
-        end_time = None if self.timeout is None else time.time() + self.timeout
-        if context["ti"].try_number == 1:
-            self._start(context)
-        else:
-            end_time = self._start_or_go_on(context, end_time)
-        self._stop_if_killed()  # while CDF was starting it
-        self._store(context, end_time)
-        if not self.wait_for_completion:
-            self.is_settled = True
-            return str(self.execution_id)
-        return self._wait(context, end_time)
+        return self._to_the_last(lambda: self._start_and_wait(context))
 
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Go on where the trigger left off."""
         self._begin(context)
-        event = event or {}
-        self.execution_id = event.get("execution_id") or _stored(context, "execution_id")
-        if self.execution_id and event.get("outcome") in ("reached", "impossible", "timeout"):
-            # What the trigger saw may be hours old: somebody may have retried the execution in CDF since, and
-            # it may have ended since its time was over.
-            return self._wait(context, event.get("end_time"))
-        self.is_settled = True
-        kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
-        what = event.get("message") or f"The trigger ended with an unknown event: {event}."
-        raise kind(f"{what} Execution {self.execution_id or 'in CDF, if there is one,'} was left as it is.")
+        return self._to_the_last(lambda: self._go_on_after(context, event or {}))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
@@ -199,56 +184,173 @@ class CdfWorkflowRunOperator(BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         self._begin(context)
         error = (next_kwargs or {}).get("error")
-        # XComs survive a deferral; what the deferral itself carried does not survive its failure.
-        self.execution_id = _stored(context, "execution_id")
-        if self.execution_id is None:
-            found = self._earlier_run(context)
-            if found is None:
-                raise CdfError(f"The trigger broke ({error}), and CDF lists no execution of this task.")
-            self.execution_id = found.id
         self.log.warning(
-            "The trigger that waited for execution %s has broken (%s); waiting goes on here.",
-            self.execution_id,
-            error,
+            "The trigger that waited for this task's execution has broken (%s); waiting goes on here.", error
         )
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
-        return self._wait(context, time.time() if error == GIVEN_UP else _stored(context, "end_time"))
+        end_time = time.time() if error == GIVEN_UP else _stored(context, "end_time")
+        return self._to_the_last(lambda: self._go_on_with_the_stored(context, end_time))
 
     def on_kill(self) -> None:
         """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
         self._killed = True
-        if self.is_settled is not False or not self.cancel_on_kill or self._context is None:
+        if self.is_settled is not False or not self.cancel_on_kill or self._try is None:
             return
         if not self.hook.is_connected:
             return  # Airflow may be being asked for the connection right now, by what this interrupts
+        submit_id = self._starts.open_submission if self._starts else None
+        if self.execution_id is None and submit_id is None:
+            return
         if self._cancellation is None or self._cancellation.execution_id != self.execution_id:
-            self._cancellation = Cancellation(self.hook, self._context, self.execution_id)
+            self._cancellation = Cancellation(
+                self.hook, execution_id=self.execution_id, submit_id=submit_id, since=self._try.since
+            )
         # Not for long while CDF is starting the execution: the interrupted task is about to learn its id.
         self._cancellation.outcome(timeout=NAP if self.execution_id is None else KILL_PATIENCE)
 
-    def _begin(self, context: Context) -> None:
-        self._context, self.is_settled = context, False
-        _ = self.hook.client  # now, because on_kill must not ask Airflow for the connection
+    @property
+    def has_submitted(self) -> bool:
+        """Whether CDF may still be starting an execution for this very object."""
+        return self._starts is not None and self._starts.open_submission is not None
 
-    def _start_or_go_on(self, context: Context, end_time: float | None) -> float | None:
-        """Go on with what an earlier try has started, or start anew; return when the wait is over."""
+    def _begin(self, context: Context) -> None:
+        from airflow_provider_cdf.operators.identity import Try
+        from airflow_provider_cdf.operators.notes import loses_notes_by_clear, loses_notes_by_success
+        from airflow_provider_cdf.operators.starts import Starts
+
+        self._context, self.is_settled = context, False
+        settings = self.hook.client.settings  # now, because on_kill must not ask Airflow for the connection
+        self._try = Try.of(context, settings.airflow_name)
+        self._starts = Starts(
+            settings,
+            self._try,
+            self.workflow_external_id,
+            may_cancel_earlier=self.cancel_on_kill,
+            may_lose_notes=loses_notes_by_success() or (loses_notes_by_clear() and self._try.clears > 0),
+        )
+
+    def _to_the_last(self, work: Callable[[], str]) -> str:
+        """Work; and if nothing will after a failure, find and cancel what CDF may still be starting."""
         try:
-            found = self._earlier_run(context)
+            return work()
+        except TaskDeferred:
+            raise
+        except BaseException as error:
+            this, starts = self._try, self._starts
+            is_final = this is not None and (this.is_last or isinstance(error, AirflowFailException))
+            if is_final and starts is not None and starts.open_submission and self.cancel_on_kill:
+                self._cancel_what_may_appear(starts)
+            raise
+
+    def _cancel_what_may_appear(self, starts: Starts) -> None:
+        # Here, because Airflow gives callbacks 20 s only, once a task has failed.
+        from airflow_provider_cdf.cdf.conversations import NONCE_DEAD_AFTER
+
+        submit_id = starts.open_submission
+        self.log.warning(
+            "The task fails while CDF may still be starting an execution (airflow_submit_id %s). Looking for "
+            "it for up to %.0f s, to cancel it.",
+            submit_id,
+            NONCE_DEAD_AFTER,
+        )
+        self._killed = False
+        try:
+            told = self._carry_out(starts.cancel_all(lambda known: submit_id not in known, NONCE_DEAD_AFTER))
+        except CdfError as error:
+            self.log.warning("An execution of this task may still run in CDF: %s", error)
+            return
+        self.is_settled = True
+        self.log.info(" ".join(told) or "No execution has appeared, and none can any more.")
+
+    def _start_and_wait(self, context: Context) -> str:
+        end_time = None if self.timeout is None else time.time() + self.timeout
+        end_time = self._find_or_start(context, end_time)
+        self._stop_if_killed()  # while CDF was starting it
+        self._store(context, end_time)
+        if not self.wait_for_completion:
+            self.is_settled = True
+            return str(self.execution_id)
+        return self._wait(context, end_time)
+
+    def _go_on_after(self, context: Context, event: Mapping[str, Any]) -> str:
+        outcome = event.get("outcome")
+        if outcome == "error":
+            self.is_settled = True
+            kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
+            execution = event.get("execution_id") or _stored(context, "execution_id")
+            raise kind(f"{event.get('message')} Execution {execution} was left as it is.")
+        if outcome not in ("reached", "impossible", "timeout"):
+            # Airflow may resume a deferred task without an event (apache/airflow#65248): it still waits.
+            self.log.warning("The task was resumed without word from its trigger (%s); looking again.", event)
+        self.execution_id = event.get("execution_id")
+        # What the trigger saw may be hours old: the execution may have been retried in CDF since, and may
+        # have ended since its time was over.
+        return self._go_on_with_the_stored(context, event.get("end_time", _stored(context, "end_time")))
+
+    def _go_on_with_the_stored(self, context: Context, end_time: float | None) -> str:
+        # XComs survive a deferral; what the deferral itself carried does not survive its failure.
+        self.execution_id = self.execution_id or _stored(context, "execution_id")
+        if self.execution_id is None:
+            end_time = self._find_or_start(context, end_time)
+            self._store(context, end_time)
+        return self._wait(context, end_time)
+
+    def _carry_out(self, steps: Steps[ResultT]) -> ResultT:
+        """Carry out steps one by one. A kill ends it between two of them."""
+        from airflow_provider_cdf.cdf.client import Pause
+        from airflow_provider_cdf.operators.notes import read_note, write_note
+        from airflow_provider_cdf.operators.starts import ReadNote, WriteNote
+
+        context = self._context
+        assert context is not None  # noqa: S101 - for the type checker; _begin() has set it
+        try:
+            step = next(steps)
+            while True:
+                self._stop_if_killed()
+                answer: Any = None
+                try:
+                    if isinstance(step, ReadNote):
+                        answer = read_note(context)
+                    elif isinstance(step, WriteNote):
+                        write_note(context, step.submissions)
+                    elif isinstance(step, Pause):
+                        self._pause(step.seconds)
+                    else:
+                        answer = self.hook.client.send(step)
+                except _KilledError:
+                    raise
+                except CdfError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+    def _find_or_start(self, context: Context, end_time: float | None) -> float | None:
+        """Go on with what this logical run has started, or start anew; return when the wait is over."""
+        assert self._starts is not None  # noqa: S101 - for the type checker; _begin() has set it
+        assert self._try is not None  # noqa: S101
+        try:
+            found = self._carry_out(self._starts.find())
+        except _KilledError:
+            raise
         except CdfError as error:
             raise error.adding("An execution of an earlier try may still run in CDF.") from None
-        self._stop_if_killed()
-        if found is not None and found.status == "COMPLETED" and has_been_cleared(context, self.retries or 0):
-            self.log.info("Execution %s is from before this task was cleared.", found.id)
-            found = None
-        if found is not None and has_ended_badly(found) and self.retry_from_failure:
-            found = self._retry_in_cdf(found)
-            if found.status == "RUNNING":
+        if found is not None and has_ended_badly(found):
+            if self._is_given_up(found) and self._try.has_started(found):
+                # Airflow runs this very try a second time, and its execution has ended.
                 self.execution_id = found.id
                 return end_time
+            if self.retry_from_failure:
+                found = self._retry_in_cdf(found)
+                if found.status == "RUNNING":
+                    self.execution_id = found.id
+                    return end_time
         if found is not None and not has_ended_badly(found):
             self.log.info(
-                "Going on with execution %s (version %s) of an earlier try; it is %s.",
+                "Going on with execution %s (version %s), which this task has started before; it is %s.",
                 found.id,
                 found.version,
                 found.status,
@@ -256,25 +358,9 @@ class CdfWorkflowRunOperator(BaseOperator):
             self.execution_id = found.id
             return self._end_of_budget(found, end_time)
         if found is not None:
-            self.log.info(
-                "Execution %s of an earlier try ended %s; starting a new one.", found.id, found.status
-            )
-        started = self._start(context)
-        if self.cancel_on_kill:
-            try:
-                cancel_other_runs(self.hook, context, keep=started)
-            except CdfError as error:
-                self.log.warning("An orphan of this task may have started another execution: %s", error)
+            self.log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
+        self._start(context)
         return end_time
-
-    def _earlier_run(self, context: Context) -> WorkflowExecution | None:
-        return find_earlier_run(
-            self.hook,
-            context,
-            self.workflow_external_id,
-            may_cancel=self.cancel_on_kill,
-            pause=self._pause,
-        )
 
     def _retry_in_cdf(self, found: WorkflowExecution) -> WorkflowExecution:
         """Let CDF run the failed tasks of an execution again, unless somebody else has just done so."""
@@ -298,21 +384,17 @@ class CdfWorkflowRunOperator(BaseOperator):
         is_left_to_go_on = of_first_try <= time.time() and not self.cancel_on_timeout
         return end_time if is_left_to_go_on else of_first_try
 
-    def _start(self, context: Context) -> WorkflowExecution:
+    def _start(self, context: Context) -> None:
         from airflow_provider_cdf.operators.identity import run_metadata
 
+        assert self._starts is not None  # noqa: S101 - for the type checker; _begin() has set both
+        assert self._try is not None  # noqa: S101
         what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
-        note_start(context)
-        started = self.hook.run_workflow(
-            self.workflow_external_id,
-            self.version,
-            input=self.input,
-            metadata=run_metadata(self.metadata, context["ti"], what),
-        )
+        metadata = run_metadata(self.metadata, self._try, context["ti"], what)
+        started = self._carry_out(self._starts.start(self.version, input=self.input, metadata=metadata))
         self.execution_id = started.id
         self._is_known_by = time.monotonic() + LAG
         self.log.info("CDF started execution %s of %s.", started.id, what)
-        return started
 
     def _store(self, context: Context, end_time: float | None) -> None:
         """Leave in XComs what a broken trigger would lose."""
@@ -339,10 +421,14 @@ class CdfWorkflowRunOperator(BaseOperator):
             if execution is not None:
                 verdict = wait_for_end(execution)
                 if isinstance(verdict, Impossible):
-                    if self._is_given_up_by(execution):
+                    if self._is_given_up(execution):
                         self.is_settled = True
                         raise CdfExecutionFailedError(verdict.reason)
-                    self._start(context)
+                    self.log.warning(
+                        "Execution %s was cancelled by another process of this task.", execution.id
+                    )
+                    self.execution_id = None
+                    end_time = self._find_or_start(context, end_time)
                     self._store(context, end_time)
                 elif not isinstance(verdict, GoOn):
                     return self._finish(context, execution)
@@ -378,18 +464,11 @@ class CdfWorkflowRunOperator(BaseOperator):
             self.log.info(note)
         return execution
 
-    def _is_given_up_by(self, execution: WorkflowExecution) -> bool:
-        """Whether it has ended for good, and not just because another process of this task was stopped."""
-        if execution.status != "TERMINATED" or execution.reason_for_incompletion not in (
-            TASK_WAS_KILLED,
-            TASK_HAS_DIED,
-        ):
-            return True
-        self.log.warning(
-            "Execution %s was cancelled as another process of this task was stopped; starting a new one.",
-            execution.id,
-        )
-        return False
+    @staticmethod
+    def _is_given_up(execution: WorkflowExecution) -> bool:
+        """Whether it has ended for good, and not because a process of this task was stopped."""
+        reasons = (TASK_WAS_KILLED, TASK_HAS_DIED, GOES_ON_WITHOUT)
+        return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
     def _defer(self, end_time: float | None) -> NoReturn:
         if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
@@ -431,8 +510,9 @@ class CdfWorkflowRunOperator(BaseOperator):
             fate = f"Execution {self.execution_id} goes on in CDF (cancel_on_kill=False)."
         else:
             fate = "It had not started an execution in CDF."
-        self.is_settled = True
-        raise CdfError(f"The task was killed. {fate}")
+        # A submission that is open is looked for as long as the process lives.
+        self.is_settled = self._starts is None or not self._starts.open_submission
+        raise _KilledError(f"The task was killed. {fate}")
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
         from airflow_provider_cdf.waiting import current_attempt

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.waiting import Verdict
 
-#: States of a task that still counts on its execution: it waits, or one of its tries goes on with it. A
-#: cleared task that runs again already is among them, and cancels the execution of its earlier life itself.
-COUNTS_ON_IT = frozenset({"deferred", "running", "restarting", "up_for_retry", "up_for_reschedule"})
+#: States of a task that still counts on its execution: it waits, was resumed and waits for a slot, or one of
+#: its tries goes on with it. A cleared task that is to run again is in these states, too, and cannot be told
+#: from one that was resumed: it cancels the execution of its earlier life itself, first thing.
+COUNTS_ON_IT = frozenset(
+    {"deferred", "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule"}
+)
 
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()

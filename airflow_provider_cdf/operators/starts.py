@@ -1,0 +1,315 @@
+"""
+Starting one execution for one logical run of a task, whatever dies in between.
+
+Each submission is noted in Airflow's store of task states before it is sent, and carries its id and the key
+of the logical run in its metadata. So every try knows what may have been started, and finds it. A try
+
+1. reads the note. Is it empty, nothing was started;
+2. looks in CDF until each submission of the note is accounted for, or can no longer have an effect;
+3. of several executions keeps one, and cancels the others;
+4. if that one is of no use, notes a submission of its own, and sends it;
+5. reads the note again. Has another process noted a submission meanwhile, it is settled as in 2 and 3: the
+   older execution stays.
+
+Without a store (Airflow below 3.3) a try looks always, and takes for open what the try before may have sent.
+
+The steps are generators, like the conversations of ``cdf/conversations.py``, and yield two more kinds of
+step: :class:`ReadNote` and :class:`WriteNote`. So the operator, its failure callback and a model in the tests
+carry out the very same ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from airflow_provider_cdf.cdf import clock, conversations
+from airflow_provider_cdf.cdf.calls import Call
+from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
+from airflow_provider_cdf.cdf.conversations import NONCE_DEAD_AFTER, RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.models import WorkflowExecution
+from airflow_provider_cdf.cdf.retry import is_ambiguous
+from airflow_provider_cdf.operators.cancelling import GOES_ON_WITHOUT, TASK_HAS_DIED, after_cancelling
+from airflow_provider_cdf.operators.identity import RunKey, Try, try_number_of
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks for an execution that CDF does not list yet.
+LOOK_AGAIN_AFTER = 5.0
+#: Seconds within which CDF should list an execution that it has just started.
+LISTED_AFTER = 30.0
+#: Seconds between reading and writing a note after which another process may have written in between.
+QUICK = 0.5
+#: How many submissions a note keeps.
+LONGEST_NOTE = 50
+
+
+@dataclass(frozen=True)
+class Submission:
+    """
+    One submission, as the note in Airflow's store names it.
+
+    :param try_number: of the try that has made it.
+    :param max_tries: of the task at that time, which grows when a person clears the task.
+    :param clears: of the DAG run at that time.
+    """
+
+    submit_id: str
+    try_number: int
+    max_tries: int
+    clears: int
+
+    def is_of_the_life_of(self, this: Try) -> bool:
+        """Whether no person has cleared the task since."""
+        if self.max_tries != this.key.max_tries:
+            return False
+        # A clear sets max_tries to the tries so far plus `retries`. If `retries` has been lowered, that can
+        # be what it was before. The next submission notes the new number of clears, so this is asked once.
+        is_first_after_a_clear = this.number == this.key.max_tries - this.retries + 1
+        return not (self.clears != this.clears and is_first_after_a_clear)
+
+
+@dataclass(frozen=True)
+class ReadNote:
+    """A step: read the note. The answer is a list of submissions, or ``None`` where Airflow has no store."""
+
+
+@dataclass(frozen=True)
+class WriteNote:
+    """A step: write the note. Airflow takes none from a process whose try is over, which ends it here."""
+
+    submissions: tuple[Submission, ...]
+
+
+Steps: TypeAlias = Generator[Call[Any] | Pause | ReadNote | WriteNote, Any, ResultT]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What CDF lists of a task: of this logical run, and of what the task was before a person cleared it."""
+
+    own: list[WorkflowExecution]
+    earlier: list[WorkflowExecution]
+
+    @property
+    def submit_ids(self) -> set[object]:
+        return {one.metadata.get(SUBMIT_ID) for one in (*self.own, *self.earlier)}
+
+    @property
+    def tries(self) -> set[int | None]:
+        return {try_number_of(submit_id) for submit_id in self.submit_ids}
+
+
+class Starts:
+    """
+    What one logical run of a task has started in CDF, and may still start.
+
+    :param this: the try.
+    :param workflow_external_id: of the workflow that it starts.
+    :param may_cancel_earlier: whether to cancel what still runs of the task's life before it was cleared.
+    :param may_lose_notes: whether the store may have been emptied although something was noted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        this: Try,
+        workflow_external_id: str,
+        *,
+        may_cancel_earlier: bool = True,
+        may_lose_notes: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._this = this
+        self._workflow_external_id = workflow_external_id
+        self._may_cancel_earlier = may_cancel_earlier
+        self._may_lose_notes = may_lose_notes
+        self._noted: list[Submission] = []
+        self._has_store = False
+        self._read_at = 0.0
+        #: A submission of this process of which it is not known what it has started.
+        self.open_submission: str | None = None
+
+    def find(self) -> Steps[WorkflowExecution | None]:
+        """Return what this logical run has started already, if it is worth anything or tells how it ended."""
+        self._read_at = clock.now()
+        note = yield ReadNote()
+        self._has_store, self._noted = note is not None, note or []
+        this = self._this
+        if self._has_store and not self._noted and not self._may_lose_notes:
+            return None
+        noted = {one.submit_id for one in self._noted}
+
+        def is_open(listed: _Listed) -> bool:
+            if noted:
+                return not noted <= listed.submit_ids
+            return this.number > 1 and this.number - 1 not in listed.tries
+
+        listed = yield from self._look(is_open, within=NONCE_DEAD_AFTER)
+        # What has not appeared until now never will.
+        self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
+        return (yield from self._settle(listed))
+
+    def start(
+        self,
+        version: str,
+        *,
+        input: Mapping[str, Any] | None,  # noqa: A002 - the API's own name
+        metadata: Mapping[str, str],
+    ) -> Steps[WorkflowExecution]:
+        """Start an execution, and return it; or the one that another process of the task has started."""
+        this = self._this
+        own = Submission(this.new_submit_id(), this.number, this.key.max_tries, this.clears)
+        before = self._noted
+        self._noted = [*before, own][-LONGEST_NOTE:]
+        if self._has_store:
+            yield WriteNote(tuple(self._noted))
+        was_quick = clock.now() - self._read_at < QUICK
+        self.open_submission = own.submit_id
+        try:
+            started = yield from conversations.run_workflow(
+                self._settings,
+                self._workflow_external_id,
+                version,
+                input=input,
+                metadata=metadata,
+                submit_id=own.submit_id,
+            )
+        except CdfError as error:
+            if not is_ambiguous(error):
+                self.open_submission = None
+                yield from self._note_that_nothing_was_started(before)
+            raise
+        self.open_submission = None
+        return (yield from self._settle_with_others(started, own, was_quick))
+
+    def cancel_all(
+        self, is_open: Callable[[Collection[object]], bool], within: float
+    ) -> Conversation[list[str]]:
+        """
+        Cancel all that runs of this task, and return in sentences what has become of it.
+
+        :param is_open: given the submit ids of what is listed, whether more may still appear.
+        :param within: seconds to look for more.
+        """
+        listed = yield from self._look(lambda listed: is_open(listed.submit_ids), within)
+        told = []
+        for one in (*listed.own, *listed.earlier):
+            if not one.status.has_ended:
+                told.append((yield from self._cancel(one, TASK_HAS_DIED)))
+        return told
+
+    def _settle_with_others(
+        self, started: WorkflowExecution, own: Submission, was_quick: bool
+    ) -> Steps[WorkflowExecution]:
+        """
+        Settle that another process of this task may have started an execution, too.
+
+        Airflow starts a try twice now and then (apache/airflow#65248); and the process of an earlier try may
+        have gone on as an orphan.
+        """
+        note: list[Submission] | None = None
+        try:
+            note = yield ReadNote()
+        except CdfError as error:
+            log.warning("%s", error)
+        known = {one.submit_id for one in self._noted}
+        others = {one.submit_id for one in note or ()} - known
+        if self._has_store and note is not None and was_quick and not others:
+            return started
+        awaited = {own.submit_id, *others}
+        self._noted += [one for one in note or () if one.submit_id in others]
+        listed = yield from self._look(
+            lambda listed: not awaited <= listed.submit_ids,
+            within=NONCE_DEAD_AFTER if others else LISTED_AFTER,
+        )
+        return (yield from self._settle(listed)) or started
+
+    def _note_that_nothing_was_started(self, noted: list[Submission]) -> Steps[None]:
+        """Take a submission back, so that no later try waits for it."""
+        self._noted = noted
+        if not self._has_store:
+            return
+        try:
+            yield WriteNote(tuple(noted))
+        except CdfError as error:
+            log.info("%s", error)
+
+    def _look(self, is_open: Callable[[_Listed], bool], within: float) -> Conversation[_Listed]:
+        """Look in CDF until nothing more is to be expected, or the time for that is over."""
+        until = clock.now() + within
+        has_said_so = False
+        while True:
+            listed = yield from self._list()
+            left = until - clock.now()
+            if left <= 0 or not is_open(listed):
+                return listed
+            if not has_said_so:
+                has_said_so = True
+                log.info(
+                    "A request to start an execution may be under way still. Looking in CDF for what it "
+                    "starts for up to %.0f s.",
+                    left,
+                )
+            yield Pause(min(LOOK_AGAIN_AFTER, left))
+
+    def _list(self) -> Conversation[_Listed]:
+        # All that run, whatever their workflow: an edit may have changed that between two tries.
+        found: dict[str, WorkflowExecution] = {}
+        for narrowed_down in ({"status": "RUNNING"}, {"workflow_external_id": self._workflow_external_id}):
+            executions = yield from conversations.list_executions(
+                self._settings,
+                lambda one: self._belongs(one) is not None,
+                created_after=self._this.since,
+                **narrowed_down,
+            )
+            found |= {one.id: one for one in executions}
+        by_life: dict[bool, list[WorkflowExecution]] = {True: [], False: []}
+        for one in found.values():
+            by_life[bool(self._belongs(one))].append(one)
+        return _Listed(own=by_life[True], earlier=by_life[False])
+
+    def _belongs(self, execution: WorkflowExecution) -> bool | None:
+        """Whether it is of this logical run, or of an earlier life of the task (``False``), or neither."""
+        this, submit_id = self._this, execution.metadata.get(SUBMIT_ID)
+        for one in self._noted:
+            if one.submit_id == submit_id:
+                return one.is_of_the_life_of(this)
+        if this.has_started(execution):
+            return True
+        key = RunKey.parse(execution.metadata.get(RUN_KEY))
+        if key is None or key.task != this.key.task:
+            return None
+        if key.run_began == this.key.run_began:
+            return key.max_tries == this.key.max_tries
+        # Of a DAG run of the same name: of this Airflow only if the connection says which one it is.
+        return False if this.is_named else None
+
+    def _settle(self, listed: _Listed) -> Conversation[WorkflowExecution | None]:
+        """Keep one execution of this logical run, and cancel what else runs of the task."""
+        keep = min(listed.own, key=_by_usefulness, default=None)
+        others = [one for one in listed.own if one is not keep]
+        for one in (*others, *(listed.earlier if self._may_cancel_earlier else ())):
+            if not one.status.has_ended:
+                log.info((yield from self._cancel(one, GOES_ON_WITHOUT)))
+        return keep
+
+    def _cancel(self, execution: WorkflowExecution, reason: str) -> Conversation[str]:
+        try:
+            ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
+        except CdfError as error:
+            return (
+                f"Execution {execution.id} may still run in CDF, because it could not be cancelled: {error}"
+            )
+        return after_cancelling(ended)
+
+
+def _by_usefulness(execution: WorkflowExecution) -> tuple[int, int, str]:
+    """Order executions of one logical run: a result, what runs (the oldest first), the latest bad end."""
+    age = execution.created_time or 0
+    if execution.status == "COMPLETED":
+        return 0, age, execution.id
+    return (2, -age, execution.id) if execution.status.has_ended else (1, age, execution.id)
