@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 from airflow_provider_cdf.cdf import clock, conversations
 from airflow_provider_cdf.cdf.calls import Call
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
-from airflow_provider_cdf.cdf.conversations import NONCE_DEAD_AFTER, RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution
 from airflow_provider_cdf.cdf.retry import is_ambiguous
@@ -148,7 +148,7 @@ class Starts:
                 return not noted <= listed.submit_ids
             return this.number > 1 and this.number - 1 not in listed.tries
 
-        listed = yield from self._look(is_open, within=NONCE_DEAD_AFTER)
+        listed = yield from self._look(is_open, within=conversations.NONCE_DEAD_AFTER)
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
         return (yield from self._settle(listed))
@@ -224,7 +224,7 @@ class Starts:
         self._noted += [one for one in note or () if one.submit_id in others]
         listed = yield from self._look(
             lambda listed: not awaited <= listed.submit_ids,
-            within=NONCE_DEAD_AFTER if others else LISTED_AFTER,
+            within=conversations.NONCE_DEAD_AFTER if others else LISTED_AFTER,
         )
         return (yield from self._settle(listed)) or started
 

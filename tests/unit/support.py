@@ -108,6 +108,14 @@ class FakeTaskInstance:
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)
+    #: When its DAG run began, which tells it from one of the same name.
+    run_began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    #: That of the first try: each try has an id of its own.
+    uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def id(self) -> str:
+        return f"{self.uuid}-{self.try_number}"
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value

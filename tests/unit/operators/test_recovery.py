@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +17,9 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf import clock, conversations
 from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.operators import starts
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, TASK_WAS_KILLED
-from airflow_provider_cdf.operators.identity import run_key
+from airflow_provider_cdf.operators.identity import Try
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
@@ -68,8 +68,17 @@ class Store(dict[str, Any]):
         self[key] = value
 
 
-def context(ti: FakeTaskInstance, operator: Any = None, **more: Any) -> dict[str, Any]:
-    dag_run = SimpleNamespace(run_after=datetime.now(UTC), conf={}, clear_number=0)
+def key(ti: FakeTaskInstance) -> str:
+    """The metadata of all executions of a logical run."""
+    return str(Try.of(context(ti), None).key)
+
+
+def context(
+    ti: FakeTaskInstance, operator: Any = None, *, run: dict[str, Any] | None = None, **more: Any
+) -> dict[str, Any]:
+    dag_run = SimpleNamespace(
+        run_after=datetime.now(UTC), start_date=ti.run_began, conf={}, clear_number=0, **(run or {})
+    )
     dag = operator.get_dag() if operator is not None else None
     return {"ti": ti, "task": operator, "dag": dag, "dag_run": dag_run, **more}
 
@@ -246,7 +255,7 @@ def test_a_request_that_the_try_before_left_under_way_is_waited_for(
 ) -> None:
     # Its process was killed while CDF was slow; Airflow starts the retry at once.
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 2.0)
-    metadata = {"airflow_run_key": run_key(ti), "airflow_try_number": "1"}
+    metadata = {"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.id}.1.late"}
     late = threading.Timer(0.5, lambda: project.run(workflow, metadata=metadata))
     late.start()
     ti.try_number = 2
@@ -265,15 +274,6 @@ def test_nothing_is_waited_for_where_the_try_before_is_accounted_for(
     end_badly(project, run(workflow, ti))
     ti.try_number = 2
     assert run(workflow, ti)
-
-
-@pytest.mark.parametrize("delay", [timedelta(hours=1), 7200.0])
-def test_nothing_is_waited_for_where_the_retry_came_late(
-    workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch, delay: Any
-) -> None:
-    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
-    ti.try_number = 2
-    assert run(workflow, ti, retry_delay=delay)
 
 
 class TestWhatAirflowHasNoted:
@@ -317,7 +317,7 @@ class TestWhatAirflowHasNoted:
     def test_a_request_that_an_earlier_try_may_have_under_way_is_waited_for(
         self, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
-        metadata = {"airflow_run_key": run_key(ti), "airflow_try_number": "1"}
+        metadata = {"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.id}.1.late"}
         late = threading.Timer(0.3, lambda: project.run(workflow, metadata=metadata))
         late.start()
         ti.try_number = 3  # try 2 died while it waited, too
@@ -376,24 +376,6 @@ def test_what_has_ended_is_not_cancelled(
     assert cdf.journal.count("POST", "*/cancel") == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "clear_number", "seconds"),
-    [
-        ({"retry_delay": 60}, 0, 60),
-        ({"retry_delay": timedelta(minutes=1)}, 0, 60),
-        ({"retry_delay": 60, "retry_exponential_backoff": True}, 0, 30),
-        ({"retry_delay": 60, "retry_exponential_backoff": True, "max_retry_delay": 5}, 0, 5),
-        ({"retry_delay": 60}, 1, 0),
-    ],
-)
-def test_what_must_have_passed_since_the_last_try(
-    ti: FakeTaskInstance, arguments: dict[str, Any], clear_number: int, seconds: float
-) -> None:
-    about = context(ti, make("w", ti, **arguments))
-    about["dag_run"].clear_number = clear_number
-    assert recovery._since_the_last_try(about) == seconds
-
-
 def test_each_try_that_runs_from_a_failure_has_a_budget_of_its_own(
     project: Project, workflow: str, ti: FakeTaskInstance
 ) -> None:
@@ -419,7 +401,7 @@ def test_what_an_orphan_has_started_beside_its_retry_is_cancelled(
     orphans: list[str] = []
 
     def late(context: Any) -> Any:
-        orphans.append(project.run(workflow, metadata={"airflow_run_key": run_key(ti)}))
+        orphans.append(project.run(workflow, metadata={"airflow_run_key": key(ti)}))
         return start(context)
 
     operator._start = late  # type: ignore[method-assign]
@@ -464,7 +446,7 @@ def test_another_tasks_execution_is_never_touched(
 def test_an_execution_that_the_list_shows_late_is_found_by_the_second_look(
     cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.6)
+    monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.6)
     with cdf.turn() as engine:
         engine.hide_new_executions(0.5)
     try:
@@ -601,7 +583,7 @@ class TestOrphans:
         operator = make(workflow, ti)
 
         def interrupted(*_: Any, **__: Any) -> Any:
-            project.run(workflow, metadata={"airflow_run_key": run_key(ti)})
+            project.run(workflow, metadata={"airflow_run_key": key(ti)})
             raise AirflowTaskTimeout
 
         monkeypatch.setattr(operator.hook, "run_workflow", interrupted)
@@ -621,7 +603,7 @@ class TestOrphans:
         self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # That of another process of the task, which may be in the middle of going on with it.
-        another = project.run(workflow, metadata={"airflow_run_key": run_key(ti)})
+        another = project.run(workflow, metadata={"airflow_run_key": key(ti)})
         monkeypatch.setattr(ti, "xcom_push", _raise_runtime_error, raising=False)
         operator = make(workflow, ti)
         self.fail_for_good(operator, ti, RuntimeError)
@@ -668,7 +650,7 @@ class TestOrphans:
     def test_one_that_cannot_be_cancelled_does_not_save_the_others(
         self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
-        metadata = {"airflow_run_key": run_key(ti)}
+        metadata = {"airflow_run_key": key(ti)}
         for _ in range(2):
             project.run(workflow, metadata=metadata)
         _, fresh = self.orphan(workflow, ti)
