@@ -92,7 +92,7 @@ class ConventionMiddleware:
             # uvicorn's own `send` belongs to an object that knows the connection, which ASGI does not show.
             "cdf.transport": getattr(getattr(send, "__self__", None), "transport", None),
         }
-        await self._app(prepared, _replay(body, receive), send_with_id)
+        await self._app(prepared, replay(body, receive), send_with_id)
 
 
 class RefusalMiddleware:
@@ -183,14 +183,20 @@ def _finite(text: str) -> float:
     return value
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay(body: bytes, receive: Receive) -> Receive:
+    """
+    A body that has been read already, for whoever reads it next.
+
+    :param body: of the request
+    :param receive: what comes after it
+    """
     sent = False
 
-    async def replay() -> Message:
+    async def receive_again() -> Message:
         nonlocal sent
         if sent:
             return await receive()
         sent = True
         return {"type": "http.request", "body": body, "more_body": False}
 
-    return replay
+    return receive_again

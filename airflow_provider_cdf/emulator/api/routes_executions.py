@@ -58,7 +58,7 @@ async def list_executions(body: schemas.ExecutionsQuery, driver: TheDriver) -> J
 @router.get("/executions/{executionId}", response_model=answers.ExecutionDetails, responses=NOT_FOUND)
 async def get_execution(execution_id: ExecutionId, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
-        return JsonAnswer(views.execution_details(engine.execution(execution_id)))
+        return JsonAnswer(views.execution_details(engine.visible_execution(execution_id)))
 
 
 @router.post("/executions/{executionId}/cancel", response_model=answers.ExecutionView, responses=NOT_FOUND)

@@ -12,24 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from airflow_provider_cdf.emulator.api.http import error_answer
+from airflow_provider_cdf.emulator.api.http import error_answer, replay
 from airflow_provider_cdf.emulator.control import is_control
 
 
 class Fault(BaseModel):
     """
-    What is to happen to the next requests that match. One of ``status``, ``drop`` and ``spoil`` at most.
+    What is to happen to the next requests that match. One of ``status``, ``drop`` and ``spoil`` at most, and
+    ``twice`` beside it or alone.
 
     :param method: such as ``"POST"``, or ``"*"`` for any
     :param path: a pattern for the whole path, such as ``"*/run"`` or ``"/oauth2/token"``
     :param times: how many requests it happens to
     :param delay: real seconds to wait before anything else
     :param status: answer with this status instead of doing the work
+    :param message: of that answer; CDF's clients read it
+    :param headers: of that answer, such as ``{"cdf-is-auto-retryable": "true"}``
     :param retry_after: seconds to put into the header ``Retry-After`` of that answer
     :param drop: close the connection without an answer, ``"before"`` or ``"after"`` the work is done: the
         second is the lost 202
     :param spoil: do the work, but ``"truncate"`` the answer in the middle of its body, or send one that is
         ``"not-json"``
+    :param twice: do the work twice, as a gateway that repeats requests, and answer as the ``"first"`` or the
+        ``"second"`` went; with ``status`` the client gets that answer, though the work is done
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,9 +44,12 @@ class Fault(BaseModel):
     times: int = Field(default=1, ge=1)
     delay: float = Field(default=0, ge=0, le=3600)
     status: int | None = Field(default=None, ge=400, le=599)
+    message: str | None = None
+    headers: dict[str, str] | None = None
     retry_after: float | None = Field(default=None, ge=0)
     drop: Literal["before", "after"] | None = None
     spoil: Literal["truncate", "not-json"] | None = None
+    twice: Literal["first", "second"] | None = None
 
     @field_validator("method")
     @classmethod
@@ -50,13 +58,16 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _one_thing(self) -> Fault:
-        if self.retry_after is not None and self.status is None:
-            raise ValueError("retry_after goes with a status")
+        described = [self.message, self.headers, self.retry_after]
+        if self.status is None and any(value is not None for value in described):
+            raise ValueError("message, headers and retry_after go with a status")
         chosen = [name for name in ("status", "drop", "spoil") if getattr(self, name) is not None]
         if len(chosen) > 1:
             raise ValueError(f"a fault does one thing, and not {' and '.join(chosen)}")
-        if not chosen and not self.delay:
-            raise ValueError("a fault needs one of status, drop, spoil and delay")
+        if self.twice and self.drop == "before":
+            raise ValueError("what is dropped before the work is not done twice")
+        if not chosen and not self.delay and not self.twice:
+            raise ValueError("a fault needs one of status, drop, spoil, twice and delay")
         return self
 
 
@@ -118,29 +129,44 @@ class FaultMiddleware:
             await self._app(scope, receive, send)
             return
         await asyncio.sleep(fault.delay)
+        app = self._app if fault.twice is None else _repeated(self._app, fault.twice)
         if fault.status is not None:
-            await _status(fault.status, fault.retry_after)(scope, receive, send)
+            if fault.twice:
+                await app(scope, receive, _nowhere)
+            await _status(fault)(scope, receive, send)
         elif fault.drop == "before":
             await _close(scope, receive, abort=True)
         elif fault.drop == "after":
-            await self._app(scope, receive, _nowhere)
+            await app(scope, receive, _nowhere)
             await _close(scope, receive, abort=True)
         elif fault.spoil == "not-json":
-            await self._app(scope, receive, _nowhere)
+            await app(scope, receive, _nowhere)
             page = "<html><body>This is not the API that you are looking for.</body></html>"
             await Response(page, media_type="text/html")(scope, receive, send)
         elif fault.spoil == "truncate":
-            await self._app(scope, receive, _half_of(send))
+            await app(scope, receive, _half_of(send))
             await _close(scope, receive, abort=False)
         else:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
 
 
-def _status(status: int, retry_after: float | None) -> Response:
-    answer = error_answer(status, "A fault that was asked for: see the emulator's faults.")
-    if retry_after is not None:
-        answer.headers["retry-after"] = str(math.ceil(retry_after))  # whole seconds, RFC 9110
+def _status(fault: Fault) -> Response:
+    assert fault.status is not None  # noqa: S101 - for the type checker
+    message = fault.message or "A fault that was asked for: see the emulator's faults."
+    answer = error_answer(fault.status, message)
+    for name, value in (fault.headers or {}).items():
+        answer.headers[name] = value
+    if fault.retry_after is not None:
+        answer.headers["retry-after"] = str(math.ceil(fault.retry_after))  # whole seconds, RFC 9110
     return answer
+
+
+def _repeated(app: ASGIApp, answer: Literal["first", "second"]) -> ASGIApp:
+    async def send_both(scope: Scope, receive: Receive, send: Send) -> None:
+        for number in ("first", "second"):
+            await app(scope, replay(scope["cdf.body"], receive), send if number == answer else _nowhere)
+
+    return send_both
 
 
 async def _nowhere(message: Message) -> None:

@@ -51,6 +51,12 @@ class Advance(Model):
 class Hide(Model):
     seconds: Annotated[float, Field(gt=0, le=_CENTURY)] | Annotated[int, Field(gt=0, le=_CENTURY)]
     times: Annotated[int, Field(ge=1)] = 1
+    by_id_too: bool = False
+
+
+class DelayCancels(Model):
+    seconds: Annotated[float, Field(gt=0, le=_CENTURY)] | Annotated[int, Field(gt=0, le=_CENTURY)]
+    times: Annotated[int, Field(ge=1)] = 1
 
 
 class Fire(Model):
@@ -77,7 +83,14 @@ async def clear_faults(faults: TheFaults) -> JsonAnswer:
 @router.post("/hide-new-executions")
 async def hide_new_executions(body: Hide, driver: TheDriver) -> JsonAnswer:
     with driver.turn() as engine:
-        engine.hide_new_executions(body.seconds, body.times)
+        engine.hide_new_executions(body.seconds, body.times, by_id_too=body.by_id_too)
+        return JsonAnswer({})
+
+
+@router.post("/delay-cancels")
+async def delay_cancels(body: DelayCancels, driver: TheDriver) -> JsonAnswer:
+    with driver.turn() as engine:
+        engine.delay_cancels(body.seconds, body.times)
         return JsonAnswer({})
 
 

@@ -66,7 +66,9 @@ class Engine:
         self.calls = self._lifecycle.calls
 
         self._client_now = clock.client_now
-        self._hide: deque[float] = deque()
+        #: Faults that tests asked for, each for the next execution or the next cancel.
+        self._hide: deque[tuple[float, bool]] = deque()
+        self._cancel_delays: deque[float] = deque()
         self.triggers = Triggers(self.store, self.timeline, self.run)
 
     def advance(self) -> None:
@@ -105,7 +107,9 @@ class Engine:
             sequence=self.store.next_sequence(),
         )
         if self._hide:
-            execution.hidden_until = self._client_now() + round(self._hide.popleft() * 1000)
+            seconds, by_id_too = self._hide.popleft()
+            execution.unlisted_until = self._client_now() + round(seconds * 1000)
+            execution.unknown_until = execution.unlisted_until if by_id_too else 0
         self._lifecycle.plan(execution)
         self.store.add_execution(execution)
         self._lifecycle.queue(execution)
@@ -114,6 +118,13 @@ class Engine:
     def execution(self, execution_id: str) -> Execution:
         execution = self.store.executions.get(_check_uuid(execution_id, "executionId"))
         if execution is None:
+            raise NotFoundError(f"Workflow execution with id {execution_id} was not found.")
+        return execution
+
+    def visible_execution(self, execution_id: str) -> Execution:
+        """An execution as a read by id finds it: not yet, if that was asked for."""
+        execution = self.execution(execution_id)
+        if execution.unknown_until > self._client_now():
             raise NotFoundError(f"Workflow execution with id {execution_id} was not found.")
         return execution
 
@@ -141,7 +152,7 @@ class Engine:
             name, version = execution.workflow_external_id, execution.version.version
             if wanted and (name, None) not in wanted and (name, version) not in wanted:
                 continue
-            if execution.hidden_until > client_now:
+            if execution.unlisted_until > client_now:
                 continue
             created = execution.created_time
             if created_time_end is not None and created > created_time_end:
@@ -162,14 +173,24 @@ class Engine:
         start = bisect_left(ordered, created_time_start, key=attrgetter("created_time"))
         return islice(ordered, start, None)
 
-    def hide_new_executions(self, seconds: float, times: int = 1) -> None:
+    def hide_new_executions(self, seconds: float, times: int = 1, *, by_id_too: bool = False) -> None:
         """
-        Let lists leave the next executions out for a while, as if they were behind. A GET finds them.
+        Let lists leave the next executions out for a while, as if they were behind.
 
         :param seconds: for how long, in the clients' time
         :param times: how many executions
+        :param by_id_too: whether a read by id does not find them either
         """
-        self._hide.extend([seconds] * times)
+        self._hide.extend([(seconds, by_id_too)] * times)
+
+    def delay_cancels(self, seconds: float, times: int = 1) -> None:
+        """
+        Let the next cancels take effect later: they are answered with the execution as it is, RUNNING.
+
+        :param seconds: how much later, in workflow time
+        :param times: how many cancels of running executions
+        """
+        self._cancel_delays.extend([seconds] * times)
 
     def cancel(self, execution_id: str, reason: str = "cancelled") -> Execution:
         """
@@ -185,8 +206,15 @@ class Engine:
             raise InvalidRequestError(
                 f"Workflow execution with id {execution_id} cannot be cancelled: it is {execution.status}."
             )
-        self._lifecycle.end(execution, "TERMINATED", reason)
+        if self._cancel_delays:
+            self.timeline.after(self._cancel_delays.popleft(), lambda: self._terminate(execution, reason))
+        else:
+            self._terminate(execution, reason)
         return execution
+
+    def _terminate(self, execution: Execution, reason: str) -> None:
+        if execution.status == "RUNNING":  # it may have ended while its cancel was delayed
+            self._lifecycle.end(execution, "TERMINATED", reason)
 
     def retry(self, execution_id: str, *, nonce: str | None = None) -> Execution:
         """

@@ -123,8 +123,9 @@ class Execution:
     start_time: int | None = None
     end_time: int | None = None
     reason: str | None = None
-    #: Until when, in the clients' time, lists leave it out: a fault that tests may ask for.
-    hidden_until: int = 0
+    #: Until when, in the clients' time, lists and reads by id leave it out: a fault that tests may ask for.
+    unlisted_until: int = 0
+    unknown_until: int = 0
     #: Its tasks: those of the definition in their order, then the nested ones.
     plan: dict[TaskKey, PlannedTask] = field(default_factory=dict)
     timeout: Timer | None = None

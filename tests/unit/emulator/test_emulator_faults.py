@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from emulator_helpers import function
+from emulator_helpers import function, task
 from emulator_http import Api
 
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Webhook
@@ -76,6 +76,48 @@ def test_answer_that_is_no_json(api: Api) -> None:
     assert count_executions(api, name) == 1
 
 
+@pytest.mark.parametrize(("answer", "status"), [("first", 202), ("second", 400)])
+def test_gateway_that_sends_a_request_twice(api: Api, answer: str, status: int) -> None:
+    name = api.define(function("a"))
+    api.cdf.faults.add("POST", "*/run", twice=answer)
+    got = run(api, name)
+    assert got.status_code == status
+    assert status == 202 or "nonce" in got.json()["error"]["message"]
+    assert count_executions(api, name) == 1  # the nonce works once
+    # Where nothing keeps it from being done twice, it is done twice.
+    api.cdf.faults.add("POST", "*/sessions", twice=answer)
+    before = len(api.get("/sessions", limit=1000).json()["items"])
+    api.nonce()
+    assert len(api.get("/sessions", limit=1000).json()["items"]) == before + 2
+
+
+def test_second_copy_refused_with_any_code_and_wording(api: Api) -> None:
+    name = api.define(function("a"))
+    headers = {"cdf-is-auto-retryable": "true"}
+    api.cdf.faults.add(
+        "POST", "*/run", twice="second", status=422, message="Token already used", headers=headers
+    )
+    got = run(api, name)
+    assert (got.status_code, got.json()["error"]) == (422, {"code": 422, "message": "Token already used"})
+    assert got.headers["cdf-is-auto-retryable"] == "true"
+    assert count_executions(api, name) == 1
+
+
+def test_both_copies_done_and_no_answer(api: Api) -> None:
+    name = api.define(function("a"))
+    api.cdf.faults.add("POST", "*/run", twice="first", drop="after")
+    with pytest.raises(httpx.TransportError):
+        run(api, name)
+    assert count_executions(api, name) == 1
+
+
+def test_no_more_sessions(api: Api) -> None:
+    message = "There can be only 10000 sessions"
+    api.cdf.faults.add("POST", "*/sessions", status=400, message=message)
+    got = api.client.post(f"{api.project}/sessions", json={"items": [{"tokenExchange": True}]})
+    assert (got.status_code, got.json()["error"]["message"]) == (400, message)
+
+
 def test_delay(api: Api) -> None:
     api.cdf.faults.add(path="*/workflows", delay=0.3)
     with pytest.raises(httpx.ReadTimeout):
@@ -93,7 +135,17 @@ def test_faults_over_http(api: Api) -> None:
     assert api.client.get(f"{api.project}/workflows").status_code == 200
 
 
-@pytest.mark.parametrize("fault", [{}, {"status": 503, "drop": "after"}, {"status": 200}, {"statsu": 503}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {},
+        {"status": 503, "drop": "after"},
+        {"status": 200},
+        {"statsu": 503},
+        {"delay": 1, "message": "no status to go with"},
+        {"twice": "first", "drop": "before"},
+    ],
+)
 def test_fault_that_makes_no_sense_is_refused(api: Api, fault: dict[str, Any]) -> None:
     assert httpx.post(f"{api.cdf.url}/emulator/faults", json=fault).status_code == 400
     with pytest.raises(ValueError, match="Fault"):
@@ -117,6 +169,62 @@ def test_new_execution_hidden_from_lists_for_some_seconds() -> None:
         assert api.execution(first["id"])["id"] == first["id"]
         assert httpx.post(f"{cdf.url}/emulator/advance", json={"seconds": 5}).status_code == 200
         assert count_executions(api, name) == 2
+
+
+def test_new_execution_that_a_read_by_id_does_not_find_either() -> None:
+    with CdfEmulator(clock=ManualClock()) as cdf, httpx.Client(base_url=cdf.url) as client:
+        api = Api(cdf, client)
+        name = api.define(function("a"))
+        body = {"seconds": 5, "byIdToo": True}
+        httpx.post(f"{cdf.url}/emulator/hide-new-executions", json=body)
+        execution_id = run(api, name).json()["id"]
+        path = f"{api.project}/workflows/executions/{execution_id}"
+        assert client.get(path).status_code == 404
+        assert count_executions(api, name) == 0
+        cdf.advance(5)
+        assert client.get(path).json()["status"] == "COMPLETED"
+        assert count_executions(api, name) == 1
+
+
+@pytest.mark.parametrize(("seconds", "end"), [(0.1, "TERMINATED"), (60, "COMPLETED")])
+def test_cancel_that_is_answered_with_running_and_takes_effect_later(seconds: float, end: str) -> None:
+    with CdfEmulator(clock=ManualClock()) as cdf, httpx.Client(base_url=cdf.url) as client:
+        api = Api(cdf, client)
+        execution = api.run(function("a"))
+        httpx.post(f"{cdf.url}/emulator/delay-cancels", json={"seconds": seconds})
+        answer = api.post(f"/workflows/executions/{execution['id']}/cancel", {"reason": "enough"})
+        assert (answer.status_code, answer.json()["status"]) == (200, "RUNNING")
+        cdf.advance(60)
+        assert api.execution(execution["id"])["status"] == end
+        # The next cancel is an ordinary one.
+        execution = api.run(function("a"))
+        answer = api.post(f"/workflows/executions/{execution['id']}/cancel", {"reason": "enough"})
+        assert answer.json()["status"] == "TERMINATED"
+
+
+def test_one_subworkflow_used_twice_has_children_of_the_same_name() -> None:
+    with CdfEmulator(clock=ManualClock()) as cdf, httpx.Client(base_url=cdf.url) as client:
+        api = Api(cdf, client)
+        site = api.define(function("approve", is_async=True))
+        reference = {"subworkflow": {"workflowExternalId": site, "version": "1"}}
+        execution = api.run(*(task(name, "subworkflow", reference) for name in ("north", "south")))
+        cdf.advance(1)
+        children = [
+            (one["parentTaskExternalId"], one["id"])
+            for one in api.execution(execution["id"])["executedTasks"]
+            if one["externalId"] == "approve"
+        ]
+        assert [parent for parent, _ in children] == ["north", "south"]
+        for parent, task_id in children:
+            body = {"status": "COMPLETED", "output": {"site": parent}}
+            assert api.post(f"/workflows/tasks/{task_id}/update", body).status_code == 200
+        done = api.execution(execution["id"])
+        outputs = {t.get("parentTaskExternalId"): t["output"] for t in done["executedTasks"]}
+        assert (done["status"], outputs["north"]["site"], outputs["south"]["site"]) == (
+            "COMPLETED",
+            "north",
+            "south",
+        )
 
 
 def test_journal_says_how_often_what_was_called_and_with_what(api: Api) -> None:

@@ -311,13 +311,13 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 def test_fault_finds_its_requests_however_the_method_is_written(api: Api) -> None:
     api.cdf.faults.add("get", "*/workflows", status=503)
     assert api.client.get(f"{api.project}/workflows").status_code == 503
-    with pytest.raises(ValueError, match="retry_after goes with a status"):
+    with pytest.raises(ValueError, match="retry_after go with a status"):
         api.cdf.faults.add(drop="after", retry_after=1)
 
 
 @pytest.mark.parametrize("seconds", ["1e300", "-1", "NaN", '"1"'])
 def test_clock_and_lists_cannot_be_moved_beyond_all_dates(api: Api, seconds: str) -> None:
-    for what in ("advance", "hide-new-executions"):
+    for what in ("advance", "hide-new-executions", "delay-cancels"):
         answer = api.client.post(f"/emulator/{what}", content=f'{{"seconds": {seconds}}}', headers=JSON)
         assert answer.status_code == 400
     assert api.client.get("/emulator/executions").status_code == 200
