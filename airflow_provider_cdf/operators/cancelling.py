@@ -51,6 +51,12 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
     return execution.status.has_ended and execution.status != "COMPLETED"
 
 
+def is_given_up(execution: WorkflowExecution) -> bool:
+    """Whether an execution has ended for good, and not because a process of its task was stopped."""
+    reasons = (TASK_WAS_KILLED, TASK_HAS_DIED, GOES_ON_WITHOUT)
+    return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
+
+
 class Cancellation:
     """
     A cancellation on behalf of a signal handler.

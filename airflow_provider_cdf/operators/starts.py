@@ -25,14 +25,20 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from airflow_provider_cdf.cdf import clock, conversations
+from airflow_provider_cdf.cdf import calls, clock, conversations
 from airflow_provider_cdf.cdf.calls import Call
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution
 from airflow_provider_cdf.cdf.retry import is_ambiguous
-from airflow_provider_cdf.operators.cancelling import GOES_ON_WITHOUT, TASK_HAS_DIED, after_cancelling
+from airflow_provider_cdf.operators.cancelling import (
+    GOES_ON_WITHOUT,
+    TASK_HAS_DIED,
+    after_cancelling,
+    has_ended_badly,
+    is_given_up,
+)
 from airflow_provider_cdf.operators.identity import RunKey, Try, try_number_of
 
 log = logging.getLogger(__name__)
@@ -103,6 +109,18 @@ class _Listed:
         return {try_number_of(submit_id) for submit_id in self.submit_ids}
 
 
+@dataclass(frozen=True)
+class Found:
+    """
+    The execution of a logical run.
+
+    :param is_under_way_anew: whether this try has started it, or has had CDF retry it.
+    """
+
+    execution: WorkflowExecution
+    is_under_way_anew: bool = False
+
+
 class Starts:
     """
     What one logical run of a task has started in CDF, and may still start.
@@ -132,6 +150,38 @@ class Starts:
         self._read_at = 0.0
         #: A submission of this process of which it is not known what it has started.
         self.open_submission: str | None = None
+
+    def find_or_start(
+        self,
+        version: str,
+        *,
+        input: Mapping[str, Any] | None,  # noqa: A002 - the API's own name
+        metadata: Mapping[str, str],
+        retry_from_failure: bool = False,
+    ) -> Steps[Found]:
+        """
+        Return the execution of this logical run: the one that it has started already, or a new one.
+
+        :param retry_from_failure: whether CDF is to run the failed tasks of one that has ended badly again.
+        """
+        try:
+            found = yield from self.find()
+        except CdfError as error:
+            raise error.adding("An execution of an earlier try may still run in CDF.") from None
+        if found is not None and not has_ended_badly(found):
+            return Found(found)
+        # Airflow starts a try twice now and then: what this very try has started has ended, and that was it.
+        if found is not None and self._this.has_started(found) and is_given_up(found):
+            return Found(found)
+        if found is not None and retry_from_failure:
+            log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
+            retried = yield from self._retry(found)
+            if not has_ended_badly(retried):
+                return Found(retried, is_under_way_anew=True)
+        elif found is not None:
+            log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
+        started = yield from self.start(version, input=input, metadata=metadata)
+        return Found(started, is_under_way_anew=True)
 
     def find(self) -> Steps[WorkflowExecution | None]:
         """Return what this logical run has started already, if it is worth anything or tells how it ended."""
@@ -201,6 +251,17 @@ class Starts:
             if not one.status.has_ended:
                 told.append((yield from self._cancel(one, TASK_HAS_DIED)))
         return told
+
+    def _retry(self, found: WorkflowExecution) -> Conversation[WorkflowExecution]:
+        try:
+            return (yield from conversations.retry_execution(self._settings, found.id))
+        except CdfError as error:
+            if isinstance(error, CdfApiError) and error.is_about_the_id:
+                # It may have been retried by hand a moment ago.
+                now: WorkflowExecution = yield calls.get_execution(self._settings.project, found.id)
+                if not has_ended_badly(now):
+                    return now
+            raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
 
     def _settle_with_others(
         self, started: WorkflowExecution, own: Submission, was_quick: bool

@@ -22,13 +22,10 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancelling import (
-    GOES_ON_WITHOUT,
     KILL_PATIENCE,
-    TASK_HAS_DIED,
-    TASK_WAS_KILLED,
     Cancellation,
     after_cancelling,
-    has_ended_badly,
+    is_given_up,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
@@ -330,49 +327,32 @@ class CdfWorkflowRunOperator(BaseOperator):
 
     def _find_or_start(self, context: Context, end_time: float | None) -> float | None:
         """Go on with what this logical run has started, or start anew; return when the wait is over."""
-        assert self._starts is not None  # noqa: S101 - for the type checker; _begin() has set it
-        assert self._try is not None  # noqa: S101
-        try:
-            found = self._carry_out(self._starts.find())
-        except _KilledError:
-            raise
-        except CdfError as error:
-            raise error.adding("An execution of an earlier try may still run in CDF.") from None
-        if found is not None and has_ended_badly(found):
-            if self._is_given_up(found) and self._try.has_started(found):
-                # Airflow runs this very try a second time, and its execution has ended.
-                self.execution_id = found.id
-                return end_time
-            if self.retry_from_failure:
-                found = self._retry_in_cdf(found)
-                if found.status == "RUNNING":
-                    self.execution_id = found.id
-                    return end_time
-        if found is not None and not has_ended_badly(found):
-            self.log.info(
-                "Going on with execution %s (version %s), which this task has started before; it is %s.",
-                found.id,
-                found.version,
-                found.status,
-            )
-            self.execution_id = found.id
-            return self._end_of_budget(found, end_time)
-        if found is not None:
-            self.log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
-        self._start(context)
-        return end_time
+        from airflow_provider_cdf.operators.identity import run_metadata
 
-    def _retry_in_cdf(self, found: WorkflowExecution) -> WorkflowExecution:
-        """Let CDF run the failed tasks of an execution again, unless somebody else has just done so."""
-        self.log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
-        try:
-            return self.hook.retry_execution(found.id)
-        except CdfError as error:
-            if isinstance(error, CdfApiError) and error.is_about_the_id:
-                now = self.hook.get_execution(found.id)
-                if not has_ended_badly(now):
-                    return now
-            raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
+        assert self._starts is not None  # noqa: S101 - for the type checker; _begin() has set both
+        assert self._try is not None  # noqa: S101
+        what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
+        found = self._carry_out(
+            self._starts.find_or_start(
+                self.version,
+                input=self.input,
+                metadata=run_metadata(self.metadata, self._try, context["ti"], what),
+                retry_from_failure=self.retry_from_failure,
+            )
+        )
+        execution = found.execution
+        self.execution_id = execution.id
+        if found.is_under_way_anew:
+            self._is_known_by = time.monotonic() + LAG
+            self.log.info("CDF runs %s: execution %s.", what, execution.id)
+            return end_time
+        self.log.info(
+            "Going on with execution %s (version %s), which this task has started before; it is %s.",
+            execution.id,
+            execution.version,
+            execution.status,
+        )
+        return self._end_of_budget(execution, end_time)
 
     def _end_of_budget(self, found: WorkflowExecution, end_time: float | None) -> float | None:
         """Return when the wait for an execution of an earlier try is over: one budget for all tries."""
@@ -383,18 +363,6 @@ class CdfWorkflowRunOperator(BaseOperator):
         # Used up and left to go on: it was meant to, so this try waits as long again.
         is_left_to_go_on = of_first_try <= time.time() and not self.cancel_on_timeout
         return end_time if is_left_to_go_on else of_first_try
-
-    def _start(self, context: Context) -> None:
-        from airflow_provider_cdf.operators.identity import run_metadata
-
-        assert self._starts is not None  # noqa: S101 - for the type checker; _begin() has set both
-        assert self._try is not None  # noqa: S101
-        what = f"workflow {self.workflow_external_id!r} version {self.version!r}"
-        metadata = run_metadata(self.metadata, self._try, context["ti"], what)
-        started = self._carry_out(self._starts.start(self.version, input=self.input, metadata=metadata))
-        self.execution_id = started.id
-        self._is_known_by = time.monotonic() + LAG
-        self.log.info("CDF started execution %s of %s.", started.id, what)
 
     def _store(self, context: Context, end_time: float | None) -> None:
         """Leave in XComs what a broken trigger would lose."""
@@ -421,7 +389,7 @@ class CdfWorkflowRunOperator(BaseOperator):
             if execution is not None:
                 verdict = wait_for_end(execution)
                 if isinstance(verdict, Impossible):
-                    if self._is_given_up(execution):
+                    if is_given_up(execution):
                         self.is_settled = True
                         raise CdfExecutionFailedError(verdict.reason)
                     self.log.warning(
@@ -463,12 +431,6 @@ class CdfWorkflowRunOperator(BaseOperator):
         if note := patience.answered(now=time.monotonic()):
             self.log.info(note)
         return execution
-
-    @staticmethod
-    def _is_given_up(execution: WorkflowExecution) -> bool:
-        """Whether it has ended for good, and not because a process of this task was stopped."""
-        reasons = (TASK_WAS_KILLED, TASK_HAS_DIED, GOES_ON_WITHOUT)
-        return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
     def _defer(self, end_time: float | None) -> NoReturn:
         if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
