@@ -151,7 +151,7 @@ class Starts:
         #: A submission of this process of which it is not known what it has started.
         self.open_submission: str | None = None
         #: What could not be cancelled, in sentences.
-        self._left_running = ""
+        self.left_running = ""
         #: The execution that this process has started.
         self.started: str | None = None
 
@@ -184,9 +184,9 @@ class Starts:
                 return Found(retried, is_under_way_anew=True)
         elif found is not None:
             log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
-        if self._left_running:
+        if self.left_running:
             # A retry may have more luck. Beside what still runs, nothing is started.
-            raise CdfError(f"No execution was started, because an older one goes on. {self._left_running}")
+            raise CdfError(f"No execution was started, because an older one goes on. {self.left_running}")
         started = yield from self.start(version, input=input, metadata=metadata)
         return Found(started, is_under_way_anew=True)
 
@@ -363,7 +363,7 @@ class Starts:
         others = [one for one in listed.own if one is not keep]
         others += listed.earlier if self._may_cancel_earlier else []
         _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
-        self._left_running = " ".join(left)
+        self.left_running = " ".join(left)
         return keep
 
     def _cancel(
