@@ -170,13 +170,14 @@ class CdfClient(_Sender):
         super().__init__(settings)
         self._http = httpx.Client(transport=transport, **self._client_options())
 
-    def send(self, call: Call[AnswerT]) -> AnswerT:
+    def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for))
+        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for, within))
         answer: AnswerT = again(self._send_once, call)
         return answer
 
@@ -244,13 +245,14 @@ class AsyncCdfClient(_Sender):
         super().__init__(settings)
         self._http = httpx.AsyncClient(transport=transport, **self._client_options())
 
-    async def send(self, call: Call[AnswerT]) -> AnswerT:
+    async def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for))
+        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for, within))
         return await again(self._send_once, call)
 
     async def _send_once(self, call: Call[AnswerT]) -> AnswerT:
