@@ -312,7 +312,7 @@ def test_an_answer_about_something_else_is_none(
 def test_a_read_that_is_answered_with_something_else_is_sent_again(sender: Sender, time: FakeTime) -> None:
     wrong, right = ({**EXECUTION, "id": id_} for id_ in (OTHER_ID, EXECUTION_ID))
     network = Network(httpx.Response(200, json=wrong), httpx.Response(200, json=right))
-    assert sender.send(network, READ).id == EXECUTION_ID
+    assert sender.send(network, READ, settings(retry_for=60)).id == EXECUTION_ID
 
 
 def test_ids_are_compared_as_the_ids_that_they_are(sender: Sender) -> None:
