@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat, next_cursor
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -105,7 +105,7 @@ class _Sender:
         if not response.is_success:
             raise self._refusal(call, response)
         try:
-            return call.answer.model_validate_json(response.content)
+            answer = call.answer.model_validate_json(response.content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
@@ -114,6 +114,12 @@ class _Sender:
                 f"but not what its API promises: {where}: {first['msg']}."
                 f"{_request_id_note(response)}{_fate(call, may_be_done=True)}"
             ) from None
+        if other := call.is_about(answer):
+            raise CdfAnswerError(
+                f"CDF's answer is about something else: {other}. The request was to {call.purpose}."
+                f"{_request_id_note(response)}{_fate(call, may_be_done=True)}"
+            )
+        return answer
 
     def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
         code = response.status_code
@@ -172,13 +178,14 @@ class CdfClient(_Sender):
         super().__init__(settings)
         self._http = httpx.Client(transport=transport, **self._client_options())
 
-    def send(self, call: Call[AnswerT]) -> AnswerT:
+    def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for))
+        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for, within))
         answer: AnswerT = again(self._send_once, call)
         return answer
 
@@ -214,11 +221,12 @@ class CdfClient(_Sender):
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = self.send(page_at(cursor))
             yield from page.items
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     def close(self) -> None:
@@ -246,13 +254,14 @@ class AsyncCdfClient(_Sender):
         super().__init__(settings)
         self._http = httpx.AsyncClient(transport=transport, **self._client_options())
 
-    async def send(self, call: Call[AnswerT]) -> AnswerT:
+    async def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for))
+        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for, within))
         return await again(self._send_once, call)
 
     async def _send_once(self, call: Call[AnswerT]) -> AnswerT:
@@ -287,12 +296,13 @@ class AsyncCdfClient(_Sender):
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = await self.send(page_at(cursor))
             for execution in page.items:
                 yield execution
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     async def close(self) -> None:

@@ -89,9 +89,9 @@ def pause_after(error: BaseException | None, tries: int) -> float:
     return max(asked_for, random.uniform(0, longest))  # noqa: S311 - no secret depends on it
 
 
-def retrying(call: Call[Any], seconds: float) -> Mapping[str, Any]:
+def retrying(call: Call[Any], seconds: float, within: float | None = None) -> Mapping[str, Any]:
     """Return the options of a tenacity controller for a call: when, how long, and by which clock."""
-    end = clock.now() + seconds
+    end = clock.now() + (seconds if within is None else min(seconds, within))
 
     def retry(state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None

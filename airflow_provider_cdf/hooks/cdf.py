@@ -211,21 +211,25 @@ class CdfHook(BaseHook):
             )
         )
 
-    def get_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+    def get_execution(self, execution_id: str, *, within: float | None = None) -> WorkflowExecutionDetails:
         """
         Read an execution with its tasks.
 
         :param execution_id: UUID of the execution.
+        :param within: seconds for all of it, repetitions included, such as what is left of a wait.
         :return: the execution; its ``executed_tasks`` are all attempts at tasks so far.
         :raises CdfInputError: if the id is no UUID.
         :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
         """
-        return self.client.send(calls.get_execution(self.client.settings.project, execution_id))
+        call = calls.get_execution(self.client.settings.project, execution_id)
+        return self.client.send(call, within=within)
 
-    async def aget_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+    async def aget_execution(
+        self, execution_id: str, *, within: float | None = None
+    ) -> WorkflowExecutionDetails:
         """Do what :meth:`get_execution` does, for coroutines."""
         client = await self.aclient()
-        return await client.send(calls.get_execution(client.settings.project, execution_id))
+        return await client.send(calls.get_execution(client.settings.project, execution_id), within=within)
 
     def list_executions(
         self,

@@ -373,7 +373,7 @@ class Starts:
         told: list[str] = []
         left: list[str] = []
         for execution in executions:
-            if execution.status.has_ended:
+            if execution.has_ended:
                 continue
             try:
                 ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
@@ -391,4 +391,4 @@ def _by_usefulness(execution: WorkflowExecution) -> tuple[int, int, str]:
     age = execution.created_time or 0
     if execution.status == "COMPLETED":
         return 0, age, execution.id
-    return (2, -age, execution.id) if execution.status.has_ended else (1, age, execution.id)
+    return (2, -age, execution.id) if execution.has_ended else (1, age, execution.id)
