@@ -71,6 +71,7 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param secrets: what is in the body and must not come back in a message.
     """
 
     purpose: str
@@ -81,6 +82,7 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -112,6 +114,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         ),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        secrets=(client_secret,),
     )
 
 
@@ -139,6 +142,7 @@ def run(
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
     )
 
 
@@ -225,6 +229,7 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         answer=WorkflowExecution,
         content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
     )
 
 

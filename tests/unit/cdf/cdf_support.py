@@ -61,7 +61,8 @@ def settings(base_url: str = BASE_URL, token_url: str = TOKEN_URL, **more: Any) 
         project="my project",
         credentials=ClientCredentials(token_url, "the-client", SECRET, scope="a b"),
         label="Airflow connection 'cdf_default'",
-        **{"retry_for": 0, **more},
+        # In most tests time moves only when told, by minutes within one answer.
+        **{"retry_for": 0, "request_timeout": 400, **more},
     )
 
 

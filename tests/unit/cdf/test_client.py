@@ -188,14 +188,15 @@ HTML = "<html>\n  <body>Bad   Gateway" + "x" * 10_000 + "</body></html>"
 @pytest.mark.parametrize(
     ("response", "words"),
     [
-        (httpx.Response(502, html=HTML), "<html> <body>Bad Gateway"),
-        (httpx.Response(502), "Bad Gateway"),
-        (httpx.Response(502, content=b"\xff\xfe"), "502"),
-        (httpx.Response(502, json=[]), "502"),
-        (httpx.Response(502, json="text"), "text"),
-        (httpx.Response(502, json=None), "502"),
-        (httpx.Response(502, json={"error": "down"}), "down"),
-        (httpx.Response(502, json={"message": "down"}), "down"),
+        (httpx.Response(502, html=HTML), "Bad Gateway, with an HTML page"),
+        (httpx.Response(502), "Bad Gateway, with an empty answer"),
+        (httpx.Response(502, content=b"\xff\xfe"), "no JSON object"),
+        (httpx.Response(502, json=[]), "no JSON object"),
+        (httpx.Response(502, json="text"), "no JSON object"),
+        (httpx.Response(502, content=b"null"), "no JSON object"),
+        (httpx.Response(502, content=b"[" * 60_000), "no JSON object"),
+        (httpx.Response(502, json={"error": "down"}), "Bad Gateway."),
+        (httpx.Response(502, json={"message": "down"}), "Bad Gateway."),
         (httpx.Response(502, json={"error": {"code": 502}}), "502"),
         (httpx.Response(502, json={"error": {"message": ""}}), "502"),
         (httpx.Response(502, json={"error": {"message": None}}), "502"),
@@ -213,6 +214,7 @@ def test_an_error_that_is_not_from_cdf_is_one_short_line(
     assert message.replace("\ufffd", "").isprintable()
     assert "None" not in message
     assert ".." not in message
+    assert "<" not in message
     assert error.request_id is None
     assert "request id" not in message
 

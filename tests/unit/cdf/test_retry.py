@@ -119,7 +119,7 @@ def test_a_token_endpoint_that_is_down_for_a_while_is_outlived(
     assert (len(network.token_requests), len(network.requests)) == (4, 1)
 
 
-@pytest.mark.parametrize("code", [200, 400, 401])
+@pytest.mark.parametrize("code", [302, 400, 401, 404])
 def test_a_login_that_is_refused_for_good_is_not_repeated(sender: Sender, time: FakeTime, code: int) -> None:
     network = Network(login=httpx.Response(code, html="<html>Sign in</html>"))
     with pytest.raises(CdfLoginError):
