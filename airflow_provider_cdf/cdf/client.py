@@ -27,7 +27,7 @@ from tenacity import AsyncRetrying, Retrying
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import ClientCredentials, Steps, shared_login
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat, next_cursor
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -146,13 +146,22 @@ class _Sender:
         if answer.unread:
             raise self._unreadable(call, answer, answer.unread)
         try:
-            return call.answer.model_validate_json(answer.content)
+            read: AnswerT = call.answer.model_validate_json(answer.content)
+            other = call.is_about(read)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             problem = f"{where}: {first['msg']}"
         except Exception as error:  # such as one that is nested too deep
             problem = f"the answer: {type(error).__name__}"
+        else:
+            if not other:
+                return read
+            del read
+            raise CdfAnswerError(
+                f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
+                f"{call.purpose}.{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+            )
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
@@ -320,11 +329,12 @@ class CdfClient(_Sender):
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = self.send(page_at(cursor))
             yield from page.items
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     def close(self) -> None:
@@ -436,12 +446,13 @@ class AsyncCdfClient(_Sender):
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = await self.send(page_at(cursor))
             for execution in page.items:
                 yield execution
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     async def close(self) -> None:

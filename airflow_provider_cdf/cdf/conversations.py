@@ -39,7 +39,7 @@ from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_aft
 log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
-SUBMIT_ID = "airflow_submit_id"
+SUBMIT_ID = calls.SUBMIT_ID
 #: Metadata key that all executions of one logical run have in common, if who starts them gives one.
 RUN_KEY = "airflow_run_key"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
@@ -99,7 +99,7 @@ def run_workflow(
         ours = [one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id]
         # Of another process of the same logical run, which has gone on where this one was asleep.
         key = own.get(RUN_KEY)
-        theirs = (one for one in candidates if not one.status.has_ended and one.metadata.get(RUN_KEY) == key)
+        theirs = (one for one in candidates if not one.has_ended and one.metadata.get(RUN_KEY) == key)
         return next(iter(ours), None) or (next(theirs, None) if key else None)
 
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
@@ -116,11 +116,11 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         now: WorkflowExecutionDetails = yield read
-        if not before.status.has_ended:
+        if not before.has_ended:
             return None  # it ran anyway: that it runs tells nothing
         # It runs again; or it has ended once more already, with attempts that it did not have.
         is_new = any(task.id not in known for task in now.executed_tasks)
-        return now if is_new or not now.status.has_ended else None
+        return now if is_new or not now.has_ended else None
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = f"look whether execution {execution_id} runs again"
@@ -139,7 +139,7 @@ def cancel_execution(
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        return execution if execution.status.has_ended else None
+        return execution if execution.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
@@ -170,7 +170,7 @@ def update_task(
     def look_up() -> Conversation[TaskExecution | None]:
         execution: WorkflowExecutionDetails = yield read
         task = next((task for task in execution.executed_tasks if task.id == cdf_task_id.lower()), None)
-        if task is None or not task.status.has_ended:
+        if task is None or not task.has_ended:
             return None
         # What a reported failure becomes where the task's onFailure is skipTask.
         skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
@@ -189,11 +189,12 @@ def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[li
     """Read all pages of a list."""
     executions: list[WorkflowExecution] = []
     cursor: str | None = None
+    seen: set[str] = set()
     while True:
         page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
         executions += page.items
-        cursor = page.next_cursor
-        if not cursor:
+        cursor = calls.next_cursor(page, seen)
+        if cursor is None:
             return executions
 
 

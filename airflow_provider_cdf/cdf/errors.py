@@ -146,3 +146,7 @@ class CdfWaitImpossibleError(CdfError, AirflowFailException):
 
 class CdfNothingToReportToError(CdfError, AirflowFailException):
     """There is no CDF task that still waits for a report."""
+
+
+class CdfAmbiguousTaskError(CdfError, AirflowFailException):
+    """Several tasks of an execution share the external id that is asked for. Nothing was done."""

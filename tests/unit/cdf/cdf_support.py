@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -45,6 +46,14 @@ TASK = {
     "output": {},
 }
 SESSION = {"items": [{"id": 1, "type": "CLIENT_CREDENTIALS", "status": "READY", "nonce": "the-nonce"}]}
+
+
+def started(request: httpx.Request) -> httpx.Response:
+    """Answer a run as CDF does: with the workflow and the metadata that it was asked for."""
+    segments = request.url.raw_path.decode().split("/")
+    about = {"workflowExternalId": unquote(segments[-4]), "version": unquote(segments[-2])}
+    metadata = json.loads(request.content).get("metadata", {})
+    return httpx.Response(202, json={**EXECUTION, **about, "metadata": metadata})
 
 
 def shared_file(name: str) -> Any:

@@ -17,8 +17,10 @@ from cdf_support import (
     EXECUTION_ID,
     SECRET,
     SESSION,
+    TASK,
     TASK_ID,
     Answering,
+    FakeTime,
     Network,
     Sender,
     loopback_server,
@@ -244,7 +246,7 @@ def test_an_error_that_repeats_the_secret_is_shown_without_it(sender: Sender, sa
         (b"null", "the answer"),
         (b"{}", "id"),
         (json.dumps({**EXECUTION, "status": None}).encode(), "status"),
-        (json.dumps({**EXECUTION, "startTime": "soon"}).encode(), "startTime"),
+        (json.dumps({**EXECUTION, "id": 5}).encode(), "id"),
     ],
 )
 def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
@@ -264,10 +266,60 @@ def test_a_session_without_a_nonce_does_not_show_its_answer(sender: Sender) -> N
     session = calls.create_session(
         "p", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
     )
-    answer = {"items": [{"id": "x", "nonce": "n0nce"}]}
+    answer = {"items": [{"nonce": ["n0nce"]}]}
     with pytest.raises(CdfAnswerError) as caught:
         sender.send(Network(httpx.Response(200, json=answer)), session)
     assert "n0nce" not in str(caught.value)
+
+
+OTHER_ID = "aaaaaaaa-a17a-4102-910e-2c3591500cce"
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "other"),
+    [
+        (READ, {**EXECUTION, "id": OTHER_ID, "status": "COMPLETED"}, f"execution {OTHER_ID}"),
+        (calls.cancel("p", EXECUTION_ID), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
+        (calls.retry("p", EXECUTION_ID, nonce="n"), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
+        (calls.update_task("p", TASK_ID, "FAILED"), {**TASK, "id": OTHER_ID}, f"task {OTHER_ID}"),
+        (RUN, {**EXECUTION, "workflowExternalId": "valve"}, "version '1' of workflow 'valve'"),
+        (RUN, {**EXECUTION, "version": "2"}, "version '2' of workflow 'pump'"),
+        (
+            calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
+            {**EXECUTION, "metadata": {calls.SUBMIT_ID: "theirs"}},
+            f"another run, execution {EXECUTION_ID}",
+        ),
+        (
+            calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
+            EXECUTION,
+            f"another run, execution {EXECUTION_ID}",
+        ),
+    ],
+    ids=["get", "cancel", "retry", "update", "run: workflow", "run: version", "run: theirs", "run: none"],
+)
+def test_an_answer_about_something_else_is_none(
+    sender: Sender, call: calls.Call[Any], answer: Any, other: str
+) -> None:
+    network = Network(httpx.Response(200, json=answer, headers={"x-request-id": "r-1"}))
+    with pytest.raises(CdfAnswerError) as caught:
+        sender.send(network, call, settings(retry_for=0))
+    message = str(caught.value)
+    assert message.startswith(
+        f"CDF's answer is about something else: {other}. The request was to {call.purpose}."
+    )
+    assert "r-1" in message
+    assert ("not known whether CDF did it" in message) is (not call.is_read)
+
+
+def test_a_read_that_is_answered_with_something_else_is_sent_again(sender: Sender, time: FakeTime) -> None:
+    wrong, right = ({**EXECUTION, "id": id_} for id_ in (OTHER_ID, EXECUTION_ID))
+    network = Network(httpx.Response(200, json=wrong), httpx.Response(200, json=right))
+    assert sender.send(network, READ, settings(retry_for=60)).id == EXECUTION_ID
+
+
+def test_ids_are_compared_as_the_ids_that_they_are(sender: Sender) -> None:
+    network = Network(httpx.Response(200, json=EXECUTION))
+    assert sender.send(network, calls.get_execution("p", EXECUTION_ID.upper())).id == EXECUTION_ID
 
 
 # -- no answer --------------------------------------------------------------------------------------------
@@ -402,6 +454,14 @@ def test_a_list_goes_through_all_pages_with_the_same_filter(sender: Sender) -> N
 
 def test_an_empty_list_is_empty(sender: Sender) -> None:
     assert sender.use(Network(page()), "executions", page_at) == []
+
+
+@pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["a", "b", "c", "b"]], ids="".join)
+def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender, cursors: list[str]) -> None:
+    network = Network(*(page("x", cursor=cursor) for cursor in cursors))
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == len(cursors)
 
 
 @pytest.mark.parametrize("cursor", [None, ""])
