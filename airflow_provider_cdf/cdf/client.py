@@ -325,6 +325,9 @@ class CdfClient(_Sender):
         except StopIteration as end:
             result: ResultT = end.value
             return result
+        except CdfError as error:
+            failed = error.bare()  # the conversation's frame holds a nonce
+        raise failed
 
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
@@ -442,6 +445,9 @@ class AsyncCdfClient(_Sender):
         except StopIteration as end:
             result: ResultT = end.value
             return result
+        except CdfError as error:
+            failed = error.bare()  # the conversation's frame holds a nonce
+        raise failed
 
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
