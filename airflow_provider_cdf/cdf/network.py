@@ -196,7 +196,7 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")  # takes the password out of it
         return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw)
-    except ValueError:
+    except (ValueError, httpx.InvalidURL):
         raise httpcore.ProxyError("the proxy that the environment names has no usable URL") from None
 
 

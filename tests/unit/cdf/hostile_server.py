@@ -60,8 +60,11 @@ class Gateway:
             assert self.hostility is not None
             self.hostility(self, request)
         else:
-            status, body = self.forward(request)
-            request.reply(status, body)
+            self.forwarded(request)
+
+    def forwarded(self, request: Handler) -> None:
+        """Answer as the emulator does."""
+        request.reply(*self.forward(request))
 
     def forward(self, request: Handler) -> tuple[int, bytes]:
         connection = HTTPConnection(*self.upstream, timeout=20)
@@ -83,6 +86,7 @@ class Gateway:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     gateway: Gateway
 
     def do_GET(self) -> None:
