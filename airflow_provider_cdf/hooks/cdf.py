@@ -164,7 +164,8 @@ class CdfHook(BaseHook):
         name = repr(self.cdf_conn_id)
         if isinstance(error, AirflowNotFoundException):
             return CdfConnectionError(
-                f"Airflow has no connection {name}: add one of type 'cdf'. Nothing was sent to CDF."
+                f"Airflow has no connection {name}, or none that it can parse: add one of type 'cdf'. "
+                "Nothing was sent to CDF."
             )
         if isinstance(error, ValueError | TypeError | AttributeError):
             # Its words may quote what could not be parsed, such as a part of the password.
