@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -40,6 +41,16 @@ def cdf() -> Iterator[CdfEmulator]:
 @pytest.fixture(scope="session")
 def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """What a kill has begun is over before the next test, whose faults it would take."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "cdf-cancel":
+            thread.join(timeout=20)
+            assert not thread.is_alive()
 
 
 @pytest.fixture(autouse=True)
