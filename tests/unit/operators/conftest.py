@@ -12,7 +12,7 @@ from support import Project
 from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import starts
+from airflow_provider_cdf.operators import callbacks, starts
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -60,4 +60,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.05)
     monkeypatch.setattr(starts, "LISTED_AFTER", 1.0)
+    monkeypatch.setattr(starts, "QUICK", 60.0)  # however busy this machine is
+    monkeypatch.setattr(callbacks, "ALL_CALLBACKS_WITHIN", 0.0)
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)

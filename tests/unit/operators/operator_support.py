@@ -133,3 +133,27 @@ class Time:
         if seconds > self.seconds:
             self.cdf.advance(seconds - self.seconds)
             self.seconds = seconds
+
+
+def when_sending(
+    operator: CdfWorkflowRunOperator, ending: str, what: Callable[[], Any], *, after: bool = False
+) -> None:
+    """
+    Let something happen when an operator sends its next request to a path with some ending.
+
+    :param after: whether the answer has come by then.
+    """
+    client = operator.hook.client
+    send = client.send
+    plans = [what]
+
+    def sending(call: Any) -> Any:
+        is_it = call.path.endswith(ending) and plans
+        if is_it and not after:
+            plans.pop()()
+        answer = send(call)
+        if is_it and after:
+            plans.pop()()
+        return answer
+
+    client.send = sending  # type: ignore[method-assign]
