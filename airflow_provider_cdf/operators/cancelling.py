@@ -22,10 +22,11 @@ KILL_PATIENCE = 3.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
 
+#: Reason of executions whose task has failed for good, so that nothing waits for them any more.
+TASK_HAS_DIED = "The Airflow task that waited for it has died."
 #: Reasons of executions that were cancelled because a process of their task was stopped, or because two had
 #: been started. Should another process of the task live on, it sees by them that the work is still wanted.
 TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
-TASK_HAS_DIED = "The Airflow task that waited for it has died."
 GOES_ON_WITHOUT = "The Airflow task that started it goes on with another execution."
 
 
@@ -52,8 +53,8 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
 
 
 def is_given_up(execution: WorkflowExecution) -> bool:
-    """Whether an execution has ended for good, and not because a process of its task was stopped."""
-    reasons = (TASK_WAS_KILLED, TASK_HAS_DIED, GOES_ON_WITHOUT)
+    """Whether it has ended for good, and not because one of several processes of its task was stopped."""
+    reasons = (TASK_WAS_KILLED, GOES_ON_WITHOUT)
     return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
 

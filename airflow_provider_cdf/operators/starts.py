@@ -48,7 +48,7 @@ LOOK_AGAIN_AFTER = 5.0
 #: Seconds within which CDF should list an execution that it has just started.
 LISTED_AFTER = 30.0
 #: Seconds between reading and writing a note after which another process may have written in between.
-QUICK = 0.5
+QUICK = 0.1
 #: How many submissions a note keeps.
 LONGEST_NOTE = 50
 
@@ -151,6 +151,10 @@ class Starts:
         self._read_at = 0.0
         #: A submission of this process of which it is not known what it has started.
         self.open_submission: str | None = None
+        #: What could not be cancelled, in sentences.
+        self._left_running = ""
+        #: The execution that this process has started.
+        self.started: str | None = None
 
     def find_or_start(
         self,
@@ -181,6 +185,9 @@ class Starts:
                 return Found(retried, is_under_way_anew=True)
         elif found is not None:
             log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
+        if self._left_running:
+            # A retry may have more luck. Beside what still runs, nothing is started.
+            raise CdfError(f"No execution was started, because an older one goes on. {self._left_running}")
         started = yield from self.start(version, input=input, metadata=metadata)
         return Found(started, is_under_way_anew=True)
 
@@ -234,8 +241,12 @@ class Starts:
                 self.open_submission = None
                 yield from self._note_that_nothing_was_started(before)
             raise
-        self.open_submission = None
-        return (yield from self._settle_with_others(started, own, was_quick))
+        self.open_submission, self.started = None, started.id
+        try:
+            return (yield from self._settle_with_others(started, own, was_quick))
+        except CdfError as error:
+            log.warning("It could not be checked that no other process has started one, too: %s", error)
+            return started
 
     def cancel_all(
         self, is_open: Callable[[Collection[object]], bool], within: float
@@ -247,11 +258,8 @@ class Starts:
         :param within: seconds to look for more.
         """
         listed = yield from self._look(lambda listed: is_open(listed.submit_ids), within)
-        told = []
-        for one in (*listed.own, *listed.earlier):
-            if not one.status.has_ended:
-                told.append((yield from self._cancel(one, TASK_HAS_DIED)))
-        return told
+        told, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
+        return [*told, *left]
 
     def _retry(self, found: WorkflowExecution) -> Conversation[WorkflowExecution]:
         try:
@@ -354,19 +362,29 @@ class Starts:
         """Keep one execution of this logical run, and cancel what else runs of the task."""
         keep = min(listed.own, key=_by_usefulness, default=None)
         others = [one for one in listed.own if one is not keep]
-        for one in (*others, *(listed.earlier if self._may_cancel_earlier else ())):
-            if not one.status.has_ended:
-                log.info((yield from self._cancel(one, GOES_ON_WITHOUT)))
+        others += listed.earlier if self._may_cancel_earlier else []
+        _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
+        self._left_running = " ".join(left)
         return keep
 
-    def _cancel(self, execution: WorkflowExecution, reason: str) -> Conversation[str]:
-        try:
-            ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
-        except CdfError as error:
-            return (
-                f"Execution {execution.id} may still run in CDF, because it could not be cancelled: {error}"
-            )
-        return after_cancelling(ended)
+    def _cancel(
+        self, executions: list[WorkflowExecution], reason: str
+    ) -> Conversation[tuple[list[str], list[str]]]:
+        """Cancel those that run; return in sentences what has become of them, and which may still run."""
+        told: list[str] = []
+        left: list[str] = []
+        for execution in executions:
+            if execution.status.has_ended:
+                continue
+            try:
+                ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
+            except CdfError as error:
+                left.append(f"Execution {execution.id} may still run; it could not be cancelled: {error}")
+                log.warning("%s", left[-1])
+            else:
+                told.append(after_cancelling(ended))
+                log.info("%s", told[-1])
+        return told, left
 
 
 def _by_usefulness(execution: WorkflowExecution) -> tuple[int, int, str]:

@@ -198,14 +198,15 @@ class CdfWorkflowRunOperator(BaseOperator):
         if not self.hook.is_connected:
             return  # Airflow may be being asked for the connection right now, by what this interrupts
         submit_id = self._starts.open_submission if self._starts else None
-        if self.execution_id is None and submit_id is None:
+        execution_id = self.execution_id or (self._starts.started if self._starts else None)
+        if execution_id is None and submit_id is None:
             return
-        if self._cancellation is None or self._cancellation.execution_id != self.execution_id:
+        if self._cancellation is None or self._cancellation.execution_id != execution_id:
             self._cancellation = Cancellation(
-                self.hook, execution_id=self.execution_id, submit_id=submit_id, since=self._try.since
+                self.hook, execution_id=execution_id, submit_id=submit_id, since=self._try.since
             )
         # Not for long while CDF is starting the execution: the interrupted task is about to learn its id.
-        self._cancellation.outcome(timeout=NAP if self.execution_id is None else KILL_PATIENCE)
+        self._cancellation.outcome(timeout=NAP if execution_id is None else KILL_PATIENCE)
 
     @property
     def has_submitted(self) -> bool:
@@ -396,6 +397,7 @@ class CdfWorkflowRunOperator(BaseOperator):
                     self.log.warning(
                         "Execution %s was cancelled by another process of this task.", execution.id
                     )
+                    _check_that_it_is_wanted(context)
                     self.execution_id = None
                     end_time = self._find_or_start(context, end_time)
                     self._store(context, end_time)
@@ -525,6 +527,22 @@ class CdfWorkflowRunOperator(BaseOperator):
         if execution.status != "TERMINATED":
             raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
         raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
+
+
+def _check_that_it_is_wanted(context: Context) -> None:
+    """
+    Check that Airflow still counts on this process, before it starts something in the middle of a wait.
+
+    :raises CdfError: if its task has been ended.
+    """
+    ti: Any = context["ti"]
+    if not hasattr(ti, "get_task_states"):
+        return  # Airflow 2
+    key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+    state = states.get(ti.run_id, {}).get(key)
+    if state not in (None, "running"):
+        raise CdfError(f"The task is {state} in Airflow, so this process of it starts nothing more.")
 
 
 def _stored(context: Context, key: str) -> Any:
