@@ -73,9 +73,10 @@ class Submission:
         if self.max_tries != this.key.max_tries:
             return False
         # A clear sets max_tries to the tries so far plus `retries`. If `retries` has been lowered, that can
-        # be what it was before. The next submission notes the new number of clears, so this is asked once.
-        is_first_after_a_clear = this.number == this.key.max_tries - this.retries + 1
-        return not (self.clears != this.clears and is_first_after_a_clear)
+        # be what it was before. Then the try after the clear has this number, and more may have followed.
+        first_since = this.key.max_tries - this.retries + 1
+        is_older_than_a_clear = self.try_number < first_since <= this.number
+        return not (self.clears != this.clears and is_older_than_a_clear)
 
 
 @dataclass(frozen=True)

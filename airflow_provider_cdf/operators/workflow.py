@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred, conf
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
@@ -344,7 +345,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         execution = found.execution
         self.execution_id = execution.id
         if found.is_under_way_anew:
-            self._is_known_by = time.monotonic() + LAG
+            self._is_known_by = clock.now() + LAG
             self.log.info("CDF runs %s: execution %s.", what, execution.id)
             return end_time
         self.log.info(
@@ -380,7 +381,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
 
         patience = Patience(
-            interval=self.poll_interval, max_silence=self.max_poll_silence, now=time.monotonic()
+            interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now()
         )
         while True:
             is_over = end_time is not None and time.time() >= end_time
@@ -405,7 +406,7 @@ class CdfWorkflowRunOperator(BaseOperator):
             if is_over:
                 return self._time_is_over(context, execution)
             # A trigger would take it for unknown if CDF does not know it yet where it is read.
-            if self.deferrable and (execution is not None or time.monotonic() >= self._is_known_by):
+            if self.deferrable and (execution is not None or clock.now() >= self._is_known_by):
                 self._defer(end_time)
             left = None if end_time is None else max(end_time - time.time(), 0)
             self._pause(patience.next_interval if left is None else min(patience.next_interval, left))
@@ -420,17 +421,17 @@ class CdfWorkflowRunOperator(BaseOperator):
         try:
             execution = hook.get_execution(str(self.execution_id))
         except CdfError as error:
-            if isinstance(error, CdfApiError) and error.code == 404 and time.monotonic() < self._is_known_by:
+            if isinstance(error, CdfApiError) and error.code == 404 and clock.now() < self._is_known_by:
                 return None  # started a moment ago: what reads it lags behind
             try:
-                note = patience.failed(error, now=time.monotonic())
+                note = patience.failed(error, now=clock.now())
             except CdfError as last:
                 self.is_settled = True
                 raise last.adding(f"Execution {self.execution_id} was left as it is.") from None
             if note:
                 self.log.warning(note)
             return None
-        if note := patience.answered(now=time.monotonic()):
+        if note := patience.answered(now=clock.now()):
             self.log.info(note)
         return execution
 
@@ -458,10 +459,10 @@ class CdfWorkflowRunOperator(BaseOperator):
         )
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+        until = clock.now() + seconds
         # In naps, because Python finishes a sleep after the signal that on_kill ran in.
-        while not self._killed and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, NAP))
+        while not self._killed and (left := until - clock.now()) > 0:
+            clock.sleep(min(left, NAP))
         self._stop_if_killed()
 
     def _stop_if_killed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from support import Project
 from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import starts
+from airflow_provider_cdf.operators import callbacks, starts
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -43,10 +44,22 @@ def project(cdf: CdfEmulator) -> Project:
 
 
 @pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """What a kill has begun is over before the next test, whose faults it would take."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "cdf-cancel":
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hooks that give up at once: how requests are repeated is tested with the client."""
     defaults = {**(CdfHook.__init__.__kwdefaults__ or {}), "retry_for": 0.0}
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.05)
     monkeypatch.setattr(starts, "LISTED_AFTER", 1.0)
+    monkeypatch.setattr(starts, "QUICK", 60.0)  # however busy this machine is
+    monkeypatch.setattr(callbacks, "ALL_CALLBACKS_WITHIN", 0.0)
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)

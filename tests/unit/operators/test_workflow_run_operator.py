@@ -7,20 +7,22 @@ import dataclasses
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
-from types import SimpleNamespace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from operator_support import Store, context, end_badly, wait_until
+from operator_support import key as key_of
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfExecutionFailedError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator, Reply
+from airflow_provider_cdf.operators import cancelling
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED
-from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -37,20 +39,12 @@ def make(workflow: str, **arguments: Any) -> CdfWorkflowRunOperator:
     return CdfWorkflowRunOperator(**{**defaults, **arguments})
 
 
-def wait_until(happened: Callable[[], Any]) -> Any:
-    for _ in range(250):
-        if result := happened():
-            return result
-        time.sleep(0.02)
-    raise AssertionError("It did not happen")
-
-
 def test_waits_until_the_execution_is_completed_and_returns_its_id(
     project: Project, ti: FakeTaskInstance, deferrable: bool
 ) -> None:
     workflow = project.define(function_task("score"))
 
-    execution_id = run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+    execution_id = run_to_end(make(workflow, deferrable=deferrable), context(ti))
 
     (execution,) = project.executions(workflow)
     assert execution["id"] == execution_id
@@ -62,7 +56,7 @@ def test_without_waiting_returns_the_id_of_a_running_execution(
 ) -> None:
     workflow = project.define(function_task("approve", waits=True))
 
-    execution_id = make(workflow, wait_for_completion=False, deferrable=deferrable).execute({"ti": ti})
+    execution_id = make(workflow, wait_for_completion=False, deferrable=deferrable).execute(context(ti))
 
     assert project.execution(execution_id)["status"] == "RUNNING"
 
@@ -73,7 +67,7 @@ def test_deferrable_defers_after_the_start_and_not_on_the_worker(
     workflow = project.define(function_task("approve", waits=True))
 
     with pytest.raises(TaskDeferred):
-        make(workflow, deferrable=True).execute({"ti": ti})
+        make(workflow, deferrable=True).execute(context(ti))
 
     (execution,) = project.executions(workflow)
     assert execution["status"] == "RUNNING"
@@ -85,7 +79,7 @@ def test_an_execution_that_is_over_at_the_first_look_does_not_defer(
     # An execution without tasks has ended by the time its run is answered.
     workflow = project.define()
 
-    execution_id = make(workflow, deferrable=True).execute({"ti": ti})
+    execution_id = make(workflow, deferrable=True).execute(context(ti))
 
     assert project.execution(execution_id)["status"] == "COMPLETED"
 
@@ -96,7 +90,7 @@ def test_defers_with_a_timeout_of_airflow_as_backstop_where_there_is_a_timeout(
     workflow = project.define(function_task("approve", waits=True))
 
     with pytest.raises(TaskDeferred) as deferred:
-        make(workflow, deferrable=True, timeout=60).execute({"ti": ti})
+        make(workflow, deferrable=True, timeout=60).execute(context(ti))
 
     assert deferred.value.timeout is not None
     assert deferred.value.timeout.total_seconds() > 60
@@ -105,7 +99,7 @@ def test_defers_with_a_timeout_of_airflow_as_backstop_where_there_is_a_timeout(
 def test_the_input_arrives_at_the_tasks(project: Project, ti: FakeTaskInstance, deferrable: bool) -> None:
     workflow = project.define(function_task("score"))
 
-    execution_id = run_to_end(make(workflow, input={"pump": "P-77"}, deferrable=deferrable), {"ti": ti})
+    execution_id = run_to_end(make(workflow, input={"pump": "P-77"}, deferrable=deferrable), context(ti))
 
     task = project.task(execution_id, "score", "COMPLETED")
     assert task["input"]["function"]["data"] == {"pump": "P-77"}
@@ -114,7 +108,7 @@ def test_the_input_arrives_at_the_tasks(project: Project, ti: FakeTaskInstance, 
 def test_runs_without_input(project: Project, ti: FakeTaskInstance) -> None:
     workflow = project.define(function_task("score"))
 
-    execution_id = make(workflow, input=None).execute({"ti": ti})
+    execution_id = make(workflow, input=None).execute(context(ti))
 
     assert project.execution(execution_id)["status"] == "COMPLETED"
 
@@ -122,7 +116,7 @@ def test_runs_without_input(project: Project, ti: FakeTaskInstance) -> None:
 def test_runs_the_version_that_was_asked_for(project: Project, ti: FakeTaskInstance) -> None:
     workflow = project.define(function_task("score"), version="v2/beta")
 
-    execution_id = make(workflow, version="v2/beta").execute({"ti": ti})
+    execution_id = make(workflow, version="v2/beta").execute(context(ti))
 
     assert project.execution(execution_id)["version"] == "v2/beta"
 
@@ -131,7 +125,7 @@ def test_the_id_is_an_xcom_as_soon_as_the_run_is_accepted(project: Project, ti: 
     workflow = project.define(function_task("approve", waits=True))
 
     with pytest.raises(TaskDeferred):
-        make(workflow, deferrable=True).execute({"ti": ti})
+        make(workflow, deferrable=True).execute(context(ti))
 
     (execution,) = project.executions(workflow)
     assert ti.xcoms["execution_id"] == execution["id"]
@@ -159,17 +153,16 @@ def fire(trigger: Any) -> Any:
     return asyncio.run(first_event(trigger))
 
 
-def run_into_an_error(operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, **context: Any) -> None:
+def run_into_an_error(operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, store: Any = None) -> None:
     with pytest.raises(AirflowException):
-        operator.execute({"ti": ti, **context})
+        operator.execute(context(ti, store=store))
 
 
 class TestMetadata:
     def submit(self, project: Project, ti: FakeTaskInstance, metadata: Any = None) -> dict[str, str]:
         """Start a workflow of its own and return the metadata that CDF has got."""
         workflow = project.define(function_task("approve", waits=True))
-        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
-        make(workflow, metadata=metadata, wait_for_completion=False).execute(context)
+        make(workflow, metadata=metadata, wait_for_completion=False).execute(context(ti))
         (execution,) = project.executions(workflow)
         metadata = execution["metadata"]
         assert isinstance(metadata, dict)
@@ -197,7 +190,7 @@ class TestMetadata:
 
         key = self.submit(project, ti)["airflow_run_key"]
 
-        assert run_key(dataclasses.replace(ti, try_number=3)) == key
+        assert key_of(dataclasses.replace(ti, try_number=3)) == key
 
     @pytest.mark.parametrize(
         "change",
@@ -207,6 +200,7 @@ class TestMetadata:
             {"task_id": "other"},
             {"map_index": 0},
             {"max_tries": 4},
+            {"run_began": datetime.now(UTC) + timedelta(microseconds=1)},
         ],
         ids=lambda change: next(iter(change)),
     )
@@ -215,7 +209,8 @@ class TestMetadata:
 
         key = self.submit(project, ti)["airflow_run_key"]
 
-        assert self.submit(project, dataclasses.replace(ti, **change))["airflow_run_key"] != key
+        other = dataclasses.replace(ti, uuid=str(uuid.uuid4()), **change)
+        assert self.submit(project, other)["airflow_run_key"] != key
 
     def test_the_parts_of_the_run_key_do_not_run_into_each_other(self, project: Project) -> None:
         one = self.submit(project, FakeTaskInstance(dag_id="a", run_id="bc", task_id="d"))
@@ -223,10 +218,28 @@ class TestMetadata:
 
         assert one["airflow_run_key"] != other["airflow_run_key"]
 
-    def test_every_submission_has_an_id_of_its_own(self, project: Project, ti: FakeTaskInstance) -> None:
-        submit_ids = {self.submit(project, ti)["airflow_submit_id"] for _ in range(3)}
+    def test_the_run_key_is_another_one_for_another_airflow_that_has_a_name(
+        self, project: Project, ti: FakeTaskInstance, connect: Callable[..., None]
+    ) -> None:
+        connect({"airflow_name": "staging"})
 
+        key = self.submit(project, ti)["airflow_run_key"]
+
+        assert key == key_of(ti, "staging")
+        assert key not in (key_of(ti), key_of(ti, "production"))
+
+    def test_every_submission_has_an_id_of_its_own(self, project: Project, ti: FakeTaskInstance) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        store = Store()
+        for ti.try_number in (1, 2, 3):
+            operator = make(workflow, wait_for_completion=False)
+            end_badly(project, operator.execute(context(ti, store=store)))
+
+        submit_ids = {one["metadata"]["airflow_submit_id"] for one in project.executions(workflow)}
         assert len(submit_ids) == 3
+        # By these it is found which try, of which Airflow, has started an execution.
+        beginnings = {submit_id.rsplit(".", 1)[0] for submit_id in submit_ids}
+        assert beginnings == {f"{ti.uuid}-{number}.{number}" for number in (1, 2, 3)}
 
     def test_the_users_pairs_are_there_too(self, project: Project, ti: FakeTaskInstance) -> None:
         assert self.submit(project, ti, {"site": "Aukra"})["site"] == "Aukra"
@@ -285,7 +298,7 @@ class TestMetadata:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowFailException) as error:
-            make(workflow, metadata=metadata).execute({"ti": ti})
+            make(workflow, metadata=metadata).execute(context(ti))
 
         clear(error.value, named)
         assert project.executions(workflow) == []
@@ -296,7 +309,7 @@ class TestInput:
         workflow = project.define(function_task("approve", waits=True))
         padding = "x" * (100_000 - len('{"a":""}'))
 
-        make(workflow, input={"a": padding}, wait_for_completion=False).execute({"ti": ti})
+        make(workflow, input={"a": padding}, wait_for_completion=False).execute(context(ti))
 
         assert len(project.executions(workflow)) == 1
 
@@ -314,7 +327,7 @@ class TestInput:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowFailException) as error:
-            make(workflow, input=value).execute({"ti": ti})
+            make(workflow, input=value).execute(context(ti))
 
         digits = clear(error.value).replace(" ", "").replace(",", "").replace("_", "")
         for number in named:
@@ -332,7 +345,7 @@ class TestInput:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowFailException) as error:
-            make(workflow, input=value).execute({"ti": ti})
+            make(workflow, input=value).execute(context(ti))
 
         clear(error.value, "input")
         assert project.executions(workflow) == []
@@ -347,14 +360,14 @@ class TestTaskOutputs:
             function_task("outputs-score"), function_task("b"), function_task("not asked for")
         )
 
-        run_to_end(make(workflow, task_outputs=["outputs-score", "b"], deferrable=deferrable), {"ti": ti})
+        run_to_end(make(workflow, task_outputs=["outputs-score", "b"], deferrable=deferrable), context(ti))
 
         outputs = ti.xcoms["task_outputs"]
         assert outputs.keys() == {"outputs-score", "b"}
         assert outputs["outputs-score"]["response"] == {"risk": 0.72}
 
     def test_are_not_pushed_where_nobody_asked(self, project: Project, ti: FakeTaskInstance) -> None:
-        make(project.define(function_task("score"))).execute({"ti": ti})
+        make(project.define(function_task("score"))).execute(context(ti))
 
         assert "task_outputs" not in ti.xcoms
 
@@ -365,7 +378,7 @@ class TestTaskOutputs:
         workflow = project.define(function_task("approve", waits=True, retries=1))
         operator = make(workflow, task_outputs=["approve"])
         with pytest.raises(TaskDeferred) as deferred:
-            make(workflow, task_outputs=["approve"], deferrable=True).execute({"ti": ti})
+            make(workflow, task_outputs=["approve"], deferrable=True).execute(context(ti))
         (execution,) = project.executions(workflow)
         first = project.task(execution["id"], "approve")
         project.update(first["id"], "FAILED", {"attempt": 1})
@@ -373,7 +386,7 @@ class TestTaskOutputs:
         project.update(second["id"], "COMPLETED", {"attempt": 2})
 
         operator.resume_execution(
-            deferred.value.method_name, {"event": fire(deferred.value.trigger)}, {"ti": ti}
+            deferred.value.method_name, {"event": fire(deferred.value.trigger)}, context(ti)
         )
 
         assert ti.xcoms["task_outputs"]["approve"]["attempt"] == 2
@@ -387,7 +400,7 @@ class TestBadEnd:
         workflow = project.define(function_task("explodes"), function_task("approve", waits=True))
 
         with pytest.raises(CdfError) as error:
-            run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+            run_to_end(make(workflow, deferrable=deferrable), context(ti))
 
         (execution,) = project.executions(workflow)
         clear(error.value, execution["id"], workflow, "explodes", "FAILED", "the pump curve is missing")
@@ -400,7 +413,7 @@ class TestBadEnd:
         )
         operator = make(workflow, deferrable=True)
         with pytest.raises(TaskDeferred) as deferred:
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
         (execution,) = project.executions(workflow)
         task = project.task(execution["id"], "a")
         project.update(task["id"], "FAILED_WITH_TERMINAL_ERROR")
@@ -411,7 +424,7 @@ class TestBadEnd:
 
         with pytest.raises(CdfError) as error:
             operator.resume_execution(
-                deferred.value.method_name, {"event": fire(deferred.value.trigger)}, {"ti": ti}
+                deferred.value.method_name, {"event": fire(deferred.value.trigger)}, context(ti)
             )
 
         message = clear(error.value, "a", "FAILED_WITH_TERMINAL_ERROR", "b", "TIMED_OUT", "longer than 100 s")
@@ -429,7 +442,7 @@ class TestBadEnd:
         thread = threading.Thread(target=cancel)
         thread.start()
         with pytest.raises(CdfError) as error:
-            run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+            run_to_end(make(workflow, deferrable=deferrable), context(ti))
         thread.join()
 
         clear(error.value, "TERMINATED", "Anna stopped it in Fusion")
@@ -440,7 +453,7 @@ class TestBadEnd:
         cdf.set_function("explodes", Reply(error="no"))
 
         with pytest.raises(CdfError) as error:
-            make(project.define(function_task("explodes"))).execute({"ti": ti})
+            make(project.define(function_task("explodes"))).execute(context(ti))
 
         assert not isinstance(error.value, AirflowFailException)
 
@@ -450,7 +463,7 @@ class TestBadEnd:
         cdf.set_function("explodes", Reply(error="no"))
         workflow = project.define(function_task("explodes", onFailure="skipTask"))
 
-        assert run_to_end(make(workflow, deferrable=deferrable), {"ti": ti})
+        assert run_to_end(make(workflow, deferrable=deferrable), context(ti))
 
 
 def test_defers_only_when_cdf_knows_the_execution_where_it_is_read(
@@ -461,7 +474,7 @@ def test_defers_only_when_cdf_knows_the_execution_where_it_is_read(
     cdf.faults.add("GET", "*/executions/*", status=404, times=4)
 
     with pytest.raises(TaskDeferred):
-        operator.execute({"ti": ti})
+        operator.execute(context(ti))
 
     assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 5
 
@@ -473,7 +486,7 @@ class TestTimeout:
         workflow = project.define(function_task("approve", waits=True))
 
         with pytest.raises(AirflowException) as error:
-            run_to_end(make(workflow, deferrable=deferrable, timeout=0.1), {"ti": ti})
+            run_to_end(make(workflow, deferrable=deferrable, timeout=0.1), context(ti))
 
         (execution,) = project.executions(workflow)
         assert execution["status"] == "TERMINATED"
@@ -486,7 +499,7 @@ class TestTimeout:
 
         with pytest.raises(AirflowException) as error:
             run_to_end(
-                make(workflow, deferrable=deferrable, timeout=0.1, cancel_on_timeout=False), {"ti": ti}
+                make(workflow, deferrable=deferrable, timeout=0.1, cancel_on_timeout=False), context(ti)
             )
 
         (execution,) = project.executions(workflow)
@@ -499,12 +512,12 @@ class TestTimeout:
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow, deferrable=True, timeout=0.1)
         with pytest.raises(TaskDeferred) as deferred:
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
         event = fire(deferred.value.trigger)
         (execution,) = project.executions(workflow)
         project.update(project.task(execution["id"], "approve")["id"], "COMPLETED")
 
-        resumed = operator.resume_execution(deferred.value.method_name, {"event": event}, {"ti": ti})
+        resumed = operator.resume_execution(deferred.value.method_name, {"event": event}, context(ti))
 
         assert resumed == execution["id"]
 
@@ -515,7 +528,7 @@ class TestTimeout:
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow, deferrable=True, timeout=0.1)
         with pytest.raises(TaskDeferred) as deferred:
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
         event = fire(deferred.value.trigger)
         (execution,) = project.executions(workflow)
         if end == "TERMINATED":
@@ -524,7 +537,7 @@ class TestTimeout:
             project.update(project.task(execution["id"], "approve")["id"], "FAILED")
 
         with pytest.raises(AirflowException) as error:
-            operator.resume_execution(deferred.value.method_name, {"event": event}, {"ti": ti})
+            operator.resume_execution(deferred.value.method_name, {"event": event}, context(ti))
 
         assert "may still run" not in str(error.value)
 
@@ -542,14 +555,14 @@ class TestTimeout:
 
         operator._time_is_over = in_the_last_moment  # type: ignore[method-assign]
 
-        assert operator.execute({"ti": ti}) == operator.execution_id
+        assert operator.execute(context(ti)) == operator.execution_id
 
     def resume_too_late(
         self, operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, execution_id: str
     ) -> str:
         """Resume a task that waited for a slot until after its time, and whose look CDF stumbles over."""
         event = {"outcome": "reached", "execution_id": execution_id, "end_time": time.time() - 1}
-        return operator.execute_complete({"ti": ti}, event)
+        return operator.execute_complete(context(ti), event)
 
     def test_one_failing_look_does_not_make_a_timeout_of_a_success(
         self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
@@ -598,7 +611,7 @@ class TestTimeout:
         cdf.faults.add("GET", "*/executions/*", status=503, times=50)
         try:
             with pytest.raises(CdfError, match=r"not ended within timeout=0\.5 s\. .*was cancelled"):
-                operator.execute({"ti": ti})
+                operator.execute(context(ti))
         finally:
             cdf.faults.clear()
         assert len(cdf.journal.requests("GET", f"*/executions/{operator.execution_id}")) < 5
@@ -610,7 +623,7 @@ class TestBrokenTrigger:
     def deferred(self, project: Project, ti: FakeTaskInstance, **arguments: Any) -> tuple[str, str]:
         workflow = project.define(function_task("approve", waits=True))
         with pytest.raises(TaskDeferred):
-            make(workflow, deferrable=True, **arguments).execute({"ti": ti})
+            make(workflow, deferrable=True, **arguments).execute(context(ti))
         (execution,) = project.executions(workflow)
         return workflow, execution["id"]
 
@@ -619,7 +632,7 @@ class TestBrokenTrigger:
 
         with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
             make(workflow, deferrable=True, timeout=60).resume_execution(
-                "__fail__", {"error": "Trigger timeout"}, {"ti": ti}
+                "__fail__", {"error": "Trigger timeout"}, context(ti)
             )
 
         assert project.execution(execution_id)["status"] == "TERMINATED"
@@ -636,7 +649,7 @@ class TestBrokenTrigger:
             end.join()
 
         resumed = make(workflow, deferrable=True).resume_execution(
-            "__fail__", {"error": "Trigger failure"}, {"ti": ti}
+            "__fail__", {"error": "Trigger failure"}, context(ti)
         )
 
         assert resumed == execution_id
@@ -648,7 +661,7 @@ class TestBrokenTrigger:
         ti.xcoms["end_time"] = time.time() + 0.2
 
         with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
-            make(workflow, timeout=60).resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": ti})
+            make(workflow, timeout=60).resume_execution("__fail__", {"error": "Trigger failure"}, context(ti))
 
     def test_where_the_id_is_lost_too_the_execution_is_found_again(
         self, project: Project, ti: FakeTaskInstance
@@ -656,19 +669,32 @@ class TestBrokenTrigger:
         workflow, execution_id = self.deferred(project, ti)
         project.update(project.task(execution_id, "approve")["id"], "COMPLETED")
         ti.xcoms.clear()
-        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
 
-        assert make(workflow).resume_execution("__fail__", {"error": "x"}, context) == execution_id
+        assert make(workflow).resume_execution("__fail__", {"error": "x"}, context(ti)) == execution_id
 
-    def test_an_unknown_event_is_never_taken_for_success(
+    @pytest.mark.parametrize("event", [None, {}, {"outcome": "new"}], ids=str)
+    def test_without_word_from_the_trigger_the_wait_goes_on(
+        self, event: Any, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # Airflow's scheduler may resume a deferred task without an event (apache/airflow#65248).
+        workflow, execution_id = self.deferred(project, ti, timeout=60)
+        operator = make(workflow, deferrable=True, timeout=60)
+
+        with pytest.raises(TaskDeferred) as again:
+            operator.resume_execution("execute_complete", {"event": event}, context(ti))
+
+        assert again.value.trigger.execution_id == execution_id
+        assert again.value.trigger.end_time == ti.xcoms["end_time"]
+        assert project.execution(execution_id)["status"] == "RUNNING"
+
+    def test_without_word_from_the_trigger_a_bad_end_is_no_success(
         self, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow, execution_id = self.deferred(project, ti)
+        project.cancel(execution_id, "Anna stopped it")
 
-        with pytest.raises(CdfError, match=f"Execution {execution_id} was left as it is"):
-            make(workflow).resume_execution("execute_complete", {"event": {"outcome": "new"}}, {"ti": ti})
-
-        assert project.execution(execution_id)["status"] == "RUNNING"
+        with pytest.raises(CdfExecutionFailedError, match="Anna stopped it"):
+            make(workflow).resume_execution("execute_complete", {"event": {}}, context(ti))
 
     @pytest.mark.parametrize("is_permanent", [True, False])
     def test_what_cdf_refuses_for_good_is_not_retried(
@@ -678,7 +704,7 @@ class TestBrokenTrigger:
         event = {"outcome": "error", "message": "No.", "is_permanent": is_permanent}
 
         with pytest.raises(CdfError, match=r"^No\. Execution .* was left as it is\.$") as error:
-            make(workflow).execute_complete({"ti": ti}, event)
+            make(workflow).execute_complete(context(ti), event)
 
         assert isinstance(error.value, AirflowFailException) is is_permanent
 
@@ -692,7 +718,7 @@ class TestOnKill:
         signal.setitimer(signal.ITIMER_REAL, 0.25)
         try:
             with pytest.raises(AirflowException) as error:
-                operator.execute({"ti": ti})
+                operator.execute(context(ti))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -737,13 +763,12 @@ class TestOnKill:
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow)
         ti = dataclasses.replace(ti, try_number=2)
-        context = {"ti": ti, "dag_run": SimpleNamespace(run_after=datetime.now(UTC)), "task": operator}
 
         before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
         signal.setitimer(signal.ITIMER_REAL, 0.05)  # while it looks for an earlier try's execution
         try:
             with pytest.raises(CdfError, match=r"The task was killed\."):
-                operator.execute(context)
+                operator.execute(context(ti))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -756,10 +781,9 @@ class TestOnKill:
         # SIGKILL would come before the answer does, and nobody else would ever look.
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow)
-        context = {"dag_run": SimpleNamespace(run_after=datetime.now(UTC))}
         cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
         cdf.faults.add("POST", "*/executions/list", status=503, retry_after=2)
-        thread = threading.Thread(target=run_into_an_error, args=[operator, ti], kwargs=context, daemon=True)
+        thread = threading.Thread(target=run_into_an_error, args=[operator, ti, Store()], daemon=True)
         thread.start()
         # The look-up of the lost answer has been told to come back later.
         wait_until(lambda: not cdf.faults.waiting())
@@ -778,10 +802,10 @@ class TestOnKill:
         if hands_over == "deferred":
             operator = make(workflow, deferrable=True)
             with pytest.raises(TaskDeferred):
-                operator.execute({"ti": ti})
+                operator.execute(context(ti))
         else:
             operator = make(workflow, wait_for_completion=False)
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
 
         operator.on_kill()
 
@@ -794,17 +818,17 @@ class TestOnKill:
         # Airflow kills a task whose heartbeats fail: just when its API is down.
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow)
-        start = operator._start
+        find_or_start = operator._find_or_start
 
-        def killed(context: Any) -> Any:
-            execution = start(context)
+        def killed(*arguments: Any) -> Any:
+            end_time = find_or_start(*arguments)
             operator._killed = True
-            return execution
+            return end_time
 
-        monkeypatch.setattr(operator, "_start", killed)
+        monkeypatch.setattr(operator, "_find_or_start", killed)
         monkeypatch.setattr(ti, "xcom_push", lambda **_: pytest.fail("too late"), raising=False)
         with pytest.raises(CdfError, match="was cancelled"):
-            operator.execute({"ti": ti})
+            operator.execute(context(ti))
 
     def test_of_another_process_of_the_task_does_not_end_this_one(
         self, project: Project, ti: FakeTaskInstance
@@ -813,14 +837,14 @@ class TestOnKill:
         workflow = project.define(function_task("approve", waits=True))
         operator = make(workflow)
         results: list[str] = []
-        thread = threading.Thread(target=lambda: results.append(operator.execute({"ti": ti})), daemon=True)
+        thread = threading.Thread(target=lambda: results.append(operator.execute(context(ti))), daemon=True)
         thread.start()
         (first,) = wait_until(lambda: project.executions(workflow))
         project.task(first["id"], "approve")
         project.cancel(first["id"], TASK_WAS_KILLED)
 
         wait_until(lambda: len(project.executions(workflow)) == 2)
-        second = str(operator.execution_id)
+        second = wait_until(lambda: operator.execution_id)
         project.update(project.task(second, "approve")["id"], "COMPLETED")
 
         thread.join(timeout=10)
@@ -829,7 +853,7 @@ class TestOnKill:
 
     def test_after_the_execution_has_ended_does_nothing(self, project: Project, ti: FakeTaskInstance) -> None:
         operator = make(project.define(function_task("score")))
-        execution_id = operator.execute({"ti": ti})
+        execution_id = operator.execute(context(ti))
 
         operator.on_kill()
 
@@ -838,6 +862,7 @@ class TestOnKill:
     def test_does_not_raise_where_cdf_cannot_be_reached(
         self, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(cancelling, "KILL_PATIENCE", 0.5)
         with CdfEmulator() as lonely:
             monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", lonely.airflow_connection_uri())
             project = Project(lonely)
@@ -845,7 +870,7 @@ class TestOnKill:
             operator = make(workflow)
             thread = threading.Thread(target=run_into_an_error, args=[operator, ti], daemon=True)
             thread.start()
-            wait_until(lambda: project.executions(workflow))
+            wait_until(lambda: operator.execution_id)
 
         operator.on_kill()
 
@@ -856,7 +881,7 @@ class TestOnKill:
 class TestWhatIsWrongIsSaidInOneSentence:
     def test_unknown_workflow(self, ti: FakeTaskInstance, clear: Any, deferrable: bool) -> None:
         with pytest.raises(AirflowException) as error:
-            make("no-such-workflow", deferrable=deferrable).execute({"ti": ti})
+            make("no-such-workflow", deferrable=deferrable).execute(context(ti))
 
         clear(error.value, "no-such-workflow")
 
@@ -864,7 +889,7 @@ class TestWhatIsWrongIsSaidInOneSentence:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowException) as error:
-            make(workflow, version="no-such-version").execute({"ti": ti})
+            make(workflow, version="no-such-version").execute(context(ti))
 
         clear(error.value, workflow, "no-such-version")
 
@@ -874,7 +899,7 @@ class TestWhatIsWrongIsSaidInOneSentence:
         connect(password="wr0ng-secret")
 
         with pytest.raises(AirflowException) as error:
-            make(project.define(function_task("score"))).execute({"ti": ti})
+            make(project.define(function_task("score"))).execute(context(ti))
 
         message = clear(error.value, cdf.client_id)
         assert "wr0ng-secret" not in message
@@ -883,7 +908,7 @@ class TestWhatIsWrongIsSaidInOneSentence:
         connect({"project": "no-such-project"})
 
         with pytest.raises(AirflowException) as error:
-            make(project.define(function_task("score"))).execute({"ti": ti})
+            make(project.define(function_task("score"))).execute(context(ti))
 
         clear(error.value, "no-such-project")
 
@@ -891,10 +916,10 @@ class TestWhatIsWrongIsSaidInOneSentence:
         connect(host="http://127.0.0.1:9")
 
         with pytest.raises(AirflowException) as error:
-            make("pumps").execute({"ti": ti})
+            make("pumps").execute(context(ti))
 
         clear(error.value, "127.0.0.1:9")
 
     def test_unknown_connection(self, ti: FakeTaskInstance) -> None:
         with pytest.raises(AirflowException, match="no_such_connection"):
-            make("pumps", cdf_conn_id="no_such_connection").execute({"ti": ti})
+            make("pumps", cdf_conn_id="no_such_connection").execute(context(ti))
