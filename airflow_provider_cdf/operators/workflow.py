@@ -380,9 +380,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         """Look once, then defer or poll until the execution has ended."""
         from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
 
-        patience = Patience(
-            interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now()
-        )
+        patience = Patience(interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now())
         while True:
             is_over = end_time is not None and time.time() >= end_time
             # A cancellation is a look, too, and tells more.

@@ -37,7 +37,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.clock import ManualClock
+from airflow_provider_cdf.emulator.rules.clock import ManualClock
 
 pytestmark = pytest.mark.slow
 
