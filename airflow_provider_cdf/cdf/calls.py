@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from airflow_provider_cdf.cdf.errors import CdfInputError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfInputError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import (
     REPORTABLE_STATUSES,
     ExecutionPage,
@@ -44,6 +45,8 @@ MAX_METADATA_PAIRS = 10
 MAX_METADATA_KEY = 32
 MAX_METADATA_VALUE = 255
 MAX_CANCEL_REASON = 500
+#: Metadata key by which the execution of one submission is told from all others.
+SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
@@ -73,6 +76,9 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param secrets: what is in the body and must not come back in a message.
+    :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
+        may mix up answers, and the end of another execution must not count as the end of this one.
     """
 
     purpose: str
@@ -83,6 +89,8 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -114,6 +122,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         ),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        secrets=(client_secret,),
     )
 
 
@@ -161,6 +170,14 @@ def run(
         body["input"] = _json_object(input, f"input of {what}")
     if metadata is not None:
         body["metadata"] = check_metadata(metadata, what)
+    submit_id = (metadata or {}).get(SUBMIT_ID)
+
+    def is_about(started: WorkflowExecution) -> str | None:
+        if started.workflow_external_id != workflow_external_id or started.version not in (None, version):
+            return f"version {started.version!r} of workflow {started.workflow_external_id!r}"
+        has_its_id = started.metadata.get(SUBMIT_ID) == submit_id
+        return None if submit_id is None or has_its_id else f"another run, execution {started.id}"
+
     return Call(
         purpose=f"run {what}",
         method="POST",
@@ -169,6 +186,8 @@ def run(
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
+        is_about=is_about,
     )
 
 
@@ -195,6 +214,7 @@ def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDeta
         answer=WorkflowExecutionDetails,
         repeat=Repeat.ALWAYS,
         is_read=True,
+        is_about=_another("execution", execution_id),
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -257,6 +277,7 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
         answer=WorkflowExecution,
         content=_encode(body, "cancel request"),
+        is_about=_another("execution", execution_id),
     )
 
 
@@ -269,6 +290,8 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         answer=WorkflowExecution,
         content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
+        is_about=_another("execution", execution_id),
     )
 
 
@@ -286,7 +309,23 @@ def update_task(
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
         content=_encode(body, "task update"),
+        is_about=_another("task", cdf_task_id),
     )
+
+
+def next_cursor(page: ExecutionPage, seen: set[str]) -> str | None:
+    """
+    Return where a list goes on; ``None`` at its end.
+
+    :param seen: the cursors of the list so far, to which this adds.
+    :raises CdfAnswerError: if the list has been there before, and would never end.
+    """
+    cursor = page.next_cursor or None
+    if cursor is not None:
+        if cursor in seen:
+            raise CdfAnswerError(f"CDF's list has no end: page {len(seen) + 1} leads back to an earlier one.")
+        seen.add(cursor)
+    return cursor
 
 
 def check_uuid(value: object, name: str) -> str:
@@ -383,6 +422,15 @@ def _encode(value: object, what: str) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         # from None: the traceback of the json module says nothing that the message does not.
         raise CdfInputError(f"The {what} is not JSON: {error}.") from None
+
+
+def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExecution], str | None]:
+    """Return what says so if an answer is about another id than the one that was asked for."""
+
+    def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
+        return None if answer.id.lower() == asked_for.lower() else f"{kind} {one_line(answer.id, 40)}"
+
+    return is_about
 
 
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:

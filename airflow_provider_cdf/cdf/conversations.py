@@ -21,7 +21,6 @@ from typing import Any, Generic
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.errors import (
-    CdfAnswerError,
     CdfApiError,
     CdfError,
     CdfNothingToReportToError,
@@ -43,7 +42,7 @@ from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_aft
 log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
-SUBMIT_ID = "airflow_submit_id"
+SUBMIT_ID = calls.SUBMIT_ID
 #: Metadata key that all executions of one logical run have in common, where an operator starts them.
 RUN_KEY = "airflow_run_key"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
@@ -120,13 +119,6 @@ def run_workflow(
         )
         return next(iter(found), None)
 
-    def check(execution: WorkflowExecution) -> None:
-        if SUBMIT_ID in own and not is_it(execution):
-            raise CdfAnswerError(
-                f"CDF's answer to the request to run {what} is about another execution ({execution.id}). "
-                "It is not known whether CDF did it all the same."
-            )
-
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
     trace = _Trace(
         look_up,
@@ -134,7 +126,7 @@ def run_workflow(
         of_what=calls.get_version(settings.project, workflow_external_id, version),
     )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
-    return (yield from _submit(settings, request, trace, check))
+    return (yield from _submit(settings, request, trace))
 
 
 def retry_execution(settings: Settings, execution_id: str) -> Conversation[WorkflowExecution]:
@@ -145,11 +137,11 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         now: WorkflowExecutionDetails = yield read
-        if not before.status.has_ended:
+        if not before.has_ended:
             return None  # it ran anyway: that it runs tells nothing
         # It runs again; or it has ended once more already, with attempts that it did not have.
         is_new = any(task.id not in known for task in now.executed_tasks)
-        return now if is_new or not now.status.has_ended else None
+        return now if is_new or not now.has_ended else None
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = f"look whether execution {execution_id} runs again"
@@ -170,13 +162,13 @@ def cancel_execution(
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         execution: WorkflowExecutionDetails = yield read
-        return execution if execution.status.has_ended else None
+        return execution if execution.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
     execution = yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True)
     until = clock.now() + min(CANCEL_WITHIN, settings.retry_for)
-    while not execution.status.has_ended and clock.now() < until:
+    while not execution.has_ended and clock.now() < until:
         yield Pause(CANCEL_LOOK_INTERVAL)
         try:
             execution = (yield from look_up()) or execution
@@ -209,7 +201,7 @@ def update_task(
     def look_up() -> Conversation[TaskExecution | None]:
         execution: WorkflowExecutionDetails = yield read
         task = next((task for task in execution.executed_tasks if task.id == cdf_task_id.lower()), None)
-        if task is None or not task.status.has_ended:
+        if task is None or not task.has_ended:
             return None
         # What a reported failure becomes where the task's onFailure is skipTask.
         skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
@@ -233,31 +225,25 @@ def list_executions(
     :param keep: says which executions are wanted; no others are held, because a list may be long.
     """
     executions: list[WorkflowExecution] = []
-    cursors: set[str] = set()
     cursor: str | None = None
+    seen: set[str] = set()
     while True:
-        call = calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
-        page: ExecutionPage = yield call
+        page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
         executions += filter(keep, page.items)
-        cursor = page.next_cursor
-        if not cursor:
+        cursor = calls.next_cursor(page, seen)
+        if cursor is None:
             return executions
-        if cursor in cursors:
-            raise CdfAnswerError(f"CDF's list has no end: asked to {call.purpose}, it repeats a cursor.")
-        cursors.add(cursor)
 
 
 def _submit(
     settings: Settings,
     request: Callable[..., calls.Call[Any]],
     trace: _Trace[ResultT],
-    check: Callable[[ResultT], None] = lambda outcome: None,
 ) -> Conversation[ResultT]:
     """
     Carry out a write that a nonce authorizes, exactly once.
 
     :param request: makes the call for a nonce.
-    :param check: raises if an answer is not about this submission.
     """
     purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
     begun = clock.now()
@@ -270,7 +256,6 @@ def _submit(
         while clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
-                check(outcome)
                 return outcome
             except CdfError as error:
                 failed = error
@@ -288,7 +273,7 @@ def _submit(
             if is_refused and not is_late and (yield from _is_true(settings, failed, call, session, trace)):
                 raise failed from None
             found = yield from _find_out(
-                call, check, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
+                call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
             )
             if found is not None:
                 return found
@@ -373,7 +358,6 @@ def _revoke(settings: Settings, session: Session) -> Conversation[None]:
 
 def _find_out(
     call: calls.Call[Any],
-    check: Callable[[Any], None],
     lost: CdfError,
     trace: _Trace[ResultT],
     got: float,
@@ -424,7 +408,6 @@ def _find_out(
         if failed is None and not refused and clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
-                check(outcome)
                 return outcome
             except CdfError as error:
                 # A refusal is most likely about the nonce: the lost request has used it.

@@ -42,14 +42,14 @@ def after_cancelling(execution: WorkflowExecution) -> str:
     """Say in a sentence what a cancellation has found or made of an execution."""
     if execution.status == "TERMINATED":
         return f"Execution {execution.id} was cancelled."
-    if not execution.status.has_ended:
+    if not execution.has_ended:
         return f"CDF has agreed to cancel execution {execution.id}, which is still {execution.status}."
     return f"Execution {execution.id} had ended {execution.status} before it could be cancelled."
 
 
 def has_ended_badly(execution: WorkflowExecution) -> bool:
     """Whether an execution is over without a result."""
-    return execution.status.has_ended and execution.status != "COMPLETED"
+    return execution.has_ended and execution.status != "COMPLETED"
 
 
 def is_given_up(execution: WorkflowExecution) -> bool:

@@ -152,7 +152,7 @@ class Starts:
         #: A submission of this process of which it is not known what it has started.
         self.open_submission: str | None = None
         #: What could not be cancelled, in sentences.
-        self._left_running = ""
+        self.left_running = ""
         #: The execution that this process has started.
         self.started: str | None = None
 
@@ -185,9 +185,9 @@ class Starts:
                 return Found(retried, is_under_way_anew=True)
         elif found is not None:
             log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
-        if self._left_running:
+        if self.left_running:
             # A retry may have more luck. Beside what still runs, nothing is started.
-            raise CdfError(f"No execution was started, because an older one goes on. {self._left_running}")
+            raise CdfError(f"No execution was started, because an older one goes on. {self.left_running}")
         started = yield from self.start(version, input=input, metadata=metadata)
         return Found(started, is_under_way_anew=True)
 
@@ -257,8 +257,14 @@ class Starts:
         :param is_open: given the submit ids of what is listed, whether more may still appear.
         :param within: seconds to look for more.
         """
-        listed = yield from self._look(lambda listed: is_open(listed.submit_ids), within)
-        told, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
+        # What is there already does not wait for what may follow: there may be less time than that takes.
+        told: list[str] = []
+        for seconds in (0.0, within):
+            listed = yield from self._look(lambda listed: is_open(listed.submit_ids), seconds)
+            cancelled, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
+            told += cancelled
+            if not is_open(listed.submit_ids):
+                break
         return [*told, *left]
 
     def _retry(self, found: WorkflowExecution) -> Conversation[WorkflowExecution]:
@@ -364,7 +370,7 @@ class Starts:
         others = [one for one in listed.own if one is not keep]
         others += listed.earlier if self._may_cancel_earlier else []
         _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
-        self._left_running = " ".join(left)
+        self.left_running = " ".join(left)
         return keep
 
     def _cancel(
@@ -374,7 +380,7 @@ class Starts:
         told: list[str] = []
         left: list[str] = []
         for execution in executions:
-            if execution.status.has_ended:
+            if execution.has_ended:
                 continue
             try:
                 ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
@@ -392,4 +398,4 @@ def _by_usefulness(execution: WorkflowExecution) -> tuple[int, int, str]:
     age = execution.created_time or 0
     if execution.status == "COMPLETED":
         return 0, age, execution.id
-    return (2, -age, execution.id) if execution.status.has_ended else (1, age, execution.id)
+    return (2, -age, execution.id) if execution.has_ended else (1, age, execution.id)

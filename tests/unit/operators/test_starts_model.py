@@ -282,8 +282,8 @@ class Task:
     changed_at: float = 0.0
     #: Whether two processes of one try have written their notes in the same moment, so that one note is lost.
     has_overwritten: bool = False
-    #: Whether a process was killed just after it had sent its request, and no note tells another one of it.
-    is_unnoted: bool = False
+    #: Whether a process was killed after it had sent its request, and before it had looked for others.
+    has_died_starting: bool = False
     #: How the promise may end here, of those that docs/exactly-once.md names.
     excuses: set[str] = field(default_factory=set)
 
@@ -444,9 +444,10 @@ class Task:
             try:
                 execution = (yield from self.carry_out(steps, try_id, dies_at)).execution
             except Crash:
-                has_submitted = starts.open_submission or starts.started
-                self.is_unnoted = self.is_unnoted or bool(has_submitted and not self.has_store)
+                self.has_died_starting |= bool(starts.open_submission or starts.started)
                 raise
+            if starts.left_running:
+                self.excuses.add(NOT_TO_BE_ASKED)
             if not self.waits:
                 return str(execution.id)
             seen = yield from self.wait(execution.id, try_id, dies_at)
@@ -603,12 +604,12 @@ def faults_of(world: World, tasks: list[Task], together: dict[str, float]) -> li
     """Return how a scenario broke the promise."""
     found = [f"{who} cancelled what {owner} has started" for who, owner in world.cancelled if who != owner]
     for task in tasks:
-        if task.has_overwritten or task.is_unnoted:
-            continue
+        if task.has_died_starting and (task.has_overwritten or not task.has_store):
+            continue  # no note tells of what the dead process has started, until the next try looks
         own = [one for one in world.executions.values() if one.owner == task.name]
         running = [one for one in own if one.status == "RUNNING"]
-        if len(running) > 1:
-            found.append(f"{task.name}: {len(running)} run at the end; {task.state}; {task.excuses}")
+        if len(running) > 1 and not task.excuses:
+            found.append(f"{task.name}: {len(running)} run at the end; {task.state}")
         if task.state == "running" and not (task.waits and running):
             found.append(f"{task.name}: has not ended")
         if task.state == "success":
@@ -617,12 +618,12 @@ def faults_of(world: World, tasks: list[Task], together: dict[str, float]) -> li
                 found.append(f"{task.name}: success with another Airflow's execution")
             if task.waits and result.status != "COMPLETED":
                 found.append(f"{task.name}: success with {result.status}")
-            if task.waits and running:
+            if task.waits and running and not task.excuses:
                 found.append(f"{task.name}: success, and one still runs")
         if task.state == "failed" and running and not task.excuses:
             found.append(f"{task.name}: failed, and {len(running)} still run")
         # Where each second request fails, CDF is often not to be asked in the time that there is for it.
-        if together[task.name] and world.faults < 0.5:
+        if together[task.name] and world.faults < 0.5 and not task.excuses:
             found.append(f"{task.name}: two ran together for {together[task.name]:.0f} s too long")
     return found
 
