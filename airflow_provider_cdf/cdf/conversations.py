@@ -268,7 +268,9 @@ def _submit(
                 yield Pause(pause)
                 continue
             is_refused = not is_ambiguous(failed)
-            if is_refused and (yield from _is_true(settings, failed, call, session, trace)):
+            # A nonce that came too late is refused, too, and may leave its session READY.
+            is_late = clock.now() - got >= NONCE_SENT_UNTIL and _may_be_due_to_the_nonce(failed)
+            if is_refused and not is_late and (yield from _is_true(settings, failed, call, session, trace)):
                 raise failed from None
             found = yield from _find_out(
                 call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
@@ -276,7 +278,7 @@ def _submit(
             if found is not None:
                 return found
             yield from _revoke(settings, session)
-            # A nonce that came too late is refused, too: a new one settles that, once.
+            # A new nonce settles whether it was that, once.
             if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
                 raise failed from None
             has_doubted_the_nonce = is_refused

@@ -257,8 +257,14 @@ class Starts:
         :param is_open: given the submit ids of what is listed, whether more may still appear.
         :param within: seconds to look for more.
         """
-        listed = yield from self._look(lambda listed: is_open(listed.submit_ids), within)
-        told, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
+        # What is there already does not wait for what may follow: there may be less time than that takes.
+        told: list[str] = []
+        for seconds in (0.0, within):
+            listed = yield from self._look(lambda listed: is_open(listed.submit_ids), seconds)
+            cancelled, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
+            told += cancelled
+            if not is_open(listed.submit_ids):
+                break
         return [*told, *left]
 
     def _retry(self, found: WorkflowExecution) -> Conversation[WorkflowExecution]:

@@ -26,6 +26,7 @@ from airflow_provider_cdf.operators.cancelling import (
     KILL_PATIENCE,
     Cancellation,
     after_cancelling,
+    has_ended_badly,
     is_given_up,
 )
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
@@ -210,8 +211,8 @@ class CdfWorkflowRunOperator(BaseOperator):
 
     @property
     def has_submitted(self) -> bool:
-        """Whether CDF may still be starting an execution for this very object."""
-        return self._starts is not None and self._starts.open_submission is not None
+        """Whether CDF has started an execution for this very object, or may still be starting it."""
+        return self._starts is not None and bool(self._starts.open_submission or self._starts.started)
 
     def _begin(self, context: Context) -> None:
         from airflow_provider_cdf.operators.identity import Try
@@ -522,7 +523,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         if execution.status == "COMPLETED":
             return self._finish(context, self.hook.get_execution(execution.id))
         self.is_settled = True
-        if execution.status != "TERMINATED":
+        if has_ended_badly(execution) and execution.status != "TERMINATED":
             raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
         raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
 

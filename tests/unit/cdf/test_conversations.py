@@ -7,6 +7,7 @@ Conversations are generators that know nothing of who performs them, so one of t
 from __future__ import annotations
 
 import json
+import logging
 import random
 import uuid
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfLoginError,
     CdfNothingToReportToError,
+    CdfRefusedError,
     CdfUnreachableError,
 )
 
@@ -80,7 +82,7 @@ def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender) 
     pages = [done({"items": [EXECUTION], "nextCursor": cursor}) for cursor in ("a", "b", "a")]
     network = Network(*pages)
     with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
-        sender.perform(network, conversations.list_executions(settings()))
+        sender.perform(network, conversations.list_executions(settings(), lambda execution: True))
     assert len(network.requests) == 3
 
 
@@ -154,10 +156,17 @@ class Cdf:
     def __init__(self, clock: FakeTime, lag: float = 0) -> None:
         self.clock = clock
         self.lag = lag
-        self.nonces: dict[str, float] = {}
+        #: What is left of each nonce's time, and whose session it is.
+        self.nonces: dict[str, tuple[float, int]] = {}
         self.sessions = 0
+        #: The statuses of sessions.
+        self.states: dict[int, str] = {}
+        #: What the token may do.
+        self.granted = ["READ", "WRITE"]
+        self.has_version = True
         self.executions: list[dict[str, Any]] = []
-        #: What happens to the next requests of a kind: "run", "list", "session".
+        #: What happens to the next requests of a kind: "session", "run", "list", "version" (GET of it),
+        #: "byids" and "revoke" (of sessions), "inspect" (of the token).
         self.plan: dict[str, list[Any]] = {}
         #: The kinds of requests that came, and when.
         self.journal: list[tuple[str, float]] = []
@@ -171,7 +180,7 @@ class Cdf:
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/token"):
             return done({"access_token": "t", "expires_in": 3600})
-        kind = request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
+        kind = self.kind_of(request)
         self.journal.append((kind, self.clock.now()))
         assert len(self.journal) < 1000, "it goes on for ever"
         arrived = [item for item in self.late if item[0] <= self.clock.now()]
@@ -182,18 +191,42 @@ class Cdf:
         fault = plan.pop(0) if plan else None
         return fault(request) if fault else self.do(kind, request)
 
+    @staticmethod
+    def kind_of(request: httpx.Request) -> str:
+        if request.method == "GET":
+            return "inspect" if request.url.path.endswith("/token/inspect") else "version"
+        return request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
+
     def do(self, kind: str, request: httpx.Request, at: float | None = None) -> httpx.Response:
-        body = json.loads(request.content)
+        body = json.loads(request.content) if request.content else {}
         now = self.clock.now() if at is None else at
         if kind == "session":
             self.sessions += 1
-            self.nonces[f"nonce-{self.sessions}"] = self.clock.now() + 60
-            return done({"items": [{"id": 1, "nonce": f"nonce-{self.sessions}"}]})
+            self.nonces[f"nonce-{self.sessions}"] = self.clock.now() + 60, self.sessions
+            self.states[self.sessions] = "READY"
+            return done({"items": [{"id": self.sessions, "nonce": f"nonce-{self.sessions}"}]})
+        if kind in ("byids", "revoke"):
+            session_id = body["items"][0]["id"]
+            if kind == "revoke":
+                self.states[session_id] = "REVOKED"
+            return done({"items": [{"id": session_id, "status": self.states[session_id]}]})
+        if kind == "inspect":
+            capability = {
+                "workflowOrchestrationAcl": {"actions": self.granted},
+                "projectScope": {"allProjects": {}},
+            }
+            return done(
+                {"subject": "x", "projects": [{"projectUrlName": "my project"}], "capabilities": [capability]}
+            )
+        if kind == "version":
+            return done({}) if self.has_version else refusal(404)
         if kind == "list":
             visible = [one for one in self.executions if one["visible"] <= self.clock.now()]
             return done({"items": visible})
-        if self.nonces.pop(body["authentication"]["nonce"], 0.0) < now:
+        until, session_id = self.nonces.pop(body["authentication"]["nonce"], (0.0, 0))
+        if until < now:
             return httpx.Response(400, json={"error": {"message": "The nonce is used or has expired."}})
+        self.states[session_id] = "ACTIVE"
         execution = {
             **EXECUTION,
             "id": str(uuid.uuid4()),
@@ -227,7 +260,7 @@ class Cdf:
     def slow(self, seconds: float) -> Callable[[httpx.Request], httpx.Response]:
         def fault(request: httpx.Request) -> httpx.Response:
             self.clock.seconds += seconds
-            return self.do(request.url.path.rsplit("/", 1)[-1].replace("sessions", "session"), request)
+            return self.do(self.kind_of(request), request)
 
         return fault
 
@@ -387,7 +420,7 @@ def test_a_new_nonce_is_used_only_when_the_lost_request_can_no_longer_be_execute
     sessions = [at for kind, at in cdf.journal if kind == "session"]
     assert len(sessions) == 2
     assert sessions[1] - sessions[0] >= conversations.NONCE_DEAD_AFTER
-    assert cdf.kinds[-3:] == ["list", "session", "run"]
+    assert cdf.kinds[-4:] == ["list", "revoke", "session", "run"]
     assert len(cdf.executions) == 1
 
 
@@ -450,11 +483,16 @@ def test_a_look_up_that_is_refused_for_a_moment_is_made_again(sender: Sender, cd
     assert len(cdf.executions) == 1
 
 
-def test_a_retry_after_that_goes_beyond_the_time_for_it_is_not_cut_short(sender: Sender, cdf: Cdf) -> None:
-    cdf.plan["run"] = [cdf.answers(503, **{"Retry-After": "3600"})]
-    with pytest.raises(CdfUnreachableError, match="airflow_submit_id = "):
-        start(sender, cdf)
-    assert cdf.kinds == ["session", "run", "list"]
+def test_a_retry_after_does_not_keep_from_looking(sender: Sender, cdf: Cdf) -> None:
+    # What was lost may be about to start an execution, which would be nobody's.
+    def overloaded(request: httpx.Request) -> httpx.Response:
+        cdf.late.append((cdf.clock.now() + 20, request))
+        return httpx.Response(503, headers={"Retry-After": "3600"})
+
+    cdf.plan["run"] = [overloaded, *[cdf.answers(503, **{"Retry-After": "3600"})] * 20]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+    assert max(cdf.clock.pauses) <= 20
 
 
 def test_metadata_without_room_for_a_key_is_sent_as_it_is_and_a_lost_answer_stays_unclear(
@@ -512,17 +550,6 @@ def test_a_connection_that_is_refused_for_long_is_given_up_within_the_total_time
     assert 20 < cdf.clock.now() - begun < 60
 
 
-@pytest.mark.parametrize("code", [400, 403, 404])
-def test_a_permanent_error_fails_at_once_and_airflow_does_not_retry_it(
-    sender: Sender, cdf: Cdf, code: int
-) -> None:
-    cdf.plan["run"] = [cdf.answers(code)]
-    with pytest.raises(AirflowFailException, match=r"The request changed nothing in CDF\.$"):
-        start(sender, cdf)
-    assert cdf.kinds == ["session", "run"]
-    assert cdf.clock.pauses == []
-
-
 def test_a_session_whose_answer_was_lost_is_made_again(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["session"] = [cdf.lost_after_session, cdf.answers(500)]
     start(sender, cdf)
@@ -537,32 +564,9 @@ def test_a_nonce_that_has_expired_on_its_way_is_replaced_once(sender: Sender, cd
     cdf.plan["run"] = [cdf.slow(61)]
     start(sender, cdf)
     # Not before it is certain that it was not used: a gateway may have sent the request twice.
-    assert [kind for kind in cdf.kinds if kind != "list"] == ["session", "run", "session", "run"]
+    kinds = [kind for kind in cdf.kinds if kind != "list"]
+    assert kinds == ["session", "run", "revoke", "session", "run"]
     assert "list" in cdf.kinds
-
-
-def test_a_request_that_a_gateway_sends_twice_is_one_execution(sender: Sender, cdf: Cdf) -> None:
-    def twice(request: httpx.Request) -> httpx.Response:
-        cdf.do("run", request)
-        return cdf.do("run", request)  # which is refused: the nonce has been used
-
-    cdf.plan["run"] = [twice]
-    execution = start(sender, cdf)
-    assert [execution.id] == [one["id"] for one in cdf.executions]
-
-
-def test_a_process_that_was_asleep_finds_what_another_one_of_its_run_has_started(
-    sender: Sender, cdf: Cdf
-) -> None:
-    def asleep(request: httpx.Request) -> httpx.Response:
-        other = conversations.run_workflow(settings(), "pump", "1", metadata={"airflow_run_key": "key"})
-        Sender(is_async=False).perform(cdf, other, settings())  # type: ignore[arg-type]
-        cdf.clock.seconds += 360
-        return cdf.do("run", request)
-
-    cdf.plan["run"] = [asleep]
-    execution = start(sender, cdf, airflow_run_key="key")
-    assert [execution.id] == [one["id"] for one in cdf.executions]
 
 
 def test_a_nonce_that_is_refused_again_and_again_is_a_permanent_error(sender: Sender, cdf: Cdf) -> None:
@@ -572,14 +576,147 @@ def test_a_nonce_that_is_refused_again_and_again_is_a_permanent_error(sender: Se
     assert cdf.sessions == 2
 
 
-def test_a_late_refusal_that_does_not_name_the_nonce_is_tried_once_more(sender: Sender, cdf: Cdf) -> None:
-    def slow_refusal(_: httpx.Request) -> httpx.Response:
-        cdf.clock.seconds += 50
-        return httpx.Response(400, json={"error": {"message": "Bad request"}})
+# -- refusals ----------------------------------------------------------------------------------------------
 
-    cdf.plan["run"] = [slow_refusal]
+#: What CDF, or something on the way, may say to the second copy of a request.
+REFUSALS = {
+    "nonce": (400, "authentication.nonce: the nonce is unknown or was used before"),
+    "token": (400, "Token already used"),
+    "401": (401, "Unauthorized"),
+    "403": (403, "Forbidden"),
+    "404": (404, "Not found"),
+    "409": (409, "Conflict"),
+    "422": (422, "Unprocessable"),
+}
+refusals = pytest.mark.parametrize(("code", "words"), REFUSALS.values(), ids=REFUSALS)
+
+
+def says(code: int, words: str) -> httpx.Response:
+    return httpx.Response(code, json={"error": {"code": code, "message": words}})
+
+
+@pytest.mark.parametrize("lag", [0, 55])
+@pytest.mark.parametrize("may_list_sessions", [True, False], ids=["may list sessions", "may not"])
+@refusals
+def test_a_refusal_may_be_the_answer_to_a_second_copy(
+    sender: Sender, cdf: Cdf, code: int, words: str, may_list_sessions: bool, lag: float
+) -> None:
+    # A gateway has sent the request twice.
+    def twice(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return says(code, words)
+
+    cdf.lag = lag
+    cdf.plan = {"run": [twice, twice] if code == 401 else [twice]}  # a 401 is tried with a new token
+    if not may_list_sessions:
+        cdf.plan["byids"] = [cdf.answers(403)] * 5
+    execution = start(sender, cdf)
+    assert execution.id == cdf.executions[0]["id"]
+    assert "revoke" not in cdf.kinds  # the execution runs under that session
+    assert set(cdf.states.values()) == {"ACTIVE"}
+
+
+@refusals
+def test_a_lost_answer_and_then_a_refusal_is_one_execution(
+    sender: Sender, cdf: Cdf, code: int, words: str
+) -> None:
+    cdf.lag = 30
+    cdf.plan["run"] = [cdf.lost_after, *[lambda _: says(code, words)] * 2]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+
+
+def refused(sender: Sender, cdf: Cdf) -> tuple[CdfApiError, float]:
+    """Start in vain; return why, and after how many seconds."""
+    begun = cdf.clock.now()
+    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\.$") as caught:
+        start(sender, cdf)
+    assert cdf.executions == []
+    return caught.value, cdf.clock.now() - begun
+
+
+@refusals
+def test_a_refusal_is_believed_at_once_where_the_nonce_has_not_been_used(
+    sender: Sender, cdf: Cdf, code: int, words: str
+) -> None:
+    cdf.plan["run"] = [lambda _: says(code, words)] * 2
+    error, seconds = refused(sender, cdf)
+    assert (error.code, error.cdf_message) == (code, words)
+    assert isinstance(error, AirflowFailException) is (code in (400, 403, 404))
+    assert seconds < 5
+    assert "list" not in cdf.kinds
+
+
+def test_a_refusal_that_speaks_of_sessions_is_believed_as_any_other(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [lambda _: says(400, "Sessions chaining depth limit exceeded")]
+    assert refused(sender, cdf)[1] < 5
+
+
+def test_a_version_that_is_not_there_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
+    cdf.has_version = False
+    cdf.plan = {"run": [lambda _: says(404, "no such version")], "byids": [cdf.answers(403)]}
+    error, seconds = refused(sender, cdf)
+    assert isinstance(error, AirflowFailException)
+    assert seconds < 5
+    assert cdf.kinds == ["session", "run", "version"]
+
+
+def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
+    cdf.granted = ["READ"]
+    cdf.plan = {"run": [lambda _: says(403, "Forbidden")], "byids": [cdf.answers(403)]}
+    error, seconds = refused(sender, cdf)
+    assert isinstance(error, AirflowFailException)
+    assert seconds < 5
+    assert cdf.kinds == ["session", "run", "inspect"]
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409])
+def test_what_nothing_confirms_is_believed_when_the_nonce_is_dead(
+    sender: Sender, cdf: Cdf, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    cdf.plan = {"run": [lambda _: says(code, "No.")], "byids": [cdf.answers(403)]}
+    error, seconds = refused(sender, cdf)
+    assert error.code == code
+    assert conversations.NONCE_DEAD_AFTER <= seconds < conversations.NONCE_DEAD_AFTER + 25
+    assert "A first copy of the request may have been accepted all the same" in caplog.text
+    # Nothing runs under this session, and nothing will.
+    assert cdf.states == {1: "REVOKED"}
+    revoked = [at for kind, at in cdf.journal if kind == "revoke"]
+    assert revoked[0] - cdf.journal[0][1] >= conversations.NONCE_DEAD_AFTER
+
+
+def test_a_session_that_cannot_be_revoked_is_no_reason_to_fail(
+    sender: Sender, cdf: Cdf, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cdf.plan = {"run": [cdf.slow(61)], "revoke": [cdf.answers(403)]}
     start(sender, cdf)
-    assert cdf.sessions == 2
+    assert "An unused session could not be revoked" in caplog.text
+    assert len(cdf.executions) == 1
+
+
+def test_a_project_that_is_full_of_sessions_is_tried_again_by_airflow(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["session"] = [lambda _: says(400, "There can be only 10000 sessions")]
+    with pytest.raises(CdfApiError, match="no room for another session") as caught:
+        start(sender, cdf)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert cdf.kinds == ["session"]
+
+
+def test_an_answer_about_another_execution_is_no_answer(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [lambda _: done({**EXECUTION, "metadata": {"airflow_submit_id": "another"}}, 202)]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+
+
+def test_the_keys_of_another_execution_are_dropped(sender: Sender, cdf: Cdf) -> None:
+    # hook.run_workflow(metadata=old.metadata), with a lost answer.
+    old = start(sender, cdf, airflow_run_key="key")
+    cdf.executions[0]["metadata"]["airflow_run_key"] = "key"
+    cdf.plan["run"] = [cdf.lost_after]
+    new = start(sender, cdf, **cdf.executions[0]["metadata"])
+    assert new.id != old.id
+    assert cdf.executions[1]["metadata"] == {"a": "b", "airflow_submit_id": ANY}
 
 
 # -- retrying an execution ---------------------------------------------------------------------------------
@@ -628,20 +765,46 @@ def test_an_end_time_that_comes_late_is_not_taken_for_a_retry(sender: Sender, ti
     assert len(network.requests) == 5
 
 
-def test_an_execution_that_ran_before_its_retry_is_no_proof_of_it(sender: Sender, time: FakeTime) -> None:
-    posts = [httpx.ReadError(""), refusal(), refusal()]
+@refusals
+def test_a_refusal_to_retry_may_be_the_answer_to_a_second_copy(
+    sender: Sender, time: FakeTime, code: int, words: str
+) -> None:
+    capability = {"workflowOrchestrationAcl": {"actions": ["WRITE"]}, "projectScope": {"allProjects": {}}}
+    token = {"subject": "x", "projects": [{"projectUrlName": "my project"}], "capabilities": [capability]}
 
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path.endswith("/inspect"):
+            return done(token)
+        if path.endswith("/byids"):
+            return done({"items": [{"status": "ACTIVE"}]})
+        if path.endswith("/sessions"):
+            return done(SESSION)
+        has_retried = any(path.endswith("/retry") for path in network.paths)
+        if path.endswith("/retry"):
+            return says(code, words)
+        return execution_with(FAILED_TASK, status="RUNNING" if has_retried else "FAILED")
+
+    network = Network(*[answer] * 20)
+    retried = sender.perform(network, conversations.retry_execution(settings(retry_for=60), EXECUTION_ID))
+    assert retried.status == "RUNNING"
+
+
+@pytest.mark.parametrize("state", ["READY", "ACTIVE"])
+def test_an_execution_that_ran_before_its_retry_is_no_proof_of_it(
+    sender: Sender, time: FakeTime, state: str
+) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
             return execution_with()
-        outcome = done(SESSION) if request.url.path.endswith("/sessions") else posts.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        if request.url.path.endswith("/byids"):
+            return done({"items": [{"status": state}]})
+        return done(SESSION) if request.url.path.endswith("/sessions") else refusal()
 
+    begun = time.now()
     with pytest.raises(CdfApiError, match="HTTP 400"):
         again(sender, *[answer] * 100)
-    assert posts == []
+    assert (time.now() - begun < 5) is (state == "READY")
 
 
 # -- cancelling --------------------------------------------------------------------------------------------
@@ -673,6 +836,49 @@ def test_an_execution_that_has_ended_before_is_returned_as_it_is(
     completed = execution_with(status="COMPLETED")
     execution, _ = cancel(sender, httpx.Response(code), completed)
     assert execution.status == "COMPLETED"
+
+
+def test_an_execution_that_cdf_is_about_to_end_is_waited_for(sender: Sender, time: FakeTime) -> None:
+    ended = execution_with(status="TERMINATED")
+    execution, network = cancel(sender, done(EXECUTION), execution_with(), refusal(503), ended)
+    assert execution.status == "TERMINATED"
+    assert network.answers == []
+
+
+def test_an_execution_that_completes_while_cdf_is_about_to_cancel_it_has_completed(
+    sender: Sender, time: FakeTime
+) -> None:
+    execution, _ = cancel(sender, done(EXECUTION), execution_with(status="COMPLETED"))
+    assert execution.status == "COMPLETED"
+
+
+def test_an_execution_that_goes_on_after_its_cancellation_is_returned_as_it_is(
+    sender: Sender, time: FakeTime
+) -> None:
+    begun = time.now()
+    execution, _ = cancel(sender, done(EXECUTION), *[execution_with()] * 30)
+    assert execution.status == "RUNNING"
+    assert conversations.CANCEL_WITHIN <= time.now() - begun < conversations.CANCEL_WITHIN + 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind"),
+    [
+        ([refusal(409), *[refusal(503)] * 40], CdfUnreachableError),
+        ([refusal(409), refusal(403)], CdfApiError),
+        ([refusal(409), execution_with()], CdfApiError),
+        ([httpx.ReadTimeout(""), execution_with(), refusal(403), refusal(403)], CdfUnreachableError),
+        ([httpx.ReadTimeout(""), execution_with(), refusal(403), execution_with()], CdfRefusedError),
+    ],
+    ids=["refused, unread", "refused, not to be read", "refused, runs", "lost, not to be read", "lost, runs"],
+)
+def test_a_refused_cancellation_is_unclear_only_where_it_may_have_been_done(
+    sender: Sender, time: FakeTime, answers: list[Any], kind: type[CdfError]
+) -> None:
+    with pytest.raises(CdfError) as caught:
+        cancel(sender, *answers)
+    assert type(caught.value) is kind
+    assert ("To find out, look whether" in str(caught.value)) is (kind is CdfUnreachableError)
 
 
 def test_a_cancellation_without_time_is_one_request_if_cdf_answers(sender: Sender, time: FakeTime) -> None:

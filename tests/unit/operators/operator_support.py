@@ -147,11 +147,11 @@ def when_sending(
     send = client.send
     plans = [what]
 
-    def sending(call: Any) -> Any:
+    def sending(call: Any, **options: Any) -> Any:
         is_it = call.path.endswith(ending) and plans
         if is_it and not after:
             plans.pop()()
-        answer = send(call)
+        answer = send(call, **options)
         if is_it and after:
             plans.pop()()
         return answer

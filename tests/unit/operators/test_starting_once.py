@@ -327,9 +327,15 @@ class TestWhatAirflowHasNoted:
         assert run(workflow, ti, store=Store(), clears=1) != first
         assert project.execution(first)["status"] == "TERMINATED"
 
-    @pytest.mark.parametrize("reason", [TASK_HAS_DIED, TASK_WAS_KILLED])
+    @pytest.mark.parametrize(
+        ("reason", "error"),
+        [
+            (TASK_WAS_KILLED, "takes no note from this process"),
+            (TASK_HAS_DIED, "The Airflow task that waited for it has died"),
+        ],
+    )
     def test_an_orphan_does_not_start_again_what_was_cancelled_as_its_task_died(
-        self, project: Project, workflow: str, ti: FakeTaskInstance, reason: str
+        self, project: Project, workflow: str, ti: FakeTaskInstance, reason: str, error: str
     ) -> None:
         store = Store()
         operator = make(workflow, ti, wait_for_completion=True)
@@ -341,7 +347,7 @@ class TestWhatAirflowHasNoted:
             store.is_of_an_orphan = True
 
         operator._store = dies  # type: ignore[method-assign]
-        with pytest.raises(CdfError, match="takes no note from this process"):
+        with pytest.raises(CdfError, match=error):
             operator.execute(context(ti, operator, store=store))
         assert statuses(project, workflow) == ["TERMINATED"]
 

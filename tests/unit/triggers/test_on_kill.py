@@ -22,13 +22,20 @@ from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
-#: What Airflow says of a task that waits for the execution or will look for it again.
-COUNTS_ON_IT = ["deferred", "running", "restarting", "up_for_retry", "up_for_reschedule"]
+#: What Airflow says of a task that waits for the execution, was resumed and waits for a slot, or will look
+#: for the execution again. One that was cleared and is to run again is in these, too, and cancels it by itself.
+COUNTS_ON_IT = [
+    "deferred",
+    "scheduled",
+    "queued",
+    "running",
+    "restarting",
+    "up_for_retry",
+    "up_for_reschedule",
+]
 #: What it says of a task that a person, or the scheduler on a person's behalf, has ended or cleared.
 IS_DONE_WITH_IT = [
     None,  # cleared
-    "scheduled",
-    "queued",
     "failed",
     "success",
     "removed",
@@ -140,6 +147,31 @@ def test_of_a_mapped_task_the_own_instance_counts(
     kill(execution_id, replace(ti, map_index=2))
 
     assert project.execution(execution_id)["status"] == status
+
+
+@pytest.mark.parametrize("own", ["failed", "deferred"])
+def test_the_first_of_a_mapped_task_is_not_taken_for_one_that_is_not_mapped(
+    own: str, states: Mock, execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    states.return_value = {ti.run_id: {"task_0": own, "task": "failed" if own == "deferred" else "deferred"}}
+
+    kill(execution_id, replace(ti, map_index=0))
+
+    assert project.execution(execution_id)["status"] == ("TERMINATED" if own == "failed" else "RUNNING")
+
+
+def test_nothing_is_cancelled_unless_it_is_asked_for(
+    states: Mock, execution_id: str, project: Project
+) -> None:
+    """A sensor that watches an execution has this trigger, too."""
+    ti = FakeTaskInstance()
+    states.return_value = {ti.run_id: {ti.task_id: "failed"}}
+    watching = CdfWorkflowTrigger(execution_id=execution_id)
+    watching.task_instance = ti
+
+    asyncio.run(watching.on_kill())
+
+    assert project.execution(execution_id)["status"] == "RUNNING"
 
 
 @pytest.mark.parametrize("map_index", [-1, None])
