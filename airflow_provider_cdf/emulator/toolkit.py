@@ -253,6 +253,8 @@ _M = TypeVar("_M", bound=Model)
 
 
 def _read(item: _Item, model: type[_M]) -> _M:
+    if not isinstance(item.value, dict):
+        raise item.error("this is not a mapping, with keys and values")
     found = model.model_validate(item.value)
     known = found.model_dump(mode="json", by_alias=True, exclude_unset=True)
     for location in _unknown_keys({k: v for k, v in item.value.items() if k not in _TOOLKIT_ONLY}, known):

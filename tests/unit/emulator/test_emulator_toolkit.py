@@ -189,8 +189,8 @@ def test_version_without_a_value_is_missing(tmp_path: Path) -> None:
     "field", ["retries", "timeout", "onFailure", "dependsOn", "name", "description", "misspelled"]
 )
 def test_key_without_a_value_is_a_key_that_is_not_there(tmp_path: Path, field: str) -> None:
-    task = f"  - externalId: t\n    type: function\n    {field}:\n    parameters:\n      {{function: {{externalId: f}}}}"
-    text = f"workflowExternalId: w\nversion: '1'\nworkflowDefinition:\n  description:\n  tasks:\n{task}"
+    task = "  - externalId: t\n    type: function\n    parameters: {function: {externalId: f}}\n"
+    text = f"workflowExternalId: w\nversion: '1'\nworkflowDefinition:\n  description:\n  tasks:\n{task}    {field}:"
     write(tmp_path, WorkflowVersion=text)
     world = World()
     load([tmp_path], world.engine)

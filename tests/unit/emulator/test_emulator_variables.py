@@ -210,7 +210,7 @@ def test_whatever_is_in_a_file_there_is_no_stack_trace(tmp_path: Path, kind: str
             refusals.append(str(error))
     assert len(refusals) > 50
     assert all(refusal.startswith(str(file)) for refusal in refusals)
-    file.write_text("[" * 400 + "]" * 400)
+    file.write_text("externalId: " + "[" * 800 + "]" * 800)
     with pytest.raises(ToolkitError, match="nested too deeply"):
         load([file], World().engine)
     file.write_bytes(b"\xff\xfe")
