@@ -190,7 +190,7 @@ def test_version_without_a_value_is_missing(tmp_path: Path) -> None:
 )
 def test_key_without_a_value_is_a_key_that_is_not_there(tmp_path: Path, field: str) -> None:
     task = "  - externalId: t\n    type: function\n    parameters: {function: {externalId: f}}\n"
-    text = f"workflowExternalId: w\nversion: '1'\nworkflowDefinition:\n  description:\n  tasks:\n{task}    {field}:"
+    text = f"workflowExternalId: w\nversion: '1'\nworkflowDefinition:\n  tasks:\n{task}    {field}:"
     write(tmp_path, WorkflowVersion=text)
     world = World()
     load([tmp_path], world.engine)
