@@ -131,3 +131,7 @@ class CdfWaitImpossibleError(CdfError, AirflowFailException):
 
 class CdfNothingToReportToError(CdfError, AirflowFailException):
     """There is no CDF task that still waits for a report."""
+
+
+class CdfReportRefusedError(CdfApiError):
+    """CDF refuses a report though the task still waits for one. A retry may be accepted."""
