@@ -32,6 +32,7 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowExecutionDetails,
     WorkflowStatus,
 )
+from airflow_provider_cdf.cdf.values import json_object
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 AnyStatus = TypeVar("AnyStatus", TaskStatus, WorkflowStatus)
@@ -128,7 +129,7 @@ def run(
     what = f"workflow {workflow_external_id!r} version {version!r}"
     body: dict[str, Any] = {"authentication": {"nonce": nonce}}
     if input is not None:
-        body["input"] = _json_object(input, f"input of {what}")
+        body["input"] = _json_object(input, "input", what)
     if metadata is not None:
         body["metadata"] = check_metadata(metadata, what)
     return Call(
@@ -235,7 +236,7 @@ def update_task(
     wanted = check_reportable(status)
     body: dict[str, Any] = {"status": wanted}
     if output is not None:
-        body["output"] = _json_object(output, f"output for CDF task {cdf_task_id}")
+        body["output"] = check_output(output, f"CDF task {cdf_task_id}")
     return Call(
         purpose=f"set task {cdf_task_id} to {wanted}",
         method="POST",
@@ -285,13 +286,14 @@ def check_task_statuses(status: str | Sequence[str]) -> list[str]:
     return [str(_one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
 
 
-def check_output(output: object, what: str) -> None:
+def check_output(output: object, whose: str = "") -> dict[str, Any]:
     """
-    Refuse an output that CDF would refuse.
+    Return an output as CDF takes it.
 
+    :param whose: what it is for, at the end of error messages.
     :raises CdfInputError: if it is not a JSON object, or more than 100 000 bytes of JSON.
     """
-    _json_object(output, what)
+    return _json_object(output, "output", whose)
 
 
 def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
@@ -321,16 +323,18 @@ def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
     return dict(metadata)
 
 
-def _json_object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CdfInputError(f"The {what} must be a JSON object (a dict), not {type(value).__name__}.")
-    size = len(_encode(value, what))
-    if size > MAX_JSON_BYTES:
-        raise CdfInputError(
-            f"The {what} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
-            "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
-        )
-    return value
+def _json_object(value: object, name: str, whose: str) -> dict[str, Any]:
+    try:
+        converted = json_object(value, name)
+        size = len(_encode(converted, name))
+        if size > MAX_JSON_BYTES:
+            raise CdfInputError(
+                f"The {name} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
+                "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
+            )
+    except CdfInputError as error:
+        raise error.adding(f"[{whose}]" if whose else "") from None
+    return converted
 
 
 def _encode(value: object, what: str) -> bytes:
