@@ -246,7 +246,7 @@ def _reported_task(
         ) from None
     if not task.status.has_ended and not task.is_async_complete:
         raise CdfNothingToReportToError(
-            f"Task {task.external_id!r} waits for no report: it is not asynchronous (isAsyncComplete), so CDF "
+            f"Task {task.external_id!r} waits for no report: it is not asynchronous (isAsyncComplete); CDF "
             f"ends it itself. It is {task.status}. [task {task.id}, execution {execution.id}]"
         ) from None
     return task

@@ -122,5 +122,5 @@ def _ways(value: object, name: str) -> str:
         return ""
     return (
         f" Ways that give an object: {name}=task.output (or a task's call, {name}=judge()); a dict with "
-        f'templates inside, {name}={{"key": "{{{{ ... }}}}"}}; render_template_as_native_obj=True for the DAG.'
+        f'templates inside, {name}={{"key": "{{{{ ... }}}}"}}; render_template_as_native_obj=True.'
     )
