@@ -13,7 +13,17 @@ from typing import TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_cdf.cdf.errors import CdfError, CdfRefusedError, CdfSilenceError
+from airflow_provider_cdf.cdf.attempts import current_attempt as current_attempt
+from airflow_provider_cdf.cdf.attempts import current_attempts
+from airflow_provider_cdf.cdf.errors import (
+    CdfAmbiguousTaskError,
+    CdfAnswerError,
+    CdfApiError,
+    CdfError,
+    CdfRefusedError,
+    CdfSilenceError,
+)
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -22,6 +32,9 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowExecutionDetails,
     WorkflowStatus,
 )
+
+#: Seconds for which CDF may answer 404 about an execution that it has started: what reads it lags behind.
+LAG = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,28 +79,12 @@ _TASKS_WITHOUT_CHILDREN = frozenset(
 Verdict: TypeAlias = GoOn | Reached | Impossible
 
 
-def current_attempt(execution: WorkflowExecutionDetails, task_external_id: str) -> TaskExecution | None:
-    """
-    Return the attempt at a task that counts: the one that goes on, else the latest.
-
-    CDF keeps ended attempts in the list, each with an id of its own. ``None`` if the task has not started.
-    """
-    attempts = [task for task in execution.executed_tasks if task.external_id == task_external_id]
-    if not attempts:
-        return None
-    # An attempt that was ended before it started has an end time only. Of equals, max() returns the first,
-    # and CDF lists attempts oldest first as far as is known.
-    return max(
-        reversed(attempts),
-        key=lambda task: (not task.status.has_ended, task.start_time or task.end_time or 0),
-    )
-
-
 def wait_for_task(
     execution: WorkflowExecutionDetails,
     task_external_id: str,
     targets: Collection[str],
     *,
+    parent_task_external_id: str | None = None,
     seen: str | None = None,
 ) -> Verdict:
     """
@@ -96,75 +93,106 @@ def wait_for_task(
     While the execution is RUNNING, CDF may follow a FAILED or TIMED_OUT attempt with another one that is not
     listed yet, so those two are not final. Every other status in which a task ends is.
 
+    :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
     :param seen: id of an attempt that has been in a wanted status. It counts as long as it goes on.
     """
     wanted = " or ".join(targets)
-    task = current_attempt(execution, task_external_id)
-    left_behind = task is not None and execution.status.has_ended and not task.status.has_ended
+    try:
+        task = current_attempt(execution, task_external_id, parent_task_external_id)
+    except CdfAmbiguousTaskError as error:
+        return Impossible(str(error))
+    left_behind = task is not None and execution.has_ended and not task.has_ended
     was_reached = task is not None and task.id == seen
-    counts = task is not None and (task.status in targets or (was_reached and not task.status.has_ended))
+    counts = task is not None and (task.status in targets or (was_reached and not task.has_ended))
     if counts and not left_behind:
         return Reached(task)
 
-    subject = f"Task {task_external_id!r} of execution {execution.id}"
-    workflow = f"The workflow is {execution.status}"
+    subject = f"Task {task_external_id!r}"
+    if parent_task_external_id is not None:
+        subject += f" of {parent_task_external_id!r}"
+    workflow = f"The workflow is {_status(execution)}"
+    which = f" Execution {execution.id}."
     if task is None:
-        if execution.status.has_ended:
+        if execution.has_ended:
             return Impossible(
                 f"{subject} never started, so it was never {wanted}. {workflow}{_because(execution)}"
-                f"{_defined_tasks(execution)}"
+                f"{_defined_tasks(execution)}{which}"
             )
-        if _can_never_start(execution, task_external_id):
+        if lacking := _can_never_start(execution, task_external_id, parent_task_external_id):
             return Impossible(
-                f"{subject} will never start: the workflow has no such task. {workflow}."
-                f"{_defined_tasks(execution)}"
+                f"{subject} will never start: {lacking}. {workflow}.{_defined_tasks(execution)}{which}"
             )
         return GoOn("not started")
     if left_behind:
         return Impossible(
-            f"{subject} was still {task.status} when the execution ended. {workflow}{_because(execution)}"
+            f"{subject} was still {_status(task)} when the workflow ended. "
+            f"{workflow}{_because(execution)}{which}"
         )
-    if execution.status.has_ended or (task.status.has_ended and not task.status.may_be_retried):
-        ended = f"ended {task.status}"
+    if execution.has_ended or (task.has_ended and not task.status.may_be_retried):
+        ended = f"ended {_status(task)}"
         ended = f"was {wanted}, and then {ended}" if was_reached else f"{ended} before it was {wanted}"
         # A task is CANCELED because of something else; what that was, the execution may know better.
         is_to_blame = _because(task) != "." and task.status != TaskStatus.CANCELED
         is_said = is_to_blame or _because(task) == _because(execution)
         return Impossible(
-            f"{subject} {ended}{_because(task)} {workflow}{'.' if is_said else _because(execution)}"
+            f"{subject} {ended}{_because(task)} {workflow}{'.' if is_said else _because(execution)}{which}"
         )
-    return GoOn(str(task.status))
+    return GoOn(_status(task))
 
 
 def wait_for_end(execution: WorkflowExecution) -> Verdict:
     """Decide for somebody who waits until an execution has ended well."""
     if execution.status == WorkflowStatus.COMPLETED:
         return Reached()
-    if execution.status.has_ended:
+    if execution.has_ended:
         return Impossible(describe_bad_end(execution))
-    return GoOn(str(execution.status))
+    return GoOn(_status(execution))
 
 
 def describe_bad_end(execution: WorkflowExecution) -> str:
     """Say how an execution ended and, where its tasks are known, which of them failed and why."""
-    version = "" if execution.version is None else f" version {execution.version!r}"
-    text = (
-        f"Execution {execution.id} of workflow {execution.workflow_external_id!r}{version} "
-        f"ended {execution.status}{_because(execution)}"
-    )
+    text = f"Workflow {execution.workflow_external_id!r} ended {_status(execution)}{_because(execution)}"
     failed = failed_tasks(execution) if isinstance(execution, WorkflowExecutionDetails) else []
     if failed:
         text += " Failed tasks: " + " ".join(
-            f"{task.external_id!r} {task.status}{_because(task)}" for task in failed
+            f"{task.external_id!r} {_status(task)}{_because(task)}" for task in failed
         )
-    return text
+    version = "" if execution.version is None else f" of version {execution.version!r}"
+    return f"{text} Execution {execution.id}{version}."
 
 
 def failed_tasks(execution: WorkflowExecutionDetails) -> list[TaskExecution]:
     """Return the tasks whose last attempt failed, in the order of the execution."""
-    names = dict.fromkeys(task.external_id for task in execution.executed_tasks)
-    attempts = (current_attempt(execution, name) for name in names)
-    return [task for task in attempts if task is not None and task.status in _TO_BLAME]
+    return [task for task in current_attempts(execution) if task.status in _TO_BLAME]
+
+
+def contradiction(execution: WorkflowExecutionDetails) -> CdfAnswerError | None:
+    """
+    Return what is wrong with an execution that has not ended, if it cannot be as CDF says.
+
+    For a wait that goes on, such an answer is none: it counts as a failing poll, so that ``max_poll_silence``
+    bounds it.
+    """
+    if not execution.says_it_ended:
+        return None
+    return CdfAnswerError(
+        f"CDF says that the workflow is {_status(execution)}, and when it ended. Execution {execution.id}."
+    )
+
+
+def may_not_be_listed_yet(error: CdfError, *, started_at: float, now: float) -> bool:
+    """
+    Whether CDF may not know an execution because it was started a short while ago.
+
+    :param error: of a request that reads the execution.
+    :param started_at: the latest moment at which it can have been started, in seconds since the epoch: for
+        what has started it, that moment; for others the begin of their own try, before which they were told
+        its id.
+    :param now: seconds since the epoch.
+    """
+    # Which of the two it is, for an id that CDF does not know, is not documented.
+    is_unknown = isinstance(error, CdfApiError) and error.code in (400, 404)
+    return is_unknown and now < started_at + LAG
 
 
 def outlives(error: CdfError) -> bool:
@@ -177,19 +205,31 @@ def outlives(error: CdfError) -> bool:
     return not isinstance(error, AirflowFailException)
 
 
-def _because(what: TaskExecution | WorkflowExecution | None) -> str:
-    reason = (what.reason_for_incompletion or "").strip() if what is not None else ""
+def _status(what: TaskExecution | WorkflowExecution) -> str:
+    return one_line(what.status, 40)
+
+
+def _because(what: TaskExecution | WorkflowExecution) -> str:
+    reason = one_line(what.reason_for_incompletion or "")
     return f": {reason.rstrip('.')}." if reason else "."
 
 
-def _can_never_start(execution: WorkflowExecutionDetails, task_external_id: str) -> bool:
+def _can_never_start(
+    execution: WorkflowExecutionDetails, task_external_id: str, parent_task_external_id: str | None
+) -> str:
+    """Return what the workflow lacks for that, in words; nothing if it may start."""
     defined = execution.workflow_definition.tasks if execution.workflow_definition else []
+    if not defined:
+        return ""
+    if parent_task_external_id is not None:
+        parents = [task for task in defined if task.external_id == parent_task_external_id]
+        if all(task.type in _TASKS_WITHOUT_CHILDREN for task in parents):
+            return f"the workflow has no task {parent_task_external_id!r} with children"
+        return ""
     # Dynamic tasks and subworkflows bring tasks that the definition does not list.
-    return (
-        bool(defined)
-        and all(task.type in _TASKS_WITHOUT_CHILDREN for task in defined)
-        and all(task.external_id != task_external_id for task in defined)
-    )
+    has_children = any(task.type not in _TASKS_WITHOUT_CHILDREN for task in defined)
+    is_defined = any(task.external_id == task_external_id for task in defined)
+    return "" if has_children or is_defined else "the workflow has no such task"
 
 
 def _defined_tasks(execution: WorkflowExecutionDetails) -> str:
@@ -208,8 +248,9 @@ class Patience:
 
     #: Failing polls come at growing intervals between these, seconds.
     SHORTEST_AFTER_FAILURE, LONGEST_AFTER_FAILURE = 1.0, 60.0
-    #: Refusals (400, 403, 404) in a row that are taken for an answer: one may be a gateway's bad moment.
-    REFUSALS = 3
+    #: Refusals (400, 403, 404) are taken for an answer only if so many in a row say so, over so many seconds:
+    #: one may be a gateway's bad moment, and what was started a moment ago may not be known yet.
+    REFUSALS, REFUSED_FOR = 3, LAG
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
         self._interval = interval
@@ -217,6 +258,7 @@ class Patience:
         self._last_answer = now
         self._failures = 0
         self._refusals = 0
+        self._refused_since = now
         self._asked_for = 0.0
 
     @property
@@ -242,8 +284,10 @@ class Patience:
         :raises CdfError: the error itself where time will not heal it, or the silence has lasted too long.
         """
         if not outlives(error):
+            self._refused_since = self._refused_since if self._refusals else now
             self._refusals += 1
-            if not isinstance(error, CdfRefusedError) or self._refusals >= self.REFUSALS:
+            is_certain = self._refusals >= self.REFUSALS and now - self._refused_since >= self.REFUSED_FOR
+            if not isinstance(error, CdfRefusedError) or is_certain:
                 raise error
         else:
             self._refusals = 0

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Generic
 
 from airflow_provider_cdf.cdf import calls, clock
+from airflow_provider_cdf.cdf.attempts import is_async_complete
 from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
@@ -102,7 +103,7 @@ def run_workflow(
         ours = [one for one in candidates if one.metadata.get(SUBMIT_ID) == submit_id]
         # Of another process of the same logical run, which has gone on where this one was asleep.
         key = own.get(RUN_KEY)
-        theirs = (one for one in candidates if not one.status.has_ended and one.metadata.get(RUN_KEY) == key)
+        theirs = (one for one in candidates if not one.has_ended and one.metadata.get(RUN_KEY) == key)
         return next(iter(ours), None) or (next(theirs, None) if key else None)
 
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
@@ -119,11 +120,11 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         now: WorkflowExecutionDetails = yield read
-        if not before.status.has_ended:
+        if not before.has_ended:
             return None  # it ran anyway: that it runs tells nothing
         # It runs again; or it has ended once more already, with attempts that it did not have.
         is_new = any(task.id not in known for task in now.executed_tasks)
-        return now if is_new or not now.status.has_ended else None
+        return now if is_new or not now.has_ended else None
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = f"look whether execution {execution_id} runs again"
@@ -142,7 +143,7 @@ def cancel_execution(
 
     def look_up() -> Conversation[WorkflowExecution | None]:
         execution: WorkflowExecutionDetails = yield calls.get_execution(settings.project, execution_id)
-        return execution if execution.status.has_ended else None
+        return execution if execution.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
@@ -195,7 +196,7 @@ def update_task(
                 raise
             except CdfError as error:
                 unread = error
-        if task is not None and task.status.has_ended:
+        if task is not None and task.has_ended:
             return task
         tries += 1
         if was_refused and not is_transient(failed):
@@ -239,15 +240,21 @@ def _reported_task(
         return None
     # What a reported failure becomes where the task's onFailure is skipTask.
     was_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
-    if task.status.has_ended and task.status != wanted and not was_skipped:
+    which = f"[task {task.id}, execution {execution.id}]"
+    if task.has_ended and task.status != wanted and not was_skipped:
         raise CdfNothingToReportToError(
-            f"Task {task.external_id!r} ({task.id}) of execution {execution.id} could not be set to "
-            f"{wanted}: it has already ended {task.status}. The workflow is {execution.status}."
+            f"Task {task.external_id!r} was not set to {wanted}: it has already ended {task.status}. "
+            f"The workflow is {execution.status}. {which}"
         ) from None
-    if not task.status.has_ended and not task.is_async_complete:
+    if not task.has_ended and execution.has_ended:
+        raise CdfNothingToReportToError(
+            f"Task {task.external_id!r} was not set to {wanted}: it was left {task.status} when the workflow "
+            f"ended {execution.status}. {which}"
+        ) from None
+    if not task.has_ended and is_async_complete(execution, task) is False:
         raise CdfNothingToReportToError(
             f"Task {task.external_id!r} waits for no report: it is not asynchronous (isAsyncComplete); CDF "
-            f"ends it itself. It is {task.status}. [task {task.id}, execution {execution.id}]"
+            f"ends it itself. It is {task.status}. {which}"
         ) from None
     return task
 

@@ -135,3 +135,7 @@ class CdfNothingToReportToError(CdfError, AirflowFailException):
 
 class CdfReportRefusedError(CdfApiError):
     """CDF refuses a report though the task still waits for one. A retry may be accepted."""
+
+
+class CdfAmbiguousTaskError(CdfError, AirflowFailException):
+    """Several tasks of an execution share the external id that is asked for. Nothing was done."""

@@ -2,18 +2,21 @@
 The objects of CDF's Data Workflows API, with the names the API gives them.
 
 Models only read. CDF adds statuses, task types and fields without notice (``functionApp`` tasks in March
-2026), so whatever is unknown is kept as it came instead of refused.
+2026), so whatever is unknown is kept as it came instead of refused. Only ids, statuses and cursors must be
+what the API promises: any other field of a wrong type reads as if it were not there.
 
 API reference: https://api-docs.cognite.com/20230101/tag/Workflow-executions
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, OnErrorOmit
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 
 class _OpenEnum(StrEnum):
@@ -28,8 +31,18 @@ class _OpenEnum(StrEnum):
         return member
 
 
-class WorkflowStatus(_OpenEnum):
-    """Status of a workflow execution."""
+class _Status(_OpenEnum):
+    """A status, which is compared in upper case: the Python SDK, for one, writes ``completed``."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        return cls.__members__.get(value.upper()) or super()._missing_(value.upper())
+
+
+class WorkflowStatus(_Status):
+    """Status of a workflow execution; whether it has ended, the execution knows."""
 
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -37,14 +50,9 @@ class WorkflowStatus(_OpenEnum):
     TIMED_OUT = "TIMED_OUT"
     TERMINATED = "TERMINATED"
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether the execution has ended. An unknown status counts as running: waiting on does no harm."""
-        return self in _ENDED_WORKFLOW
 
-
-class TaskStatus(_OpenEnum):
-    """Status of one attempt at a task of an execution."""
+class TaskStatus(_Status):
+    """Status of one attempt at a task of an execution; whether it has ended, the attempt knows."""
 
     SCHEDULED = "SCHEDULED"
     IN_PROGRESS = "IN_PROGRESS"
@@ -57,18 +65,14 @@ class TaskStatus(_OpenEnum):
     SKIPPED = "SKIPPED"
 
     @property
-    def has_ended(self) -> bool:
-        """Whether this attempt has ended. An unknown status counts as going on."""
-        return self in _ENDED_TASK
-
-    @property
     def may_be_retried(self) -> bool:
         """Whether CDF may follow this attempt with another one while the execution is RUNNING."""
         return self in (TaskStatus.FAILED, TaskStatus.TIMED_OUT)
 
 
-_ENDED_WORKFLOW = frozenset(WorkflowStatus) - {WorkflowStatus.RUNNING}
-_ENDED_TASK = frozenset(TaskStatus) - {TaskStatus.SCHEDULED, TaskStatus.IN_PROGRESS}
+_GOES_ON = frozenset({"RUNNING", "SCHEDULED", "IN_PROGRESS"})
+_ENDED_WORKFLOW = frozenset(WorkflowStatus) - _GOES_ON
+_ENDED_TASK = frozenset(TaskStatus) - _GOES_ON
 
 #: The statuses that ``POST /workflows/tasks/{taskId}/update`` accepts.
 REPORTABLE_STATUSES = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.FAILED_WITH_TERMINAL_ERROR)
@@ -92,18 +96,49 @@ class OnFailure(_OpenEnum):
     SKIP_TASK = "skipTask"
 
 
+class _Else:
+    """
+    What is null, or of a wrong type, reads as the default.
+
+    In pydantic's core, because a validator in Python would be called for each field of 200 tasks.
+    """
+
+    def __init__(self, default: Callable[[], Any]) -> None:
+        self._default = default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_default_schema(
+            handler(source), default_factory=self._default, on_error="default"
+        )
+
+
+class _NullIsEmpty:
+    """Null reads as an empty list; anything else that is no such list is an error."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        empty = core_schema.with_default_schema(
+            core_schema.list_schema(), default_factory=list, on_error="default"
+        )
+        null = core_schema.chain_schema([core_schema.none_schema(), empty])
+        return core_schema.union_schema([handler(source), null], mode="left_to_right")
+
+
+def _none() -> None:
+    return None
+
+
+_Text: TypeAlias = Annotated[str | None, _Else(_none)]
+_Int: TypeAlias = Annotated[int | None, _Else(_none)]
+_Object: TypeAlias = Annotated[dict[str, Any], _Else(dict)]
+_ItemT = TypeVar("_ItemT")
+_ListOrNull: TypeAlias = Annotated[list[_ItemT], _NullIsEmpty()]
+
+
 class _Answer(BaseModel):
     # Built at first use: DAG files import this module at every parse and seldom need it.
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True, defer_build=True
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_means_not_set(cls, answer: Any) -> Any:
-        if not isinstance(answer, dict):
-            return answer
-        return {name: value for name, value in answer.items() if value is not None}
 
 
 class TaskReference(_Answer):
@@ -123,21 +158,22 @@ class TaskDefinition(_Answer):
 
     external_id: str
     type: TaskType
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    retries: int = 3
-    timeout: float = 3600
-    on_failure: OnFailure = OnFailure.ABORT_WORKFLOW
-    depends_on: list[TaskReference] = Field(default_factory=list)
+    name: _Text = None
+    description: _Text = None
+    parameters: _Object = Field(default_factory=dict)
+    retries: Annotated[int, _Else(lambda: 3)] = 3
+    timeout: Annotated[float, _Else(lambda: 3600)] = 3600
+    on_failure: Annotated[OnFailure, _Else(lambda: OnFailure.ABORT_WORKFLOW)] = OnFailure.ABORT_WORKFLOW
+    depends_on: Annotated[list[TaskReference], _Else(list)] = Field(default_factory=list)
 
 
 class WorkflowDefinition(_Answer):
     """The definition that an execution was started with; later changes to the version do not touch it."""
 
-    hash: str | None = None
-    description: str | None = None
-    tasks: list[TaskDefinition] = Field(default_factory=list)
+    hash: _Text = None
+    description: _Text = None
+    # Whole or unreadable: that a task is not in it has consequences.
+    tasks: _ListOrNull[TaskDefinition] = Field(default_factory=list)
 
 
 class TaskExecution(_Answer):
@@ -155,18 +191,35 @@ class TaskExecution(_Answer):
     id: str
     external_id: str
     status: TaskStatus
-    task_type: TaskType
+    task_type: Annotated[TaskType | None, _Else(_none)] = None
     parent_task_external_id: str | None = None
-    input: dict[str, Any] = Field(default_factory=dict)
-    output: dict[str, Any] = Field(default_factory=dict)
-    start_time: int | None = None
-    end_time: int | None = None
-    reason_for_incompletion: str | None = None
+    input: _Object = Field(default_factory=dict)
+    output: _Object = Field(default_factory=dict)
+    start_time: _Int = None
+    end_time: _Int = None
+    reason_for_incompletion: _Text = None
 
     @property
-    def is_async_complete(self) -> bool:
-        """Whether somebody outside CDF ends this task; executions from before 2024 say ``asyncComplete``."""
-        return bool(self.input.get("isAsyncComplete", self.input.get("asyncComplete", False)))
+    def has_ended(self) -> bool:
+        """
+        Whether this attempt has ended. An unknown status goes on until there is an end time.
+
+        SCHEDULED and IN_PROGRESS go on whatever else is said.
+        """
+        return self.status in _ENDED_TASK or (bool(self.end_time) and self.status not in _GOES_ON)
+
+    @property
+    def is_async_complete(self) -> bool | None:
+        """
+        Whether this task's end is reported from outside CDF; ``None`` if its input does not say.
+
+        Executions from before 2024 say ``asyncComplete``. See
+        :meth:`WorkflowExecutionDetails.is_async_complete`.
+        """
+        said = self.input.get("isAsyncComplete", self.input.get("asyncComplete"))
+        if self.task_type is not None and self.task_type != TaskType.FUNCTION:
+            return False
+        return None if said is None else bool(said)
 
 
 class WorkflowExecution(_Answer):
@@ -183,13 +236,22 @@ class WorkflowExecution(_Answer):
     id: str
     workflow_external_id: str
     status: WorkflowStatus
-    version: str | None = None
-    engine_execution_id: str | None = None
-    created_time: int | None = None
-    start_time: int | None = None
-    end_time: int | None = None
-    reason_for_incompletion: str | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    version: _Text = None
+    engine_execution_id: _Text = None
+    created_time: _Int = None
+    start_time: _Int = None
+    end_time: _Int = None
+    reason_for_incompletion: _Text = None
+    metadata: _Object = Field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        """
+        Whether the execution has ended. An unknown status goes on until there is an end time.
+
+        RUNNING goes on whatever else is said: CDF may leave the end time of before a retry.
+        """
+        return self.status in _ENDED_WORKFLOW or (bool(self.end_time) and self.status not in _GOES_ON)
 
 
 class WorkflowExecutionDetails(WorkflowExecution):
@@ -198,17 +260,30 @@ class WorkflowExecutionDetails(WorkflowExecution):
 
     :param executed_tasks: every attempt at every task that has been scheduled so far. A task that is not
         listed has not started; the order carries no meaning.
+    :param workflow_definition: ``None`` also if it cannot be read.
     """
 
-    workflow_definition: WorkflowDefinition | None = None
-    executed_tasks: list[TaskExecution] = Field(default_factory=list)
-    input: dict[str, Any] = Field(default_factory=dict)
+    workflow_definition: Annotated[WorkflowDefinition | None, _Else(_none)] = None
+    executed_tasks: _ListOrNull[TaskExecution] = Field(default_factory=list)
+    input: _Object = Field(default_factory=dict)
+
+    @property
+    def says_it_ended(self) -> bool:
+        """
+        Whether it is RUNNING and has an end time, and no task has begun since.
+
+        One that has begun since shows that the end time is of before a retry.
+        """
+        ended = self.end_time or 0
+        has_begun_since = any((task.start_time or 0) > ended for task in self.executed_tasks)
+        return ended > 0 and not self.has_ended and not has_begun_since
 
 
 class ExecutionPage(_Answer):
     """One page of ``POST /workflows/executions/list``."""
 
-    items: list[WorkflowExecution]
+    #: One that cannot be read is left out: it is not what anybody looks for by id, status or metadata.
+    items: list[OnErrorOmit[WorkflowExecution]]
     next_cursor: str | None = None
 
 
@@ -219,10 +294,10 @@ class Session(_Answer):
     :param nonce: proves the session to ``run`` and ``retry``; it works once and lives about a minute.
     """
 
-    id: int
     nonce: str = Field(repr=False)
-    status: str | None = None
-    type: str | None = None
+    id: _Int = None
+    status: _Text = None
+    type: _Text = None
 
 
 class SessionList(_Answer):
@@ -244,6 +319,6 @@ class TokenInspection(_Answer):
     :param capabilities: ``[{"workflowOrchestrationAcl": {...}, "projectScope": {...}}, ...]``.
     """
 
-    subject: str
+    subject: _Text = None
     projects: list[TokenProject]
-    capabilities: list[dict[str, Any]] = Field(default_factory=list)
+    capabilities: Annotated[list[dict[str, Any]], _Else(list)] = Field(default_factory=list)

@@ -96,12 +96,12 @@ def find_earlier_run(
 
 def has_ended_badly(execution: WorkflowExecution) -> bool:
     """Whether an execution is over without a result."""
-    return execution.status.has_ended and execution.status != "COMPLETED"
+    return execution.has_ended and execution.status != "COMPLETED"
 
 
 def _usefulness(execution: WorkflowExecution) -> tuple[bool, int]:
     """Order executions of one logical run: one that runs, else the latest: a result ends its run."""
-    return not execution.status.has_ended, execution.created_time or 0
+    return not execution.has_ended, execution.created_time or 0
 
 
 def _last_start(context: Context) -> int | None:
@@ -167,7 +167,7 @@ def _cancel_others(
     keys = earlier_run_keys(context["ti"]) | {run_key(context["ti"])}
     for execution in executions:
         is_own = execution.metadata.get(RUN_KEY) in keys and (keep is None or execution.id != keep.id)
-        if is_own and not execution.status.has_ended:
+        if is_own and not execution.has_ended:
             log.info(cancel(hook, execution.id, "The Airflow task that started it goes on without it."))
 
 

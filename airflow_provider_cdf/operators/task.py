@@ -228,7 +228,7 @@ class CdfTaskUpdateOperator(BaseOperator):
         for attempt in execution.executed_tasks:
             if (
                 attempt.external_id == self.task_external_id
-                and attempt.status.has_ended
+                and attempt.has_ended
                 and _ours(attempt.output).get(REPORTED_BY) == reporter
             ):
                 return attempt, True
@@ -237,17 +237,17 @@ class CdfTaskUpdateOperator(BaseOperator):
             return task, True
         if task is None:
             state = "has not started"
-        elif task.status.may_be_retried and not execution.status.has_ended:
+        elif task.status.may_be_retried and not execution.has_ended:
             # No failure for good: a retry of this Airflow task may find CDF's next attempt.
             raise CdfError(
                 f"Could not report {status}: the last attempt at task {self.task_external_id!r} of execution "
                 f"{execution.id} has ended {task.status}, CDF has not started another one, and the workflow "
                 f"is {execution.status}.{because}"
             )
-        elif task.status.has_ended:
+        elif task.has_ended:
             reason = f" ({task.reason_for_incompletion})" if task.reason_for_incompletion else ""
             state = f"has already ended {task.status}{reason}"
-        elif execution.status.has_ended:
+        elif execution.has_ended:
             state = f"was left {task.status}"
         else:
             return task, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from typing import Any
 
@@ -135,19 +136,54 @@ def test_no_field_that_cognite_specifies_is_left_out(model: type[BaseModel], sch
 
 @pytest.mark.parametrize("status", sorted(GOING_ON | ENDED))
 def test_each_status_of_a_task_is_known_and_has_ended_or_not(status: str) -> None:
-    assert task(status=status).status.has_ended is (status in ENDED)
+    assert task(status=status).has_ended is (status in ENDED)
     assert status in TaskStatus.__members__
 
 
 def test_there_are_exactly_nine_statuses_of_tasks_and_five_of_workflows() -> None:
     assert {str(status) for status in TaskStatus} == GOING_ON | ENDED
-    assert {str(status) for status in WorkflowStatus if status.has_ended} == {
+    assert {str(status) for status in WorkflowStatus if details(status=status).has_ended} == {
         "COMPLETED",
         "FAILED",
         "TIMED_OUT",
         "TERMINATED",
     }
-    assert not WorkflowStatus.RUNNING.has_ended
+    assert not details(status="RUNNING").has_ended
+
+
+@pytest.mark.parametrize("status", ["completed", "Failed", "timed_out"])
+def test_statuses_are_compared_in_upper_case(status: str) -> None:
+    """As the Python SDK writes them."""
+    for read in (task(status=status), details(status=status)):
+        assert read.status == status.upper()
+        assert read.status in type(read.status).__members__
+        assert read.has_ended
+    assert task(status="in_progress").status is TaskStatus.IN_PROGRESS
+    assert task(status="paused").status == "PAUSED"
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "aborted"])
+@pytest.mark.parametrize("read", [task, details])
+def test_an_unknown_status_with_an_end_time_has_ended(read: Any, status: str) -> None:
+    assert read(status=status, endTime=1_700_000_000_000).has_ended
+    assert not read(status=status, endTime=None).has_ended
+    assert not read(status=status, endTime=0).has_ended
+
+
+def test_what_is_known_to_go_on_does_so_in_spite_of_an_end_time() -> None:
+    assert not details(status="RUNNING", endTime=1).has_ended
+    for status in GOING_ON:
+        assert not task(status=status, endTime=1).has_ended
+
+
+def test_an_execution_that_runs_after_its_end_says_that_it_ended() -> None:
+    assert details(endTime=10).says_it_ended
+    assert not details().says_it_ended
+    assert not details(endTime=0).says_it_ended
+    assert not details(status="COMPLETED", endTime=10).says_it_ended
+    assert details(endTime=10, executedTasks=[{**TASK, "startTime": 10}, {**TASK}]).says_it_ended
+    # A retry in CDF: what has begun since shows that it runs.
+    assert not details(endTime=10, executedTasks=[{**TASK, "startTime": 11}]).says_it_ended
 
 
 def test_only_failed_and_timed_out_attempts_may_be_retried() -> None:
@@ -175,10 +211,10 @@ def test_an_unknown_task_type_is_kept_as_it_came() -> None:
 
 def test_an_unknown_status_is_kept_as_it_came_and_counts_as_going_on() -> None:
     read = task(status="PAUSED")
-    assert (read.status, str(read.status), read.status.has_ended) == ("PAUSED", "PAUSED", False)
+    assert (read.status, str(read.status), read.has_ended) == ("PAUSED", "PAUSED", False)
     assert not read.status.may_be_retried
     execution = details(status="QUEUED")
-    assert (execution.status, f"{execution.status}", execution.status.has_ended) == (
+    assert (execution.status, f"{execution.status}", execution.has_ended) == (
         "QUEUED",
         "QUEUED",
         False,
@@ -209,13 +245,93 @@ def test_a_status_that_is_no_text_is_refused() -> None:
         ({"asyncComplete": True}, True),
         ({"asyncComplete": False}, False),
         ({"isAsyncComplete": True, "asyncComplete": True}, True),
-        ({"isAsyncComplete": None}, False),
-        ({}, False),
-        (None, False),
+        ({"isAsyncComplete": None}, None),
+        ({}, None),
+        (None, None),
     ],
 )
-def test_both_spellings_of_async_complete_are_read(task_input: Any, waits_for_a_report: bool) -> None:
+def test_both_spellings_of_async_complete_are_read(task_input: Any, waits_for_a_report: bool | None) -> None:
     assert task(input=task_input).is_async_complete is waits_for_a_report
+
+
+def test_only_functions_are_completed_from_outside() -> None:
+    assert task(taskType="cdf", input={"isAsyncComplete": True}).is_async_complete is False
+    assert task(taskType="transformation", input={}).is_async_complete is False
+    assert task(taskType=None, input={"isAsyncComplete": True}).is_async_complete is True
+
+
+#: Values that no field but one of free text takes.
+ODD: list[Any] = [7.5, ["a"], {"a": 1}, True, "odd"]
+NEEDED = {
+    "id",
+    "externalId",
+    "workflowExternalId",
+    "status",
+    "parentTaskExternalId",
+    "executedTasks",
+    "items",
+}
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_an_odd_type_where_it_is_not_needed_makes_nothing_unreadable(odd: Any) -> None:
+    definition = {"externalId": "a", "type": "cdf"}
+    for model, whole in (
+        (TaskExecution, TASK),
+        (WorkflowExecutionDetails, EXECUTION),
+        (TaskDefinition, definition),
+    ):
+        sound = model.model_validate(whole)
+        for field, info in model.model_fields.items():
+            name = str(info.alias)
+            if name in NEEDED or name == "type":
+                continue
+            read = model.model_validate_json(json.dumps({**whole, name: odd}))
+            for other in model.model_fields:
+                if other != field:
+                    assert getattr(read, other) == getattr(sound, other), (name, other)
+
+
+@pytest.mark.parametrize("odd", [None, 7.5, ["a"], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("name", sorted(NEEDED - {"items", "parentTaskExternalId", "executedTasks"}))
+def test_ids_and_statuses_must_have_their_type(name: str, odd: Any) -> None:
+    model, whole = (TaskExecution, TASK) if name in TASK else (WorkflowExecution, EXECUTION)
+    with pytest.raises(ValidationError, match=name):
+        model.model_validate({**whole, name: odd})
+
+
+@pytest.mark.parametrize("odd", ["tasks", {"a": 1}, [7], [{"id": "x"}]], ids=repr)
+def test_tasks_that_cannot_be_read_are_not_taken_for_tasks_that_have_not_started(odd: Any) -> None:
+    with pytest.raises(ValidationError, match="executedTasks"):
+        details(executedTasks=odd)
+
+
+@pytest.mark.parametrize("tasks", ["tasks", [{"externalId": "a", "type": "cdf"}, {"type": "cdf"}]], ids=repr)
+def test_a_definition_that_cannot_be_read_whole_is_not_believed(tasks: Any) -> None:
+    assert details(workflowDefinition={"tasks": tasks}).workflow_definition is None
+    assert details(workflowDefinition={"tasks": None}).workflow_definition == WorkflowDefinition()
+
+
+def test_one_odd_execution_does_not_make_a_page_unreadable() -> None:
+    items = [{"id": 5}, "text", EXECUTION, {**EXECUTION, "status": 7}, None, {**EXECUTION, "endTime": "odd"}]
+    page = ExecutionPage.model_validate_json(json.dumps({"items": items}))
+    assert [one.id for one in page.items] == [EXECUTION["id"]] * 2
+
+
+@pytest.mark.parametrize(
+    "answer", [{"items": None}, {"items": {}}, {"items": [], "nextCursor": 5}, {}], ids=repr
+)
+def test_a_page_without_its_items_or_with_a_strange_cursor_is_unreadable(answer: Any) -> None:
+    with pytest.raises(ValidationError):
+        ExecutionPage.model_validate(answer)
+
+
+@pytest.mark.parametrize("more", [{}, {"id": "text"}, {"id": None, "status": 5, "type": ["x"]}], ids=repr)
+def test_a_session_needs_its_nonce_and_nothing_else(more: Any) -> None:
+    session = SessionList.model_validate({"items": [{"nonce": "n0nce", **more}]}).items[0]
+    assert (session.nonce, session.id, session.status, session.type) == ("n0nce", None, None, None)
+    with pytest.raises(ValidationError, match="nonce"):
+        SessionList.model_validate({"items": [{"id": 1, "status": "READY"}]})
 
 
 @pytest.mark.parametrize("name", ["input", "output"])
