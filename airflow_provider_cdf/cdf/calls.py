@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -46,6 +47,13 @@ MAX_CANCEL_REASON = 500
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
+#: What people write for a status where the letters alone do not lead to CDF's word.
+_MEANT = {
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "SUCCESSFUL", "DONE", "OK", "FINISHED"), "COMPLETED"),
+    **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
+    **dict.fromkeys(("STARTED", "WAITING"), "IN_PROGRESS"),
+    **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
+}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -296,6 +304,11 @@ def check_output(output: object, whose: str = "") -> dict[str, Any]:
     return _json_object(output, "output", whose)
 
 
+def size_of(value: Mapping[str, Any]) -> int:
+    """Return how many bytes of JSON an object takes in a request."""
+    return len(_encode(value, "output"))
+
+
 def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
     """
     Return the metadata of a run.
@@ -348,8 +361,18 @@ def _encode(value: object, what: str) -> bytes:
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
     wanted = value.strip().upper() if isinstance(value, str) else value
     if wanted not in allowed:
-        raise CdfInputError(f"Status {value!r} is none of {', '.join(allowed)}.")
+        raise CdfInputError(
+            f"{value!r} is not a status to be used here.{_suggestion(wanted, allowed)} "
+            f"It must be {' or '.join(allowed)}."
+        )
     return enum(wanted)
+
+
+def _suggestion(wanted: object, allowed: Sequence[str]) -> str:
+    word = re.sub(r"[\s-]+", "_", str(wanted))
+    meant = _MEANT.get(word)
+    near = [meant] if meant in allowed else get_close_matches(word, [str(one) for one in allowed], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _project(project: str) -> str:
@@ -363,7 +386,10 @@ def _workflows(project: str) -> str:
 def _segment(value: object, name: str) -> str:
     # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
     if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-        raise CdfInputError(f"{name} must be a non-empty string, not {value!r}.")
+        raise CdfInputError(
+            f"{name} must be a non-empty string, not {value!r}."
+            + (" As a number, 1.10 and 1.1 are the same: write it as text." if type(value) is float else "")
+        )
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:

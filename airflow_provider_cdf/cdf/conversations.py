@@ -226,6 +226,13 @@ def update_task(
             raise failed from None
 
 
+def has_become(task: TaskExecution, wanted: str) -> bool:
+    """Whether a task is as a report wants it to be."""
+    # What a reported failure becomes where the task's onFailure is skipTask.
+    is_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
+    return task.status == wanted or is_skipped
+
+
 def _reported_task(
     read: calls.Call[WorkflowExecutionDetails], cdf_task_id: str, wanted: TaskStatus
 ) -> Conversation[TaskExecution | None]:
@@ -238,10 +245,8 @@ def _reported_task(
     task = next((task for task in execution.executed_tasks if task.id == cdf_task_id.lower()), None)
     if task is None:
         return None
-    # What a reported failure becomes where the task's onFailure is skipTask.
-    was_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
     which = f"[task {task.id}, execution {execution.id}]"
-    if task.has_ended and task.status != wanted and not was_skipped:
+    if task.has_ended and not has_become(task, wanted):
         raise CdfNothingToReportToError(
             f"Task {task.external_id!r} was not set to {wanted}: it has already ended {task.status}. "
             f"The workflow is {execution.status}. {which}"

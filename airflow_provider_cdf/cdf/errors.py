@@ -29,6 +29,8 @@ class CdfInputError(CdfError, AirflowFailException):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message.rstrip()} Nothing was sent to CDF.")
+        #: What is wrong, for who has more to say about what becomes of it.
+        self.problem = message.rstrip()
 
 
 class CdfConnectionError(CdfError, AirflowFailException):

@@ -12,7 +12,7 @@ from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.operators import recovery, reporting
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -50,3 +50,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)
+    monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", 0.01)
