@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from airflow_provider_cdf.emulator.clock import ManualClock
 from cdf.hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from support import Project, function_task
 from test_fault_matrix import CALLS, READS, TOKEN, WRITES, Time, Wire, World
@@ -38,6 +37,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator.rules.clock import ManualClock
 
 pytestmark = pytest.mark.slow
 
