@@ -96,7 +96,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _variables(config: str | None, single: list[tuple[str, str]]) -> dict[str, Any]:
-    from airflow_provider_cdf.emulator.variables import override, read_config
+    from airflow_provider_cdf.emulator.toolkit.variables import override, read_config
 
     variables = read_config(config) if config else {}
     for name, value in single:

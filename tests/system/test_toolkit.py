@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.variables import read_config
+from airflow_provider_cdf.emulator.toolkit.variables import read_config
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from emulator_helpers import World, statuses
 from airflow_provider_cdf.emulator import CdfEmulator, __main__
 from airflow_provider_cdf.emulator.testing import cdf_emulator  # noqa: F401
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
-from airflow_provider_cdf.emulator.variables import override, read_config
+from airflow_provider_cdf.emulator.toolkit.variables import override, read_config
 
 VERSION = """\
 workflowExternalId: wf
