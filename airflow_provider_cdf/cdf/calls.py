@@ -82,6 +82,7 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
     """
@@ -94,6 +95,7 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
 
 
@@ -126,6 +128,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         ),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        secrets=(client_secret,),
     )
 
 
@@ -161,6 +164,7 @@ def run(
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
         is_about=is_about,
     )
 
@@ -250,6 +254,7 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         answer=WorkflowExecution,
         content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
         is_about=_another("execution", execution_id),
     )
 

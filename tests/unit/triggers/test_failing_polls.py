@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import Project, first_event, function_task
 
-from airflow_provider_cdf.cdf import auth
+from airflow_provider_cdf.cdf import auth, clock
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import cdf as hooks
 from airflow_provider_cdf.triggers import polling
@@ -56,7 +56,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     monkeypatch.setattr(polling, "time", time)
     monkeypatch.setattr(polling, "asyncio", SimpleNamespace(sleep=time.sleep))
     monkeypatch.setattr(polling, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
-    monkeypatch.setattr(auth, "time", time)
+    monkeypatch.setattr(clock, "now", time.monotonic)
     # Not the tokens that other tests have fetched, in another time.
     monkeypatch.setattr(auth, "_shared", {})
     return time
