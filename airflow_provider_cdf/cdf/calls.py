@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -50,6 +51,13 @@ SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
+#: What other systems call the same.
+_NEAREST = {
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "DONE", "FINISHED", "OK"), "COMPLETED"),
+    **dict.fromkeys(("RUNNING", "STARTED", "WAITING"), "IN_PROGRESS"),
+    **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
+    **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
+}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -436,7 +444,9 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
     wanted = value.strip().upper() if isinstance(value, str) else value
     if wanted not in allowed:
-        raise CdfInputError(f"Status {value!r} is none of {', '.join(allowed)}.")
+        nearest = _NEAREST.get(str(wanted)) or next(iter(get_close_matches(str(wanted), allowed, n=1)), None)
+        hint = f" Did you mean {nearest}?" if nearest in allowed else ""
+        raise CdfInputError(f"CDF has no status {value!r:.60} here.{hint} It has {', '.join(allowed)}.")
     return enum(wanted)
 
 

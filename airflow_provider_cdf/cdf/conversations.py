@@ -217,7 +217,7 @@ def update_task(
 
 
 def list_executions(
-    settings: Settings, keep: Callable[[WorkflowExecution], bool], **narrowed_down: Any
+    settings: Settings, keep: Callable[[WorkflowExecution], bool] = lambda _: True, **narrowed_down: Any
 ) -> Conversation[list[WorkflowExecution]]:
     """
     Read all pages of a list.

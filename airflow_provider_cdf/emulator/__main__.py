@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.rules.clock import RunningClock
-from airflow_provider_cdf.emulator.server import CdfEmulator
-from airflow_provider_cdf.emulator.toolkit import override, read_config
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.emulator import CdfEmulator
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     :return: the exit code
     """
     options = _parser().parse_args(arguments)
+    try:
+        from airflow_provider_cdf.emulator import CdfEmulator
+    except ImportError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a program's output
+        return 2
     try:
         emulator = CdfEmulator(
             options.workflows,
@@ -73,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_function,
         metavar="EXTERNAL_ID=DOES",
-        help="what a function does: a webhook's URL, module:function, or a fixed response in JSON",
+        help="what a function does: a webhook's URL, module:function, a fixed response in JSON, or !REASON to"
+        " fail",
     )
     add("--speed", type=float, default=1, help="seconds of workflow time in a real second (default: 1)")
     add("--retain", type=int, metavar="N", help="forget all but the last N ended executions")
@@ -88,10 +96,19 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _variables(config: str | None, single: list[tuple[str, str]]) -> dict[str, Any]:
+    from airflow_provider_cdf.emulator.variables import override, read_config
+
     variables = read_config(config) if config else {}
     for name, value in single:
-        variables = override(variables, name, value)
+        variables = override(variables, name, _value(value))
     return variables
+
+
+def _value(text: str) -> Any:
+    """A number if it is a whole one as people write it; without the quotes if it is in quotes."""
+    if re.fullmatch(r"0|-?[1-9]\d*", text):
+        return int(text)
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _function(text: str) -> tuple[str, Any]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from airflow_provider_cdf.emulator.rules.functions import Reply
+
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
@@ -38,15 +40,20 @@ def from_text(text: str) -> Any:
     """
     What a function does, from the command line.
 
-    :param text: the URL of a webhook, ``module:function``, or a fixed response in JSON
+    :param text: the URL of a webhook, ``module:function``, a fixed response in JSON, or ``!`` and the reason
+        why each call fails
     :raises ValueError: if it is none of these
     """
+    if text.startswith("!"):
+        return Reply(error=text[1:].strip() or "The function failed, as it was told to")
     if text.startswith(("http://", "https://")):
         return Webhook(text)
     with contextlib.suppress(ValueError):
         return json.loads(text)
     if not (match := re.fullmatch(r"([\w.]+):(\w+)", text)):
-        raise ValueError(f"'{text}' is neither the URL of a webhook, nor module:function, nor JSON")
+        raise ValueError(
+            f"'{text}' is neither the URL of a webhook, nor module:function, nor JSON, nor !REASON"
+        )
     try:
         handler = getattr(importlib.import_module(match[1]), match[2])
     except Exception as error:  # whatever a module does while it is imported

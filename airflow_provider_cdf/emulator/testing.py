@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_cdf.emulator.server import CdfEmulator
+from airflow_provider_cdf.emulator import CdfEmulator
 
 
 @pytest.fixture

@@ -137,6 +137,13 @@ def wait_for_status(page: Page, external_id: str, status: str) -> None:
     page.locator("svg").locator(f"[data-task={quoted(external_id)}][data-status={status}]").wait_for()
 
 
+def expect_count(locator: Locator, count: int) -> None:
+    until = time.monotonic() + 10
+    while (found := locator.count()) != count:
+        assert time.monotonic() < until, f"{found} instead of {count}"
+        time.sleep(0.05)
+
+
 def test_executions_are_listed_newest_first(cdf: CdfEmulator, page: Page) -> None:
     ids = [run(cdf, "tank_balance"), run(cdf, "pump_health"), run(cdf, "tank_balance")]
     entry(page, ids[-1]).wait_for()
@@ -289,17 +296,17 @@ def test_markup_in_names_is_shown_as_text(cdf: CdfEmulator, page: Page) -> None:
 def test_the_page_says_when_the_emulator_does_not_answer(cdf: CdfEmulator, page: Page) -> None:
     page.get_by_text("Executions: 0").wait_for()
 
-    page.route("**/emulator/executions", lambda route: route.fulfill(status=200, body="gone"))
+    page.route("**/emulator/executions?*", lambda route: route.fulfill(status=200, body="gone"))
 
     page.get_by_text("The emulator does not answer").wait_for()
 
 
 def test_the_page_says_when_the_emulator_answers_again(cdf: CdfEmulator, page: Page) -> None:
     page.get_by_text("Executions: 0").wait_for()
-    page.route("**/emulator/executions", lambda route: route.fulfill(status=200, body="gone"))
+    page.route("**/emulator/executions?*", lambda route: route.fulfill(status=200, body="gone"))
     page.get_by_text("The emulator does not answer").wait_for()
 
-    page.unroute("**/emulator/executions")
+    page.unroute("**/emulator/executions?*")
 
     page.get_by_text("Executions: 0").wait_for(timeout=5_000)
 
@@ -346,6 +353,42 @@ def test_a_changed_address_shows_that_execution(cdf: CdfEmulator, page: Page) ->
 
     page.get_by_role("heading", name="pump_health").wait_for()
     assert page.url.endswith(second)
+
+
+def test_the_search_looks_through_all_executions(cdf: CdfEmulator, page: Page) -> None:
+    define(cdf, "pumps", function("measure"))
+    define(cdf, "tanks", function("balance"))
+    old = run(cdf, "pumps", metadata={"airflow_dag_id": "Nightly_DAG"})
+    for _ in range(101):  # more than the page lists
+        run(cdf, "tanks")
+    listed = page.locator("#executions button")
+    expect_count(listed, 100)
+    for words in ("nightly", "PUMPS 1", "measure", old[:13], "pump dag"):
+        page.fill("#search", words)
+        expect_count(listed, 1)
+        assert old in listed.inner_text()
+    page.fill("#search", "<b>nobody</b>")
+    page.get_by_text("No execution has '<b>nobody</b>'.").wait_for()
+    expect_count(listed, 0)
+    page.fill("#search", "")
+    expect_count(listed, 100)
+
+
+def test_an_execution_links_to_its_run_in_airflow(cdf: CdfEmulator, page: Page) -> None:
+    define(cdf, "linked", function("a"))
+    for url, shown in (
+        ("http://127.0.0.1:9/dags/d/runs/r?a=1&b=2", True),
+        ("javascript:window.injected = 3", False),
+        ("", False),
+    ):
+        execution = run(cdf, "linked", metadata={"airflow_url": url})
+        page.locator(f"#executions button[data-key='{execution}']").click()
+        page.locator("#head small", has_text=execution).wait_for()
+        links = page.locator("#head a")
+        assert links.count() == shown
+        if shown:
+            assert links.get_attribute("href") == url
+            assert "noopener" in (links.get_attribute("rel") or "")
 
 
 def test_the_keyboard_chooses_tasks(cdf: CdfEmulator, page: Page) -> None:

@@ -10,13 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from airflow_provider_cdf.emulator.api.schemas import (
-    DataModelingRule,
-    InternalId,
-    ScheduleRule,
-    WorkflowStatus,
-)
-from airflow_provider_cdf.emulator.rules.definitions import Absent, Description, Model, WorkflowDefinition
+from airflow_provider_cdf.emulator.api.schemas import InternalId, TriggerRule, WorkflowStatus
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.emulator.rules.fields import Absent, Description, Model
 
 Time = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(max_length=255)]
@@ -43,6 +39,7 @@ class WorkflowView(Model):
     external_id: Name
     description: Absent[Description] = None
     data_set_id: Absent[InternalId] = None
+    data_domain_external_id: Absent[str] = None
     max_concurrent_executions: Annotated[int, Field(ge=1, le=10_000)] | None = None
     created_time: Time
     last_updated_time: Time
@@ -70,8 +67,12 @@ class Versions(Model):
     next_cursor: Absent[str] = None
 
 
+class VersionWithWarnings(VersionView):
+    warnings: Absent[list[str]] = None
+
+
 class UpsertedVersion(Model):
-    items: Annotated[list[VersionView], Field(min_length=1, max_length=1)]
+    items: Annotated[list[VersionWithWarnings], Field(min_length=1, max_length=1)]
 
 
 class ExecutionView(Model):
@@ -107,7 +108,7 @@ class TaskView(Model):
         "TIMED_OUT",
         "SKIPPED",
     ]
-    task_type: Literal["function", "transformation", "cdf", "dynamic", "subworkflow", "simulation"]
+    task_type: Literal["function", "transformation", "cdf", "dynamic", "subworkflow", "simulation"] | str
     start_time: Absent[Time] = None
     end_time: Absent[Time] = None
     input: dict[str, Any]
@@ -123,7 +124,7 @@ class ExecutionDetails(ExecutionView):
 
 class TriggerView(Model):
     external_id: Name
-    trigger_rule: Annotated[ScheduleRule | DataModelingRule, Field(discriminator="trigger_type")]
+    trigger_rule: TriggerRule
     input: Absent[dict[str, Any]] = None
     metadata: Absent[Metadata] = None
     workflow_external_id: Name

@@ -139,6 +139,8 @@ async def _read(receive: Receive) -> bytes:
 def _plain_body(scope: Scope, body: bytes) -> bytes:
     headers = dict(scope["headers"])
     encoding = headers.get(b"content-encoding", b"").decode("latin-1").lower()
+    if not body:
+        return body  # the Toolkit says gzip on every request, also on one without a body
     if encoding == "gzip":
         try:
             unpacker = zlib.decompressobj(wbits=31)
@@ -152,7 +154,7 @@ def _plain_body(scope: Scope, body: bytes) -> bytes:
     elif encoding not in ("", "identity"):
         raise InvalidRequestError(f"Content-Encoding '{encoding}' is not supported; use gzip.")
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if body and media_type.startswith(b"application/") and media_type.endswith(b"json"):
+    if media_type.startswith(b"application/") and media_type.endswith(b"json"):
         read_json(body)
     return body
 

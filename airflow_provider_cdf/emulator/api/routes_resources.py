@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from airflow_provider_cdf.emulator.api.http import JsonAnswer
 from airflow_provider_cdf.emulator.api.parameters import TheResources
 from airflow_provider_cdf.emulator.api.resources import find
-from airflow_provider_cdf.emulator.rules.definitions import Absent, ExternalId, Model
+from airflow_provider_cdf.emulator.rules.fields import Absent, ExternalId, Model
 
 router = APIRouter(tags=["Around workflows"])
 upload_router = APIRouter(include_in_schema=False)

@@ -16,6 +16,7 @@ from airflow_provider_cdf.emulator.api.parameters import (
     Version,
     WorkflowExternalId,
 )
+from airflow_provider_cdf.emulator.rules.definitions import unknown_tasks, unknown_type_warning
 
 router = APIRouter(prefix="/workflows", tags=["Workflows"])
 
@@ -28,6 +29,7 @@ async def upsert_workflow(body: schemas.WorkflowUpsert, driver: TheDriver) -> Js
             item.external_id,
             description=item.description,
             data_set_id=item.data_set_id,
+            data_domain_external_id=item.data_domain_external_id,
             max_concurrent_executions=item.max_concurrent_executions,
         )
         return JsonAnswer({"items": [views.workflow(record)]})
@@ -56,7 +58,8 @@ async def upsert_version(body: schemas.VersionUpsert, driver: TheDriver) -> Json
         record = engine.catalog.upsert_version(
             item.workflow_external_id, item.version, item.workflow_definition
         )
-        return JsonAnswer({"items": [views.version(record)]})
+        warnings = [unknown_type_warning(task) for _, task in unknown_tasks(record.definition)]
+        return JsonAnswer({"items": [views.version(record) | ({"warnings": warnings} if warnings else {})]})
 
 
 @router.post("/versions/list", response_model=answers.Versions)

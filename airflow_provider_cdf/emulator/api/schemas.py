@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from airflow_provider_cdf.emulator.rules.definitions import (
-    Absent,
-    Description,
-    ExternalId,
-    JsonObject,
-    Model,
-    WorkflowDefinition,
-)
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.emulator.rules.fields import Absent, Description, ExternalId, JsonObject, Model
 
 InternalId = Annotated[int, Field(ge=1, le=2**53 - 1)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
@@ -38,6 +32,7 @@ class WorkflowItem(Model):
     external_id: ExternalId
     description: Absent[Description] = None
     data_set_id: Absent[InternalId] = None
+    data_domain_external_id: Absent[Annotated[str, Field(min_length=1, max_length=100)]] = None
     max_concurrent_executions: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
@@ -161,9 +156,38 @@ class DataModelingRule(Model):
         return self
 
 
+class UnknownRule(Model):
+    """A rule of a kind that the emulator does not have: such triggers fire when they are told to."""
+
+    model_config = ConfigDict(extra="allow")
+
+    trigger_type: Annotated[
+        str, Field(min_length=1, json_schema_extra={"not": {"enum": ["schedule", "dataModeling"]}})
+    ]
+
+
+def _kind_of_rule(value: Any) -> str | None:
+    found = value.get("triggerType") if isinstance(value, dict) else getattr(value, "trigger_type", None)
+    if not isinstance(found, str):
+        return None
+    return found if found in ("schedule", "dataModeling") else "unknown"
+
+
+TriggerRule = Annotated[
+    Annotated[ScheduleRule, Tag("schedule")]
+    | Annotated[DataModelingRule, Tag("dataModeling")]
+    | Annotated[UnknownRule, Tag("unknown")],
+    Discriminator(
+        _kind_of_rule,
+        custom_error_type="trigger_type",
+        custom_error_message="a rule has a triggerType: schedule, dataModeling",
+    ),
+]
+
+
 class TriggerFields(Model):
     external_id: ExternalId
-    trigger_rule: Annotated[ScheduleRule | DataModelingRule, Field(discriminator="trigger_type")]
+    trigger_rule: TriggerRule
     workflow_external_id: ExternalId
     workflow_version: ExternalId
     input: Absent[JsonObject] = None

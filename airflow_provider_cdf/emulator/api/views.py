@@ -15,6 +15,7 @@ def workflow(record: Workflow) -> Json:
         externalId=record.external_id,
         description=record.description,
         dataSetId=record.data_set_id,
+        dataDomainExternalId=record.data_domain_external_id,
         maxConcurrentExecutions=record.max_concurrent_executions,
         createdTime=record.created_time,
         lastUpdatedTime=record.last_updated_time,

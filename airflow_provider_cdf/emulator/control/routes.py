@@ -20,8 +20,8 @@ from airflow_provider_cdf.emulator.api.parameters import (
 )
 from airflow_provider_cdf.emulator.control.faults import Fault, Faults
 from airflow_provider_cdf.emulator.control.journal import Journal
-from airflow_provider_cdf.emulator.rules.definitions import Absent, Model
 from airflow_provider_cdf.emulator.rules.errors import InvalidRequestError
+from airflow_provider_cdf.emulator.rules.fields import Absent, Model
 
 router = APIRouter(prefix="/emulator", include_in_schema=False, dependencies=[Depends(refuse_foreign_pages)])
 

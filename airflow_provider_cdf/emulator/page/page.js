@@ -45,10 +45,19 @@ function duration(start, end, now) {
   return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
 }
 
+/** The run in Airflow that started an execution, if its metadata says so: an address of http, and no script. */
+function airflowLink(metadata) {
+  const url = metadata.airflow_url ?? "";
+  return /^https?:\/\//i.test(url)
+    ? [make("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, "The task in Airflow")] : [];
+}
+
 function showList(list) {
   byId("summary").textContent =
     `This is not CDF. Executions: ${list.total}, running: ${list.running}. ${new Date(list.now).toLocaleString()}`;
-  show("executions", [list, chosen], () => list.items.map((execution) => {
+  const searched = byId("search").value.trim();
+  show("executions", [list, chosen, searched], () => !list.items.length && searched
+    ? [make("p", {}, `No execution has '${searched}'.`)] : list.items.map((execution) => {
     const dot = make("span", { class: "dot", style: `background:${COLORS[execution.status] ?? "#888"}` });
     const took = duration(execution.startTime, execution.endTime, list.now);
     const button = make("button", { "aria-pressed": execution.id === chosen, "data-key": execution.id },
@@ -137,7 +146,7 @@ function showExecution(execution, now) {
   show("head", [execution, running], () => [
     make("h2", {}, `${execution.workflowExternalId} (${execution.version}): ${execution.status} `
       + duration(execution.startTime, execution.endTime, now)),
-    make("small", {}, execution.id), execution.reasonForIncompletion ?? ""]);
+    make("small", {}, execution.id), execution.reasonForIncompletion ?? "", ...airflowLink(execution.metadata)]);
   show("graph", [execution.plan, running, chosenTask], () => [graph(structuredClone(execution.plan), now)]);
   show("task", task ?? [execution.id, execution.input, execution.metadata], () => task
     ? (task.attempts.length ? taskDetails(task) : [`${task.externalId} has not started.`])
@@ -148,7 +157,9 @@ function showExecution(execution, now) {
 
 async function refresh() {
   try {
-    const list = await (await fetch("/emulator/executions")).json();
+    const search = byId("search").value;
+    const list = await (await fetch(`/emulator/executions?search=${encodeURIComponent(search)}`)).json();
+    if (search !== byId("search").value) return;  // somebody typed on meanwhile, and asked again
     chosen ??= list.items[0]?.id ?? null;
     const asked = chosen;
     const answer = asked && await fetch(`/emulator/executions/${encodeURIComponent(asked)}`);
@@ -166,5 +177,6 @@ addEventListener("hashchange", () => {
   const wanted = location.hash.slice(1);
   if (wanted && wanted !== chosen) choose(wanted, null);
 });
+byId("search").addEventListener("input", refresh);
 refresh();
 setInterval(refresh, 1000);

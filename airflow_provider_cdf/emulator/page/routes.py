@@ -33,11 +33,13 @@ async def script() -> FileResponse:
 
 @router.get("/emulator/executions")
 async def newest_executions(
-    driver: TheDriver, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    driver: TheDriver, limit: Annotated[int, Query(ge=1, le=1000)] = 100, search: str = ""
 ) -> JsonAnswer:
+    words = search.lower().split()
     with driver.turn() as engine:
         store = engine.store
-        newest = islice(reversed(store.executions.values()), limit)
+        found = (record for record in reversed(store.executions.values()) if _has(record, words))
+        newest = islice(found, limit)
         return JsonAnswer(
             {
                 "items": [views.execution(record) for record in newest],
@@ -53,6 +55,22 @@ async def execution_with_plan(execution_id: ExecutionId, driver: TheDriver) -> J
     with driver.turn() as engine:
         record = engine.execution(execution_id)
         return JsonAnswer({**views.execution(record), "input": record.input, "plan": _plan(record)})
+
+
+def _has(record: Execution, words: list[str]) -> bool:
+    """Whether each word is part of an execution's ids, status, reason, metadata or tasks' names."""
+    if not words:
+        return True
+    about = [
+        record.id,
+        record.workflow_external_id,
+        record.version.version,
+        record.status,
+        record.reason or "",
+    ]
+    tasks = (key[1] for key in record.plan)
+    text = "\n".join([*about, *record.metadata, *record.metadata.values(), *tasks]).lower()
+    return all(word in text for word in words)
 
 
 def _last_change(ended: dict[str, Execution]) -> int:

@@ -37,6 +37,7 @@ class Catalog:
         *,
         description: str | None = None,
         data_set_id: int | None = None,
+        data_domain_external_id: str | None = None,
         max_concurrent_executions: int | None = None,
     ) -> Workflow:
         """Create a workflow, or replace what is known about it: what is not given is cleared."""
@@ -47,6 +48,7 @@ class Catalog:
             last_updated_time=self._updated(old),
             description=description,
             data_set_id=data_set_id,
+            data_domain_external_id=data_domain_external_id,
             max_concurrent_executions=max_concurrent_executions,
         )
         self._store.workflows.put(external_id, workflow)

@@ -8,80 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from airflow_provider_cdf.emulator.rules.fields import (
+    Absent,
+    Description,
+    ExternalId,
+    JsonObject,
+    Model,
+    Reference,
+    TaskExternalId,
+    check_whole,
 )
-from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema
 
-from airflow_provider_cdf.emulator.rules.references import is_reference
-
-#: The API's metric for "100 KB" is not stated; its other fields of that size have ``maxLength: 100000``.
-MAX_JSON_BYTES = 100_000
 MAX_TASKS = 100
-
-
-class Model(BaseModel):
-    """A JSON object of the API: camelCase, no value converted to another type, unknown keys dropped."""
-
-    model_config = ConfigDict(alias_generator=to_camel, strict=True, extra="ignore")
-
-
-class _NotNull:
-    """Makes an optional field refuse null: for the API, absent is not the same as null."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
-        return schema["schema"] if schema["type"] == "nullable" else schema
-
-
-_T = TypeVar("_T")
-#: A key that may be absent. Python sees None then; a null in the request is refused.
-Absent = Annotated[_T | None, _NotNull()]
-
-
-def _check_external_id(value: str) -> str:
-    if value != value.strip() or "\0" in value:
-        raise ValueError("must have no leading or trailing whitespace and no null characters")
-    return value
-
-
-def _check_task_external_id(value: str) -> str:
-    if value == "workflow" or value.startswith("__"):
-        raise ValueError("must not be 'workflow' nor start with '__', which are reserved")
-    return _check_external_id(value)
-
-
-def _check_size(value: Any) -> Any:
-    size = len(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"))
-    if size > MAX_JSON_BYTES:
-        raise ValueError(f"is {size} bytes of JSON, and the limit is {MAX_JSON_BYTES}")
-    return value
-
-
-def _check_whole(value: float) -> float:
-    if not value.is_integer():
-        raise ValueError("must be a whole number")
-    return value
-
-
-def _check_reference(value: str) -> str:
-    if not is_reference(value):
-        raise ValueError("must be a reference such as ${task.output.response.tasks}")
-    return value
-
-
-ExternalId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_external_id)]
-TaskExternalId = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_task_external_id)]
-JsonObject = Annotated[dict[str, Any], AfterValidator(_check_size)]
-Reference = Annotated[str, AfterValidator(_check_reference)]
-Description = Annotated[str, Field(max_length=500)]
 
 
 class CalledFunction(Model):
@@ -178,8 +121,7 @@ class _Task(Model):
     name: Absent[Annotated[str, Field(max_length=255)]] = None
     description: Absent[Description] = None
     retries: (
-        Annotated[int, Field(ge=0, le=10)]
-        | Annotated[float, Field(ge=0, le=10), AfterValidator(_check_whole)]
+        Annotated[int, Field(ge=0, le=10)] | Annotated[float, Field(ge=0, le=10), AfterValidator(check_whole)]
     ) = 3
     timeout: Annotated[int, Field(ge=100, le=43200)] | Annotated[float, Field(ge=100, le=43200)] = 3600
     on_failure: Literal["abortWorkflow", "skipTask"] = "abortWorkflow"
@@ -220,11 +162,40 @@ class SimulationTask(_Task):
     parameters: SimulationParameters
 
 
+KNOWN_TYPES = ("function", "transformation", "cdf", "dynamic", "subworkflow", "simulation")
+
+
+class UnknownTask(_Task):
+    """A task of a type that CDF has, or will have, and the emulator has not: it is kept as it was given."""
+
+    type: Annotated[str, Field(min_length=1, json_schema_extra={"not": {"enum": list(KNOWN_TYPES)}})]
+    parameters: dict[str, Any] = {}
+
+
+def _kind(value: Any) -> str | None:
+    found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    if not isinstance(found, str):
+        return None
+    return found if found in KNOWN_TYPES else "unknown"
+
+
 TaskDefinition = Annotated[
-    FunctionTask | TransformationTask | CdfTask | DynamicTask | SubworkflowTask | SimulationTask,
-    Field(discriminator="type"),
+    Annotated[FunctionTask, Tag("function")]
+    | Annotated[TransformationTask, Tag("transformation")]
+    | Annotated[CdfTask, Tag("cdf")]
+    | Annotated[DynamicTask, Tag("dynamic")]
+    | Annotated[SubworkflowTask, Tag("subworkflow")]
+    | Annotated[SimulationTask, Tag("simulation")]
+    | Annotated[UnknownTask, Tag("unknown")],
+    Discriminator(
+        _kind,
+        custom_error_type="task_type",
+        custom_error_message=f"a task has a type: {', '.join(KNOWN_TYPES)}",
+    ),
 ]
-AnyTask = FunctionTask | TransformationTask | CdfTask | DynamicTask | SubworkflowTask | SimulationTask
+AnyTask = (
+    FunctionTask | TransformationTask | CdfTask | DynamicTask | SubworkflowTask | SimulationTask | UnknownTask
+)
 
 InlineSubworkflow.model_rebuild()
 
@@ -234,6 +205,40 @@ class WorkflowDefinition(Model):
 
     description: Absent[Description] = None
     tasks: Annotated[list[TaskDefinition], Field(max_length=MAX_TASKS)]
+
+
+def unknown_tasks(definition: WorkflowDefinition) -> Iterator[tuple[tuple[int | str, ...], UnknownTask]]:
+    """
+    The tasks of types that the emulator does not have, with the way to each.
+
+    :param definition: of a version
+    """
+    for index, task in enumerate(definition.tasks):
+        location = ("workflowDefinition", "tasks", index)
+        if isinstance(task, UnknownTask):
+            yield location, task
+        elif isinstance(task, SubworkflowTask) and isinstance(
+            inline := task.parameters.subworkflow, InlineSubworkflow
+        ):
+            for number, nested in enumerate(inline.tasks):
+                if isinstance(nested, UnknownTask):
+                    yield (*location, "parameters", "subworkflow", "tasks", number), nested
+
+
+def unknown_type_warning(task: UnknownTask) -> str:
+    """
+    What to tell about a task of a type that the emulator does not have.
+
+    :param task: that it keeps
+    """
+    return (
+        f"Task '{task.external_id}' has the type '{task.type}', which the emulator does not know: it is kept,"
+        " and a run completes it after a moment without doing anything"
+    )
+
+
+#: What CDF fills in for a transformation task, by what the Toolkit takes off again before it compares.
+_TRANSFORMATION_DEFAULTS = {"concurrencyPolicy": "fail", "useTransformationCredentials": False}
 
 
 def to_json(model: Model) -> dict[str, Any]:
@@ -250,6 +255,9 @@ def to_json(model: Model) -> dict[str, Any]:
             inline := model.parameters.subworkflow, InlineSubworkflow
         ):
             shown["parameters"]["subworkflow"]["tasks"] = [to_json(task) for task in inline.tasks]
+        if isinstance(model, TransformationTask):
+            given = shown["parameters"]["transformation"]
+            shown["parameters"]["transformation"] = {**_TRANSFORMATION_DEFAULTS, **given}
     elif isinstance(model, WorkflowDefinition):
         shown["tasks"] = [to_json(task) for task in model.tasks]
     return shown

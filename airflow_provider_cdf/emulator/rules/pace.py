@@ -16,5 +16,7 @@ class Pace:
     cdf: float = 0.5
     transformation: float = 0.5
     simulation: float = 0.5
+    #: A task of a type that the emulator does not know.
+    unknown: float = 0.5
     #: Before the nth retry of a task it waits n times as long; the real one is said to wait n times 20 s.
     retry_delay: float = 1.0

@@ -32,6 +32,7 @@ class Workflow:
     last_updated_time: int
     description: str | None = None
     data_set_id: int | None = None
+    data_domain_external_id: str | None = None
     max_concurrent_executions: int | None = None
 
 

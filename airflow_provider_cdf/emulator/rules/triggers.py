@@ -7,6 +7,7 @@ https://api-docs.cognite.com/20230101/tag/Workflow-triggers
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
@@ -23,6 +24,20 @@ from airflow_provider_cdf.emulator.rules.errors import CdfError, InvalidRequestE
 from airflow_provider_cdf.emulator.rules.store import Execution, Store, Trigger
 
 _MAX_TRIGGERS = 200
+
+
+def _cron_field(value: str) -> re.Pattern[str]:
+    item = rf"(\*|({value})(-({value}))?)(/\d+)?"
+    return re.compile(rf"{item}(,{item})*", re.IGNORECASE)
+
+
+_MONTHS = r"\d+|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+#: What UNIX cron allows for minute, hour, day of the month, month and day of the week.
+_CRON_FIELDS = [
+    *(_cron_field(r"\d+") for _ in range(3)),
+    _cron_field(_MONTHS),
+    _cron_field(r"\d+|sun|mon|tue|wed|thu|fri|sat"),
+]
 
 
 class Run(Protocol):
@@ -185,8 +200,12 @@ def _next_fire_time(rule: Mapping[str, Any], now: int) -> int | None:
     except (ValueError, OSError, KeyError):  # the file may be missing, be a directory, be outside the tree
         raise InvalidRequestError(f"triggerRule.timezone: '{name}' is not the name of a time zone.") from None
     prefix = f"Invalid cron expression: the provided schedule [{expression}]"
-    if len(expression.split()) != 5:
+    fields = expression.split()
+    if len(fields) != 5:
         raise InvalidRequestError(f"{prefix} must have 5 fields.")
+    for field, pattern in zip(fields, _CRON_FIELDS, strict=True):
+        if not pattern.fullmatch(field):  # croniter reads more than UNIX: L, ?, #, W
+            raise InvalidRequestError(f"{prefix} cannot be read: '{field}' is not valid in UNIX cron.")
     try:
         schedule = croniter(expression, datetime.fromtimestamp(now / 1000, timezone))
         following: datetime = schedule.get_next(datetime)

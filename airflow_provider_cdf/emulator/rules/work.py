@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from airflow_provider_cdf.emulator.rules.clock import Timeline
 from airflow_provider_cdf.emulator.rules.definitions import (
-    MAX_JSON_BYTES,
     AnyTask,
     CdfTask,
     DynamicTask,
@@ -18,9 +17,11 @@ from airflow_provider_cdf.emulator.rules.definitions import (
     SimulationTask,
     SubworkflowTask,
     TransformationTask,
+    UnknownTask,
     to_json,
 )
 from airflow_provider_cdf.emulator.rules.errors import InvalidRequestError
+from airflow_provider_cdf.emulator.rules.fields import MAX_JSON_BYTES
 from airflow_provider_cdf.emulator.rules.functions import FunctionCall, Functions, Reply, to_text
 from airflow_provider_cdf.emulator.rules.graphs import check_not_nested, parse_dynamic_tasks
 from airflow_provider_cdf.emulator.rules.pace import Pace
@@ -108,6 +109,8 @@ class Work:
                     self._pace.simulation,
                     {"runId": run_id, "logId": log_id, "statusMessage": message},
                 )
+            case UnknownTask():
+                self._complete_after(task, self._pace.unknown, {})
 
     def _complete_after(self, task: TaskExecution, seconds: float, output: dict[str, Any]) -> None:
         def complete() -> None:

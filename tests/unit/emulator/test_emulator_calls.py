@@ -13,6 +13,7 @@ from emulator_http import Api
 
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Reply
 from airflow_provider_cdf.emulator.__main__ import main
+from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
 from airflow_provider_cdf.emulator.rules.store import Execution
 
@@ -152,3 +153,15 @@ def test_fixed_response_that_is_no_json_is_refused_at_start(response: Any) -> No
 def test_fixed_response_that_is_no_json_is_refused_by_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--port", "0", "--function", "score=NaN"]) == 1
     assert "The response of 'score' is not JSON: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("!no wind", "no wind"), ("! no wind ", "no wind"), ("!", "The function failed, as it was told to")],
+)
+def test_function_that_fails_from_the_command_line(text: str, reason: str) -> None:
+    world = World(functions={"score": from_text(text)})
+    execution = world.run(function("score", retries=0))
+    world.advance(10)
+    assert execution.status == "FAILED"
+    assert only(execution, "score").reason == f"The function call failed: {reason}"

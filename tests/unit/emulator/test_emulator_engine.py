@@ -642,3 +642,15 @@ def test_ended_executions_are_forgotten_beyond_retain() -> None:
 def test_definition_that_no_engine_could_run_is_refused(tasks: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         World().define(*tasks)
+
+
+def test_task_of_an_unknown_type_completes_at_a_pace_of_its_own() -> None:
+    world = World()
+    execution = world.run(task("x", "jsonMapping", {"any": 1}), function("after", "x"))
+    world.advance(world.pace.pickup)
+    assert statuses(execution) == {"x": "IN_PROGRESS"}
+    assert only(execution, "x").input == {"any": 1}
+    world.advance(world.pace.unknown - 0.01)
+    assert statuses(execution) == {"x": "IN_PROGRESS"}
+    world.advance(0.01)
+    assert statuses(execution) == {"x": "COMPLETED", "after": "SCHEDULED"}

@@ -160,12 +160,29 @@ class TestWorkflows:
         assert second["createdTime"] == first["createdTime"]
         assert "description" not in second
 
-    def test_null_is_no_limit_but_no_description(self, api: Api) -> None:
-        unlimited = api.post("/workflows", {"items": [{"externalId": "n", "maxConcurrentExecutions": None}]})
-        assert "maxConcurrentExecutions" not in unlimited.json()["items"][0]
-        refused = api.post("/workflows", {"items": [{"externalId": "n", "description": None}]})
-        assert refused.status_code == 400
-        assert refused.json()["error"]["message"].startswith("items[0].description:")
+    def test_a_key_without_a_value_is_a_key_that_is_not_there(self, api: Api) -> None:
+        """Cognite's document says otherwise, but its Toolkit sends them."""
+        path = f"{api.project}/workflows"
+        item = {"externalId": "n", "description": None, "maxConcurrentExecutions": None}
+        upserted = api.client.post(path, json={"items": [item]}).json()["items"][0]
+        assert upserted.keys() == {"externalId", "createdTime", "lastUpdatedTime"}
+        refused = api.client.post(path, json={"items": [{"externalId": None}]})
+        assert refused.json()["error"]["message"] == "items[0].externalId: Field required"
+        task = function("a", data={"kept": None})
+        bare = {
+            **task,
+            **dict.fromkeys(("retries", "timeout", "onFailure", "dependsOn", "name", "description")),
+        }
+        item = {"workflowExternalId": "n", "version": "1", "workflowDefinition": {"tasks": [bare]}}
+        answer = api.client.post(f"{path}/versions", json={"items": [item]}).json()
+        (shown,) = answer["items"][0]["workflowDefinition"]["tasks"]
+        defaults = {"retries": 3, "timeout": 3600, "onFailure": "abortWorkflow", "dependsOn": []}
+        assert shown == {**task, **defaults}
+
+    def test_data_domain_is_kept(self, api: Api) -> None:
+        item = {"externalId": "domain", "dataDomainExternalId": "pumps"}
+        api.post("/workflows", {"items": [item]})
+        assert api.get("/workflows/domain").json()["dataDomainExternalId"] == "pumps"
 
     def test_external_id_with_a_slash(self, api: Api) -> None:
         for name in ("a/b", "50%", "%2F", "ø æ"):
@@ -241,7 +258,9 @@ class TestVersions:
             ({**CDF_TASK, "externalId": "__x"}, "externalId"),
             ({**CDF_TASK, "externalId": " x"}, "externalId"),
             ({**CDF_TASK, "externalId": "x" * 256}, "externalId"),
-            ({**CDF_TASK, "type": "magic"}, "tasks[0]"),
+            ({**CDF_TASK, "type": 5}, "tasks[0]"),
+            ({**CDF_TASK, "type": ""}, "type"),
+            ({"externalId": "x", "parameters": {}}, "tasks[0]"),
             ({**CDF_TASK, "dependsOn": ["x"]}, "dependsOn[0]"),
             ({"externalId": "x", "type": "cdf"}, "parameters"),
             (
@@ -259,6 +278,28 @@ class TestVersions:
         prefix = "items[0].workflowDefinition.tasks[0]"
         wanted = prefix if field == "tasks[0]" else f"{prefix}.{field}"
         assert answer.json()["error"]["message"].startswith(f"{wanted}: ")
+
+    @pytest.mark.parametrize("kind", ["jsonMapping", "functionApp", "magic"])
+    def test_task_of_an_unknown_type_is_kept_with_a_warning(self, api: Api, kind: str) -> None:
+        task = {"externalId": "x", "type": kind, "parameters": {"any": [None, {"thing": 1}]}}
+        item = {"workflowExternalId": kind, "version": "1", "workflowDefinition": {"tasks": [task]}}
+        path = f"{api.project}/workflows/versions"
+        (upserted,) = api.client.post(path, json={"items": [item]}).json()["items"]
+        (warning,) = upserted.pop("warnings")
+        assert warning.startswith(f"Task 'x' has the type '{kind}', which the emulator does not know")
+        read = api.client.get(f"{api.project}/workflows/{kind}/versions/1").json()
+        assert read == upserted
+        assert task.items() <= read["workflowDefinition"]["tasks"][0].items()
+
+    def test_what_cdf_fills_in_for_a_transformation_is_shown(self, api: Api) -> None:
+        given = {"externalId": "t", "concurrencyPolicy": "waitForCurrent"}
+        for name, transformation in (("given", given), ("bare", {"externalId": "t"})):
+            task = {"externalId": name, "type": "transformation"}
+            workflow = api.define({**task, "parameters": {"transformation": transformation}})
+            version = api.get(f"/workflows/{workflow}/versions/1").json()
+            shown = version["workflowDefinition"]["tasks"][0]["parameters"]["transformation"]
+            defaults = {"concurrencyPolicy": "fail", "useTransformationCredentials": False}
+            assert shown == {**defaults, **transformation}
 
     def test_definition_with_101_tasks_is_refused(self, api: Api) -> None:
         tasks = [function(f"t{n}") for n in range(101)]
@@ -392,6 +433,11 @@ class TestExecutions:
 
 
 class TestConventions:
+    @pytest.mark.parametrize("path", ["/api/v1/token/inspect", "/api/v1/projects/plant/workflows"])
+    def test_gzip_of_nothing(self, api: Api, path: str) -> None:
+        """The Toolkit says so on each request, also on a GET, which has no body."""
+        assert api.client.get(path, headers={"content-encoding": "gzip"}).status_code == 200
+
     def test_gzip_bodies(self, api: Api) -> None:
         body = gzip.compress(json.dumps({"items": [{"externalId": "zipped"}]}).encode())
         headers = {"content-encoding": "gzip", "content-type": "application/json"}

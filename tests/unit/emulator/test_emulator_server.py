@@ -153,6 +153,23 @@ def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> No
         assert program.wait() == 0
 
 
+@pytest.mark.parametrize("module", ["fastapi", "uvicorn", "yaml", "croniter"])
+def test_missing_extra_is_named_with_the_line_to_install_it(module: str) -> None:
+    hide = f"import sys; sys.modules['{module}'] = None; "
+    for script, code in (
+        ("from airflow_provider_cdf.emulator.__main__ import main; sys.exit(main([]))", 2),
+        ("from airflow_provider_cdf.emulator import CdfEmulator", 1),
+    ):
+        done = subprocess.run([sys.executable, "-c", hide + script], capture_output=True, text=True)
+        before, found, after = done.stderr.rpartition(
+            f"The CDF emulator needs '{module}', which is not installed. It belongs to the extra 'emulator'."
+        )
+        assert (found != "", done.returncode) == (True, code), done.stderr
+        assert code == 1 or before == ""  # the program shows no stack trace
+        for needed in ("fastapi", "uvicorn", "pyyaml", "croniter"):
+            assert needed in after.partition("    pip install ")[2]
+
+
 def test_time_goes_on_while_nobody_asks() -> None:
     called = threading.Event()
 
@@ -174,6 +191,8 @@ def test_page_shows_executions_and_loads_nothing_from_elsewhere(api: Api) -> Non
     assert script.headers["content-type"].startswith("text/javascript")
     for text in (page.text, script.text):
         assert "://" not in text.replace("http://www.w3.org/2000/svg", ""), "the name of SVG, not a place"
+    missed = httpx.get(f"{api.cdf.url}/emulator/executions", params={"search": "nothing has this"}).json()
+    assert (missed["items"], missed["total"] > 0) == ([], True)
     newest = httpx.get(f"{api.cdf.url}/emulator/executions", params={"limit": 1}).json()["items"][0]
     assert newest["workflowExternalId"] == name
     plan = httpx.get(f"{api.cdf.url}/emulator/executions/{newest['id']}").json()["plan"]

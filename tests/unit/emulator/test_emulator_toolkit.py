@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from emulator_helpers import World
+from emulator_helpers import World, statuses
 
 from airflow_provider_cdf.emulator import CdfEmulator, __main__
 from airflow_provider_cdf.emulator.testing import cdf_emulator  # noqa: F401
-from airflow_provider_cdf.emulator.toolkit import ToolkitError, load, override, read_config
+from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
+from airflow_provider_cdf.emulator.variables import override, read_config
 
 VERSION = """\
 workflowExternalId: wf
@@ -79,9 +80,24 @@ def test_variable_of_the_command_line_wins_everywhere() -> None:
         ("externalId: a\n", "externalId: 5\n", "yaml:5: workflowDefinition.tasks[0].externalId: "),
         (
             "type: function\n      parameters: {",
-            "type: magic\n      parameters: {",
-            "yaml:11: workflowDefinition.tasks[1]: ",
+            "kind: function\n      parameters: {",
+            "yaml:11: workflowDefinition.tasks[1]: a task has a type: function, ",
         ),
+        ("text: ", "2: x, text: ", "yaml:10: the key '2' is no text"),
+        (
+            "text: ",
+            "day: 2024-05-06, text: ",
+            "yaml:10: '2024-05-06' is a date in YAML, and JSON has none",
+        ),
+        ("text: ", "day: 2024-13-01, text: ", "yaml:10: '2024-13-01' is a date in YAML"),
+        ("text: ", "2024-05-06: x, text: ", "yaml:10: '2024-05-06' is a date in YAML"),
+        ("text: ", "limit: .inf, text: ", "yaml:10: '.inf' is no number of JSON"),
+        ("text: ", "limit: 0x_, text: ", "yaml:10: '0x_' is no number: put it into quotes"),
+        ("text: ", "bytes: !!binary aGk=, text: ", "yaml:10: JSON has no bytes"),
+        ("text: ", "some: !!set {a, b}, text: ", "yaml:10: JSON has no set"),
+        ("text: ", "some: !mine x, text: ", "yaml:10: could not determine a constructor for the tag '!mine'"),
+        ("data: {", "data: &me {me: *me, ", "yaml:10: it contains itself"),
+        ("tasks:\n", "tasks: *nobody\n", "yaml:4: found undefined alias"),
         ("dependsOn", "dependOn", "yaml:14: 'dependOn' is not a field of it"),
         (
             "- externalId: a\n",
@@ -119,9 +135,119 @@ def test_command_line_reads_the_config_and_says_what_is_wrong(
     assert read_config(config) == {"version": 1, "prefix": "p"}
     assert __main__.main(["--workflows", str(tmp_path), "--config", str(config)]) == 1
     assert "x.WorkflowVersion.yaml:10: unknown variable 'limits'" in capsys.readouterr().err
-    config.write_text("nothing: here")
+    config.write_text("variables: nothing")
     assert __main__.main(["--config", str(config)]) == 1
-    assert "has a mapping `variables`" in capsys.readouterr().err
+    assert "`variables` is a mapping" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["workflow.Group", "Workflow", "my.workflow.Function", "x.Workflows"])
+def test_kind_of_a_file_is_the_end_of_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "auth").mkdir()
+    (tmp_path / "auth" / f"{name}.yaml").write_text("name: a group, or something else that is no workflow")
+    (tmp_path / "my.group.workflow.yml").write_text("externalId: found")
+    (tmp_path / "directory.Workflow.yaml").mkdir()
+    world = World()
+    load([tmp_path], world.engine)
+    assert [workflow.external_id for workflow in world.engine.store.workflows] == ["found"]
+    with pytest.raises(ToolkitError, match="its name does not say what is in it"):
+        load([tmp_path / "auth" / f"{name}.yaml"], world.engine)
+
+
+@pytest.mark.parametrize("version", ["1.10", "1_0", "007", "on", "1e3", "2024-05-06", "12:30", "0x1F", "v1"])
+def test_version_is_what_the_file_says(tmp_path: Path, version: str) -> None:
+    child = "workflowExternalId: child\nversion: @\nworkflowDefinition: {tasks: []}"
+    parent = (
+        "- &it {workflowExternalId: parent, version: @, workflowDefinition: {tasks: [{externalId: s,"
+        " type: subworkflow, parameters: {subworkflow: {workflowExternalId: child, version: @}}}]}}\n"
+        "- {<<: *it, workflowExternalId: merged}"
+    )
+    trigger = (
+        "externalId: t\nworkflowExternalId: parent\nworkflowVersion: @\n"
+        "triggerRule: {triggerType: schedule, cronExpression: 0 3 * * *}"
+    )
+    files = {"a.WorkflowVersion": parent, "b.WorkflowVersion": child, "c.WorkflowTrigger": trigger}
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text.replace("@", version))
+    world = World()
+    load([tmp_path], world.engine)
+    assert {record.version for record in world.engine.store.versions} == {version}
+    assert {record.workflow_external_id for record in world.engine.store.versions} == {
+        "parent",
+        "child",
+        "merged",
+    }
+    assert world.engine.triggers.get("t").workflow_version == version
+
+
+def test_version_without_a_value_is_missing(tmp_path: Path) -> None:
+    write(tmp_path, WorkflowVersion="workflowExternalId: w\nversion:\nworkflowDefinition: {tasks: []}")
+    with pytest.raises(ToolkitError, match="version: Field required"):
+        load([tmp_path], World().engine)
+
+
+@pytest.mark.parametrize(
+    "field", ["retries", "timeout", "onFailure", "dependsOn", "name", "description", "misspelled"]
+)
+def test_key_without_a_value_is_a_key_that_is_not_there(tmp_path: Path, field: str) -> None:
+    task = "  - externalId: t\n    type: function\n    parameters: {function: {externalId: f}}\n"
+    text = f"workflowExternalId: w\nversion: '1'\nworkflowDefinition:\n  tasks:\n{task}    {field}:"
+    write(tmp_path, WorkflowVersion=text)
+    world = World()
+    load([tmp_path], world.engine)
+    (shown,) = world.engine.catalog.version("w", "1").shown["tasks"]
+    assert shown == {
+        "externalId": "t",
+        "type": "function",
+        "parameters": {"function": {"externalId": "f"}},
+        "retries": 3,
+        "timeout": 3600,
+        "onFailure": "abortWorkflow",
+        "dependsOn": [],
+    }
+
+
+def test_what_the_emulator_does_not_know_is_kept_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = "{externalId: b, type: functionApp, parameters: {functionApp: {externalId: f, path: /}}}"
+    version = f"""\
+workflowExternalId: wf
+version: '1'
+workflowDefinition:
+  tasks:
+    - externalId: a
+      type: jsonMapping
+      parameters: {{mapping: {{}}}}
+    - externalId: s
+      type: subworkflow
+      parameters:
+        subworkflow:
+          tasks:
+            - {inner}
+"""
+    trigger = "externalId: t\nworkflowExternalId: wf\nworkflowVersion: '1'\nisPaused: true\ntriggerRule:\n"
+    write(
+        tmp_path,
+        Workflow="externalId: wf\ndataDomainExternalId: pumps\ndataSetExternalId: d",
+        WorkflowVersion=version,
+        WorkflowTrigger=f"{trigger}  triggerType: recordStream\n  streamExternalId: s",
+    )
+    world = World()
+    load([tmp_path], world.engine)
+    places = [record.getMessage().removeprefix(f"{tmp_path}/x.").partition(": ") for record in caplog.records]
+    assert [(place, text[:30]) for place, _, text in places] == [
+        ("WorkflowVersion.yaml:6", "Task 'a' has the type 'jsonMap"),
+        ("WorkflowVersion.yaml:13", "Task 'b' has the type 'functio"),
+        ("WorkflowTrigger.yaml:5", "trigger 't' has the triggerTyp"),
+    ]
+    assert world.engine.catalog.workflow("wf").data_domain_external_id == "pumps"
+    assert world.engine.triggers.get("t").is_paused
+    execution = world.engine.run("wf", "1")
+    world.advance(10)
+    assert (execution.status, statuses(execution)) == (
+        "COMPLETED",
+        {"a": "COMPLETED", "s": "COMPLETED", "b": "COMPLETED"},
+    )
 
 
 def test_file_whose_name_does_not_say_what_is_in_it_is_refused(tmp_path: Path) -> None:

@@ -100,6 +100,12 @@ def test_deleted_trigger_fires_no_more() -> None:
         ({"cronExpression": "* * * * * *"}, "must have 5 fields"),
         ({"cronExpression": "a b c d e"}, "cannot be read"),
         ({"cronExpression": "61 * * * *"}, "cannot be read"),
+        ({"cronExpression": "0 0 L * *"}, "'L' is not valid in UNIX cron"),
+        ({"cronExpression": "35 1 * * ?"}, "'\\?' is not valid in UNIX cron"),
+        ({"cronExpression": "0 0 * * 5#3"}, "'5#3' is not valid in UNIX cron"),
+        ({"cronExpression": "0 0 1W * *"}, "'1W' is not valid in UNIX cron"),
+        ({"cronExpression": "0 0 * * L5"}, "'L5' is not valid in UNIX cron"),
+        ({"cronExpression": "0 0 * mon *"}, "'mon' is not valid in UNIX cron"),
         ({"cronExpression": "* * * * *", "timezone": "Mars/Olympus"}, "'Mars/Olympus' is not the name"),
         ({"cronExpression": "* * * * *", "timezone": "../etc"}, "is not the name"),
         ({"cronExpression": "* * * * *", "timezone": ""}, "is not the name"),
@@ -161,9 +167,38 @@ def test_triggers_over_http() -> None:
 
 
 @pytest.mark.parametrize(
+    "expression",
+    ["*/15 * * * *", "0 6,18 1-7 */2 MON-FRI", "5 4 * jan,Jul sun", "0-59/5 0 * * 7", "1,2,3-10/2 * * * 0"],
+)
+def test_what_unix_cron_allows(expression: str) -> None:
+    world = World()
+    world.define(function("a"))
+    rule = {"triggerType": "schedule", "cronExpression": expression}
+    assert world.engine.triggers.upsert("t", rule, "wf", "1").timer is not None
+
+
+def test_rule_of_an_unknown_kind_is_kept_and_fires_when_told(api: Api) -> None:
+    name = api.define(function("a"))
+    rule = {"triggerType": "recordStream", "streamExternalId": "s", "batchSize": 5, "batchTimeout": 60}
+    item = {
+        "externalId": "stream",
+        "triggerRule": rule,
+        "workflowExternalId": name,
+        "workflowVersion": "1",
+        "authentication": {"nonce": api.nonce()},
+    }
+    path = f"{api.project}/workflows/triggers"
+    assert api.client.post(path, json={"items": [item]}).json()["items"][0]["triggerRule"] == rule
+    fired = api.client.post("/emulator/triggers/stream/fire", json={"items": [{"x": 1}]}).json()
+    assert fired["status"] == "success"
+    api.post("/workflows/triggers/delete", {"items": [{"externalId": "stream"}]})
+
+
+@pytest.mark.parametrize(
     ("rule", "field"),
     [
-        ({"triggerType": "magic"}, "items[0].triggerRule"),
+        ({"triggerType": 5}, "items[0].triggerRule"),
+        ({"cronExpression": "0 0 * * *"}, "items[0].triggerRule"),
         ({"triggerType": "schedule"}, "items[0].triggerRule.cronExpression"),
         ({"triggerType": "dataModeling", "batchSize": 0}, "items[0].triggerRule.dataModelingQuery"),
         (

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import Project
 
+from airflow_provider_cdf import waiting
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.operators import starts
+from airflow_provider_cdf.waiting import Patience
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -68,4 +70,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hooks that give up at once: how requests are repeated is tested with the client."""
     defaults = {**(CdfHook.__init__.__kwdefaults__ or {}), "retry_for": 0.0}
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
-    monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(Patience, "REFUSED_FOR", 0.0)
+    monkeypatch.setattr(waiting, "LAG", 0.0)

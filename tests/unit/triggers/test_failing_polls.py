@@ -139,6 +139,17 @@ class TestRefusals:
 
         assert approval.answers == [200, 404, 404, 200, 404, 404, 200]
 
+    def test_of_what_was_started_a_moment_ago_are_counted_by_time_and_not_by_polls(
+        self, approval: Approval, time: Time, wait: Any
+    ) -> None:
+        # With polls each second, three of them are over in no time.
+        time.meanwhile = [approval.fail_next(5, status=404), *[nothing] * 5, approval.approve]
+
+        assert wait(approval, poll_interval=1.0)["outcome"] == "reached"
+
+        assert approval.answers == [200, *[404] * 5, 200, 200]
+        assert sum(time.pauses) < 100
+
     @pytest.mark.parametrize("status", [400, 403, 404])
     def test_three_in_a_row_are_an_answer_that_a_retry_would_not_change(
         self, status: int, approval: Approval, time: Time, wait: Any
@@ -273,8 +284,9 @@ class TestOutages:
         assert event["outcome"] == "error"
         assert event["is_permanent"] is False
         assert event["message"].startswith("No poll has succeeded for 130 s; the last one failed with: ")
-        assert "HTTP 500" in event["message"]
-        assert "503" not in event["message"]
+        assert "(HTTP 500)" in event["message"]
+        # Not 503 alone: the ids in the message are random.
+        assert "(HTTP 503)" not in event["message"]
 
     def test_of_airflow_are_outlived_too(
         self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,13 @@
 """
 A random model of crashes: many tries of a task, in a world where anything may be late, lost, doubled or dead.
 
+One execution runs at most, never a foreign one is touched, no success without a result, and nothing is left
+running after the last try, but where docs/exactly-once.md says so.
+
 Time is simulated, and nothing is sent. The steps are those that the operator and its failure callback carry
 out, of ``operators/starts.py``; the model only decides what becomes of each. More scenarios by hand:
 
-    SCENARIOS=20000 SEED=7 uv run pytest tests/unit/operators/test_starts_model.py -n 0
+    SCENARIOS=20000 SEED=7 uv run pytest tests/unit/test_crash_model.py -n 0
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import Pause, Settings
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfRefusedError, CdfUnreachableError
 from airflow_provider_cdf.cdf.retry import may_repeat
-from airflow_provider_cdf.operators import starts
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED, has_ended_badly, is_given_up
 from airflow_provider_cdf.operators.identity import RunKey, Try
 from airflow_provider_cdf.operators.starts import ReadNote, Starts, Submission, WriteNote
@@ -553,10 +555,6 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Clock:
     it = Clock()
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     monkeypatch.setattr(clock, "now", it.now)
-    # What the other tests of this folder shorten.
-    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 120.0)
-    monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 5.0)
-    monkeypatch.setattr(starts, "LISTED_AFTER", 30.0)
     return it
 
 
