@@ -36,6 +36,7 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowStatus,
     WorkflowVersion,
 )
+from airflow_provider_cdf.cdf.values import json_object
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 AnyStatus = TypeVar("AnyStatus", TaskStatus, WorkflowStatus)
@@ -51,11 +52,11 @@ SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
-#: What other systems call the same.
-_NEAREST = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "DONE", "FINISHED", "OK"), "COMPLETED"),
-    **dict.fromkeys(("RUNNING", "STARTED", "WAITING"), "IN_PROGRESS"),
+#: What people write for a status where the letters alone do not lead to CDF's word.
+_MEANT = {
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "SUCCESSFUL", "DONE", "OK", "FINISHED"), "COMPLETED"),
     **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
+    **dict.fromkeys(("STARTED", "WAITING"), "IN_PROGRESS"),
     **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -175,7 +176,7 @@ def run(
     what = f"workflow {workflow_external_id!r} version {version!r}"
     body: dict[str, Any] = {"authentication": {"nonce": nonce}}
     if input is not None:
-        body["input"] = _json_object(input, f"input of {what}")
+        body["input"] = _json_object(input, "input", what)
     if metadata is not None:
         body["metadata"] = check_metadata(metadata, what)
     submit_id = (metadata or {}).get(SUBMIT_ID)
@@ -310,7 +311,7 @@ def update_task(
     wanted = check_reportable(status)
     body: dict[str, Any] = {"status": wanted}
     if output is not None:
-        body["output"] = _json_object(output, f"output for CDF task {cdf_task_id}")
+        body["output"] = check_output(output, f"CDF task {cdf_task_id}")
     return Call(
         purpose=f"set task {cdf_task_id} to {wanted}",
         method="POST",
@@ -376,13 +377,19 @@ def check_task_statuses(status: str | Sequence[str]) -> list[str]:
     return [str(_one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
 
 
-def check_output(output: object, what: str) -> None:
+def check_output(output: object, whose: str = "") -> dict[str, Any]:
     """
-    Refuse an output that CDF would refuse.
+    Return an output as CDF takes it.
 
+    :param whose: what it is for, at the end of error messages.
     :raises CdfInputError: if it is not a JSON object, or more than 100 000 bytes of JSON.
     """
-    _json_object(output, what)
+    return _json_object(output, "output", whose)
+
+
+def size_of(value: Mapping[str, Any]) -> int:
+    """Return how many bytes of JSON an object takes in a request."""
+    return len(_encode(value, "output"))
 
 
 def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
@@ -412,16 +419,18 @@ def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
     return dict(metadata)
 
 
-def _json_object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CdfInputError(f"The {what} must be a JSON object (a dict), not {type(value).__name__}.")
-    size = len(_encode(value, what))
-    if size > MAX_JSON_BYTES:
-        raise CdfInputError(
-            f"The {what} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
-            "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
-        )
-    return value
+def _json_object(value: object, name: str, whose: str) -> dict[str, Any]:
+    try:
+        converted = json_object(value, name)
+        size = len(_encode(converted, name))
+        if size > MAX_JSON_BYTES:
+            raise CdfInputError(
+                f"The {name} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
+                "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
+            )
+    except CdfInputError as error:
+        raise error.adding(f"[{whose}]" if whose else "") from None
+    return converted
 
 
 def _encode(value: object, what: str) -> bytes:
@@ -444,10 +453,18 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
     wanted = value.strip().upper() if isinstance(value, str) else value
     if wanted not in allowed:
-        nearest = _NEAREST.get(str(wanted)) or next(iter(get_close_matches(str(wanted), allowed, n=1)), None)
-        hint = f" Did you mean {nearest}?" if nearest in allowed else ""
-        raise CdfInputError(f"CDF has no status {value!r:.60} here.{hint} It has {', '.join(allowed)}.")
+        raise CdfInputError(
+            f"{value!r} is not a status to be used here.{_suggestion(wanted, allowed)} "
+            f"It must be {' or '.join(allowed)}."
+        )
     return enum(wanted)
+
+
+def _suggestion(wanted: object, allowed: Sequence[str]) -> str:
+    word = re.sub(r"[\s-]+", "_", str(wanted))
+    meant = _MEANT.get(word)
+    near = [meant] if meant in allowed else get_close_matches(word, [str(one) for one in allowed], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _project(project: str) -> str:
@@ -461,7 +478,10 @@ def _workflows(project: str) -> str:
 def _segment(value: object, name: str) -> str:
     # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
     if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-        raise CdfInputError(f"{name} must be a non-empty string, not {value!r}.")
+        raise CdfInputError(
+            f"{name} must be a non-empty string, not {value!r}."
+            + (" As a number, 1.10 and 1.1 are the same: write it as text." if type(value) is float else "")
+        )
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:

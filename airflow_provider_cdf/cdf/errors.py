@@ -39,6 +39,8 @@ class CdfInputError(CdfError, AirflowFailException):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message.rstrip()} Nothing was sent to CDF.")
+        #: What is wrong, for who has more to say about what becomes of it.
+        self.problem = message.rstrip()
 
 
 class CdfConnectionError(CdfError, AirflowFailException):
@@ -146,6 +148,10 @@ class CdfWaitImpossibleError(CdfError, AirflowFailException):
 
 class CdfNothingToReportToError(CdfError, AirflowFailException):
     """There is no CDF task that still waits for a report."""
+
+
+class CdfReportRefusedError(CdfApiError):
+    """CDF refuses a report though the task still waits for one. A retry may be accepted."""
 
 
 class CdfAmbiguousTaskError(CdfError, AirflowFailException):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
+from airflow_provider_cdf.operators.fields import render_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -55,8 +56,7 @@ def operator_of(context: Context, *fields: str) -> Any:
                 raise  # what it is mapped over cannot be read
         else:
             return context["task"]
-    for field in fields:
-        setattr(operator, field, operator.render_template(getattr(operator, field), context))
+    render_only(operator, fields, context)
     return operator
 
 

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TriggerRule
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    TriggerRule,
+)
 
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfNothingToReportToError
-from airflow_provider_cdf.operators.callbacks import operator_of, partial_with_callback, with_callback
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
+from airflow_provider_cdf.operators.callbacks import (
+    CALLBACK_PATIENCE,
+    operator_of,
+    partial_with_callback,
+    with_callback,
+)
+from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal, refuse_operators
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
-    from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from airflow_provider_cdf.cdf.models import TaskExecution
     from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.reporting import Target
+    from airflow_provider_cdf.operators.upstream import Upstream
 
-#: States of upstream tasks that count as work done.
-_GOOD_STATES = frozenset({"success", "skipped"})
-#: Key below ``airflow`` in an output by which an Airflow task recognizes what it has reported itself.
-REPORTED_BY = "reported_by"
-#: How many failed tasks a report names: the instances of a mapped task may be thousands.
-MAX_NAMED = 20
+#: Template fields by which the CDF task is found; they are all that a callback needs.
+_ADDRESS = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id", "cdf_conn_id")
 
 
-class CdfTaskUpdateOperator(BaseOperator):
+class CdfTaskUpdateOperator(TextFields, BaseOperator):
     """
     Report the end of an asynchronous CDF task, and return the id of the attempt that was reported on.
 
@@ -35,29 +42,32 @@ class CdfTaskUpdateOperator(BaseOperator):
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
     ended: COMPLETED with ``output`` if all direct upstream tasks succeeded or were skipped, otherwise
-    FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the failed ones, after which this task
+    FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the tasks that failed, after which this task
     fails too, so that the DAG run is red. CDF does not retry that, as Airflow has done its own retries.
+
+    As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
+    skips everything else. There a skipped task before it means that its work was not done.
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
         (templated)
     :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level, so
-        that later CDF tasks read it as ``${task.output.key}``. (templated)
+        that later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's.
+        (templated)
     :param execution_id: UUID of the execution. (templated)
     :param task_external_id: external id of the task. (templated)
+    :param parent_task_external_id: the dynamic task or subworkflow whose child is meant, where several tasks
+        share the external id. (templated)
     :param cdf_task_id: UUID of the attempt, instead of ``task_external_id``; with an ``execution_id`` an
         unclear answer can be cleared up. (templated)
+    :param skipped_status: the status that is reported where a task right before this one was skipped and none
+        failed. By default COMPLETED; as a teardown, FAILED_WITH_TERMINAL_ERROR, because Airflow also skips
+        what had yet to run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
     """
 
-    template_fields: Sequence[str] = (
-        "status",
-        "task_output",
-        "execution_id",
-        "task_external_id",
-        "cdf_task_id",
-        "cdf_conn_id",
-    )
+    template_fields: Sequence[str] = (*_ADDRESS, "status", "task_output")
+    text_fields: Sequence[str] = (*_ADDRESS, "status")
 
     def __init__(
         self,
@@ -66,7 +76,9 @@ class CdfTaskUpdateOperator(BaseOperator):
         output: Mapping[str, Any] | None = None,
         execution_id: str | None = None,
         task_external_id: str | None = None,
+        parent_task_external_id: str | None = None,
         cdf_task_id: str | None = None,
+        skipped_status: str | None = None,
         cdf_conn_id: str = "cdf_default",
         task_output: Mapping[str, Any] | None = None,  # what partial() makes of output
         **kwargs: Any,
@@ -75,21 +87,35 @@ class CdfTaskUpdateOperator(BaseOperator):
             raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
         if task_external_id is not None and execution_id is None:
             raise ValueError("task_external_id needs the execution_id that the task belongs to.")
-        if status is None:
-            kwargs["trigger_rule"] = _rule_without_status(kwargs)
+        output = output if task_output is None else task_output
+        address = {
+            "execution_id": execution_id,
+            "task_external_id": task_external_id,
+            "parent_task_external_id": parent_task_external_id,
+            "cdf_task_id": cdf_task_id,
+        }
+        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+            _refuse_mistakes(status, output, skipped_status, **address)
+            if status is None:
+                _refuse_other_rules(kwargs)
+        follows_from_work = status is None and "trigger_rule" not in kwargs
         super().__init__(**kwargs)
+        if follows_from_work:
+            self.trigger_rule = _rule_in(self.get_dag())
         # Only now does it hold the user's, which may come from default_args.
         self.on_failure_callback = with_callback(self.on_failure_callback, report_failure)
-        self.status = status
+        self.status = as_text(status)
         # Not `self.output`: that is what Airflow calls an operator's own XCom.
-        self.task_output = output if task_output is None else task_output
-        #: Why there is nothing to report but a failure, although all tasks before have succeeded.
-        self._no_output: Exception | None = None
-        self.has_reported = False
-        self.execution_id = execution_id
-        self.task_external_id = task_external_id
-        self.cdf_task_id = cdf_task_id
+        self.task_output = output
+        self.execution_id = as_text(execution_id)
+        self.task_external_id = as_text(task_external_id)
+        self.parent_task_external_id = as_text(parent_task_external_id)
+        self.cdf_task_id = as_text(cdf_task_id)
+        self.skipped_status = skipped_status
         self.cdf_conn_id = cdf_conn_id
+        #: Why the output could not be rendered. That is no matter where the work has failed.
+        self._render_error: Exception | None = None
+        self.has_reported = False
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -98,12 +124,23 @@ class CdfTaskUpdateOperator(BaseOperator):
 
         So a ``status`` cannot be expanded over: without one here, Airflow refuses it there.
         """
+        named = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id")
+        _refuse_mistakes(
+            kwargs.get("status"),
+            kwargs.get("output"),
+            kwargs.get("skipped_status"),
+            **{name: kwargs.get(name) for name in named},
+        )
         if kwargs.setdefault("status", None) is None:
-            kwargs["trigger_rule"] = _rule_without_status(kwargs)
+            _refuse_other_rules(kwargs)
         if "output" in kwargs:
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
-        return partial_with_callback(super().partial(**kwargs), report_failure)
+        follows_from_work = kwargs["status"] is None and "trigger_rule" not in kwargs
+        partial = partial_with_callback(super().partial(**kwargs), report_failure)
+        if follows_from_work:
+            partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
+        return partial
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -112,183 +149,115 @@ class CdfTaskUpdateOperator(BaseOperator):
 
         return CdfHook(self.cdf_conn_id)
 
+    @property
+    def target(self) -> Target:
+        """The CDF task that this reports on."""
+        from airflow_provider_cdf.operators.reporting import Target
+
+        return Target(
+            execution_id=self.execution_id,
+            task_external_id=self.task_external_id,
+            parent_task_external_id=self.parent_task_external_id,
+            cdf_task_id=self.cdf_task_id,
+        )
+
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
-        """Render. An output that cannot be, as where a failed task left no XCom, is reported as a failure."""
+        """Render. Where the output cannot be, as after a failed task that left no XCom, that is for later."""
         try:
             return super().render_template(content, *args, **kwargs)
         except Exception as error:
             if self.status is not None or content is not self.task_output:
                 raise
-            self._no_output = error
+            self._render_error = error
             return None
 
     def execute(self, context: Context) -> str:
-        """Find the task, report, and fail if what was reported is a failure of this DAG run."""
-        from airflow_provider_cdf.cdf.calls import check_output, check_reportable
+        """Report, and fail if what was reported is a failure of this DAG run."""
+        from airflow_provider_cdf.cdf.calls import check_reportable
 
-        failed: dict[str, str] = {}
-        status, output = self.status, self.task_output
-        if status is None:
-            failed = self._failed_upstream(context)
-            if not failed:
-                failed = self._unusable_output(context)
-            status = "FAILED_WITH_TERMINAL_ERROR" if failed else "COMPLETED"
-            if failed:
-                output = {"airflow": _describe(failed, context)}
-        status = check_reportable(status)
-        if output is not None:
-            check_output(output, f"output for CDF task {self.task_external_id or self.cdf_task_id}")
+        ti = context["ti"]
+        if self.status is None:
+            return self._report_on_the_work(ti)
+        try:
+            status, output = check_reportable(self.status), self._output_to_send()
+        except CdfInputError as error:
+            # The callback is about to tell CDF: "Nothing was sent" would not be true for long.
+            error.args = (f"{error.problem} CDF is told that this Airflow task has failed.",)
+            raise
+        return self._report(ti, status, output)
 
-        task_id = self.report(context["ti"], status, output, failed)
-        if failed:
+    def _report_on_the_work(self, ti: Any) -> str:
+        from airflow_provider_cdf.cdf.calls import check_reportable, is_missing
+        from airflow_provider_cdf.operators.reporting import failure, with_note
+        from airflow_provider_cdf.operators.upstream import direct_upstream, root_causes
+
+        if self.trigger_rule == TriggerRule.ALL_SUCCESS and not self.is_teardown:
+            self.log.warning(
+                "In a fail_fast DAG only teardowns run after a failure: add .as_teardown(setups=...), "
+                "or CDF is not told of one."
+            )
+        before = direct_upstream(self, ti)
+        bad = [one for one in before if one.state not in ("success", "skipped")]
+        skipped = [one for one in before if one.state == "skipped"]
+        if bad:
+            causes = root_causes(bad, self, ti, frozenset({"success", "skipped"}))
+            self._fail(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, causes), causes)
+        if skipped:
+            if self.task_external_id is not None and is_missing(self.execution_id):
+                raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
+            default = "FAILED_WITH_TERMINAL_ERROR" if self.is_teardown else "COMPLETED"
+            status = check_reportable(self.skipped_status or default)
+            if status != "COMPLETED":
+                causes = root_causes(skipped, self, ti, frozenset({"success"}))
+                self._fail(ti, status, failure(ti, causes), causes)
+        if self._render_error is not None:
+            # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
+            raise self._render_error
+        try:
+            output = self._output_to_send()
+        except CdfInputError as error:
+            told = failure(ti, [], error)
+            self._report(ti, "FAILED_WITH_TERMINAL_ERROR", told)
             raise AirflowFailException(
-                f"Reported {status} to CDF task {self.task_external_id or task_id}, because of "
-                f"{_in_words(failed)}. This Airflow task fails too, to mark the DAG run as failed."
-            )
-        return task_id
-
-    def report(
-        self,
-        ti: RuntimeTaskInstanceProtocol,
-        status: str,
-        output: Mapping[str, Any] | None,
-        failed: Mapping[str, str] | None = None,
-    ) -> str:
-        """
-        Set the CDF task to a status, unless that has been done already, and return the id of the attempt.
-
-        :param ti: who reports; what an earlier try of it has reported is not reported again.
-        :param failed: the Airflow tasks that the report is because of, for messages.
-        :raises CdfNothingToReportToError: if no task waits for the report.
-        """
-        from airflow_provider_cdf.cdf.calls import is_missing
-        from airflow_provider_cdf.operators.identity import run_key
-
-        failed = failed or {}
-        if self.task_external_id is None:
-            if is_missing(self.cdf_task_id):
-                raise CdfNothingToReportToError(
-                    f"Nothing to report {status} to: there is no cdf_task_id; the task that should have "
-                    f"provided it left no value.{_because(failed)} Nothing was changed in CDF."
-                )
-            task_id = str(self.cdf_task_id)
-        else:
-            task, is_done = self._task_to_report_to(run_key(ti), status, failed)
-            if is_done:
-                self.log.info("Task %r (%s) is already %s.", task.external_id, task.id, task.status)
-                self.has_reported = True
-                return task.id
-            task_id = task.id
-        if status == "FAILED":
-            # CDF follows this attempt with another one, which a retry of this task must not mistake for it.
-            output = {**(output or {}), "airflow": {**_ours(output), REPORTED_BY: run_key(ti)}}
-        try:
-            updated = self.hook.update_task(
-                task_id,
-                status,
-                output,
-                execution_id=None if is_missing(self.execution_id) else self.execution_id,
-            )
-        except CdfApiError as error:
-            if not error.is_about_the_id:
-                raise
-            raise CdfNothingToReportToError(
-                f"Nothing to report {status} to.{_because(failed)} {error}"
+                f"{error.problem} CDF's task {self._name} was set to FAILED_WITH_TERMINAL_ERROR."
             ) from None
-        self.has_reported = True
-        self.log.info("Set task %r (%s) to %s.", updated.external_id, updated.id, updated.status)
-        return updated.id
+        return self._report(ti, "COMPLETED", with_note(output, ti, skipped=True) if skipped else output)
 
-    def _task_to_report_to(
-        self, reporter: str, status: str, failed: Mapping[str, str]
-    ) -> tuple[TaskExecution, bool]:
-        """
-        Return the attempt that waits for this report, or has already had it, and whether it has.
+    def _fail(self, ti: Any, status: str, output: Mapping[str, Any], causes: Sequence[Upstream]) -> NoReturn:
+        """Report a failure of the work, and fail."""
+        from airflow_provider_cdf.operators.reporting import in_words
 
-        :raises CdfNothingToReportToError: if there is none.
-        """
-        from airflow_provider_cdf.cdf.calls import is_missing
-        from airflow_provider_cdf.waiting import current_attempt
-
-        because = f"{_because(failed)} Nothing was changed in CDF."
-        if is_missing(self.execution_id):
-            raise CdfNothingToReportToError(
-                f"Nothing to report {status} to: there is no execution id, so the CDF workflow of task "
-                f"{self.task_external_id!r} was never started.{because}"
-            )
+        what = "failed" if all(one.state != "skipped" for one in causes) else "not been done"
+        words = f"The work has {what}: Airflow task{'s' * (len(causes) > 1)} {in_words(causes)}."
         try:
-            execution = self.hook.get_execution(str(self.execution_id))
+            self._report(ti, status, output)
         except CdfError as error:
-            if not (isinstance(error, CdfApiError) and error.is_about_the_id):
-                raise error.adding("Nothing was reported, and the CDF task is as it was.") from None
-            raise CdfNothingToReportToError(
-                f"Nothing to report {status} to: CDF knows no execution {self.execution_id} "
-                f"(HTTP {error.code}): {error.cdf_message.rstrip('.')}.{because}"
-            ) from None
-        for attempt in execution.executed_tasks:
-            if (
-                attempt.external_id == self.task_external_id
-                and attempt.has_ended
-                and _ours(attempt.output).get(REPORTED_BY) == reporter
-            ):
-                return attempt, True
-        task = current_attempt(execution, str(self.task_external_id))
-        if task is not None and task.status == status:
-            return task, True
-        if task is None:
-            state = "has not started"
-        elif task.status.may_be_retried and not execution.has_ended:
-            # No failure for good: a retry of this Airflow task may find CDF's next attempt.
-            raise CdfError(
-                f"Could not report {status}: the last attempt at task {self.task_external_id!r} of execution "
-                f"{execution.id} has ended {task.status}, CDF has not started another one, and the workflow "
-                f"is {execution.status}.{because}"
-            )
-        elif task.has_ended:
-            reason = f" ({task.reason_for_incompletion})" if task.reason_for_incompletion else ""
-            state = f"has already ended {task.status}{reason}"
-        elif execution.has_ended:
-            state = f"was left {task.status}"
-        else:
-            return task, False
-        raise CdfNothingToReportToError(
-            f"Nothing to report {status} to: task {self.task_external_id!r} of execution {execution.id} "
-            f"{state}, and the workflow is {execution.status}.{because}"
+            raise error.adding(f"This was to be reported: {words}") from None
+        links = " ".join(one.url for one in causes[:3] if one.url)
+        raise AirflowFailException(
+            f"{words} CDF's task {self._name} was set to {status}. This Airflow task fails, too, so that the "
+            f"DAG run is red. {links}".rstrip()
         )
 
-    def _unusable_output(self, context: Context) -> dict[str, str]:
-        from airflow_provider_cdf.cdf.calls import check_output
+    def _report(self, ti: Any, status: str, output: Mapping[str, Any] | None) -> str:
+        from airflow_provider_cdf.operators.reporting import report
 
-        problem = self._no_output
-        if problem is None and self.task_output is not None:
-            try:
-                check_output(self.task_output, "output")
-            except CdfError as error:
-                problem = error
-        if problem is None:
-            return {}
-        reason = str(problem).removesuffix(" Nothing was sent to CDF.")
-        return {context["ti"].task_id: f"has no usable output: {reason}"[:500]}
+        task = report(self.hook, ti, self.target, status, output)
+        self.has_reported = True
+        return task.id
 
-    def _failed_upstream(self, context: Context) -> dict[str, str]:
-        """Return the state of each direct upstream task that did not end well, by task id."""
-        from airflow_provider_cdf.operators.upstream import upstream_states
+    def _output_to_send(self) -> dict[str, Any] | None:
+        """
+        Return the output as CDF takes it.
 
-        return {
-            task_id: state or "no state"
-            for task_id, state in upstream_states(self, context["ti"]).items()
-            if state not in _GOOD_STATES
-        }
+        :raises CdfInputError: if CDF does not take it. What cannot be read, such as an XCom that a lazy
+            sequence reads only now, is an error of its own.
+        """
+        return None if self.task_output is None else _checked(self.task_output)
 
-
-def _rule_without_status(arguments: Mapping[str, Any]) -> Any:
-    rule = arguments.get("trigger_rule", TriggerRule.ALL_DONE)
-    if rule != TriggerRule.ALL_DONE:
-        raise ValueError(
-            "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
-            "CDF would be left waiting."
-        )
-    return rule
+    @property
+    def _name(self) -> str:
+        return repr(self.task_external_id) if self.task_external_id is not None else str(self.cdf_task_id)
 
 
 def report_failure(context: Context) -> None:
@@ -298,35 +267,71 @@ def report_failure(context: Context) -> None:
     Airflow calls this for every final failure of an update operator, also where no code of the operator ran:
     its process was killed on the last try, or its templates could not be rendered.
     """
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.reporting import failure, report
+
     ti = context["ti"]
-    reason = {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": {ti.task_id: "failed"}}
-    operator = operator_of(context, "execution_id", "task_external_id", "cdf_task_id", "cdf_conn_id")
+    operator = operator_of(context, *_ADDRESS)
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
+    output = failure(ti, [], context.get("exception"))
+    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
     try:
-        operator.report(ti, "FAILED_WITH_TERMINAL_ERROR", {"airflow": {**reason, "failed_task_count": 1}})
+        report(hook, ti, operator.target, "FAILED_WITH_TERMINAL_ERROR", output, patience=CALLBACK_PATIENCE)
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
         operator.log.warning("The CDF task may still wait for a report: %s", error)
+    finally:
+        hook.close()
 
 
-def _ours(output: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what this package has put into an output."""
-    ours = (output or {}).get("airflow")
-    return dict(ours) if isinstance(ours, Mapping) else {}
+def _checked(output: Any) -> dict[str, Any]:
+    from airflow_provider_cdf.cdf.calls import check_output
+    from airflow_provider_cdf.operators.reporting import refuse_own_key
+
+    checked = check_output(output)
+    refuse_own_key(checked)
+    return checked
 
 
-def _describe(failed: Mapping[str, str], context: Context) -> dict[str, Any]:
-    ti = context["ti"]
-    named = dict(sorted(failed.items())[:MAX_NAMED])
-    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "failed_tasks": named, "failed_task_count": len(failed)}
+def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:
+    """
+    Refuse what a DAG file says itself, and cannot be meant.
+
+    :raises ValueError: while the file is parsed.
+    """
+    refuse_operators(status=status, output=output, **address)
+    try:
+        for given in (status, skipped_status):
+            if given is not None and is_literal(given):
+                from airflow_provider_cdf.cdf.calls import check_reportable
+
+                check_reportable(given)
+        if output is None:
+            return
+        # A list is no object, whatever its templates become.
+        if is_literal(output) or isinstance(output, list | tuple):
+            _checked(output)
+        elif isinstance(output, Mapping):
+            from airflow_provider_cdf.operators.reporting import refuse_own_key
+
+            refuse_own_key(output)
+    except CdfInputError as error:
+        raise ValueError(error.problem) from None
 
 
-def _in_words(failed: Mapping[str, str]) -> str:
-    named = [f"Airflow task {task_id!r} ({state})" for task_id, state in sorted(failed.items())[:MAX_NAMED]]
-    return ", ".join(named) + (f" and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else "")
+def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:
+    allowed = (TriggerRule.ALL_DONE, TriggerRule.ALL_DONE_SETUP_SUCCESS)
+    if arguments.get("trigger_rule", TriggerRule.ALL_DONE) not in allowed:
+        raise ValueError(
+            "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
+            "CDF would be left waiting."
+        )
 
 
-def _because(failed: Mapping[str, str]) -> str:
-    return f" Failed before: {_in_words(failed)}." if failed else ""
+def _rule_in(dag: Any) -> TriggerRule:
+    """Return the rule under which the operator runs however the work before it has ended."""
+    # A fail_fast DAG (fail_stop on Airflow 2) allows no other. Only a teardown runs there after a failure.
+    is_fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
+    return TriggerRule.ALL_SUCCESS if is_fail_fast else TriggerRule.ALL_DONE

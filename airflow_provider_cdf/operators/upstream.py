@@ -1,45 +1,120 @@
-"""The states of the tasks right before a task, from inside that task."""
+"""Which tasks before a task did not do their work, seen from inside that task."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdf.operators.airflow_urls import task_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
+#: States of a task that has not run because of what others did.
+_CONSEQUENCES = frozenset({"upstream_failed", "skipped"})
 
-def upstream_states(operator: BaseOperator, ti: Any) -> dict[str, str | None]:
+
+@dataclass(frozen=True)
+class Upstream:
     """
-    Return the state of each direct upstream task instance, by task id; a mapped one by ``id[map_index]``.
+    A task instance before a report.
+
+    :param map_index: -1 if the task is not mapped.
+    :param state: as Airflow names it; ``no state`` if it has none.
+    :param try_number: the latest try, where Airflow tells (below 3.0).
+    :param url: its log in Airflow's UI.
+    """
+
+    task_id: str
+    map_index: int
+    state: str
+    try_number: int | None = None
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The task id, of a mapped task with its map index."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
+def direct_upstream(operator: BaseOperator, ti: Any) -> list[Upstream]:
+    """
+    Return the instances of the tasks right before a task.
 
     Inside a mapped task group, an upstream task of the same group counts with the same map index only.
     Mapped instances that Airflow has removed are left out.
     """
-    states: dict[str, str | None] = {}
+    return _upstream_of(operator, ti.map_index, ti)
+
+
+def root_causes(
+    found: Iterable[Upstream], operator: BaseOperator, ti: Any, good: frozenset[str]
+) -> list[Upstream]:
+    """
+    Follow tasks that have not run to those because of which they have not.
+
+    :param found: tasks before the operator that did not end well.
+    :param good: states that are no cause.
+    :return: tasks that failed by themselves, or else those that have nothing before them to blame.
+    """
+    dag = operator.get_dag()
+    causes: set[Upstream] = set()
+    seen: set[Upstream] = set()
+    pending = list(found)
+    while pending:
+        one = pending.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        before: list[Upstream] = []
+        if dag is not None and one.state in _CONSEQUENCES and dag.has_task(one.task_id):
+            task = dag.get_task(one.task_id)
+            before = [each for each in _upstream_of(task, one.map_index, ti) if each.state not in good]
+        if before:
+            pending += before
+        else:
+            causes.add(one)
+    return sorted(causes, key=lambda one: (one.task_id, one.map_index))
+
+
+def _upstream_of(operator: Any, map_index: int, ti: Any) -> list[Upstream]:
+    found: list[Upstream] = []
     own_group = operator.get_closest_mapped_task_group()
     for upstream in operator.upstream_list:
         same_group = own_group is not None and upstream.get_closest_mapped_task_group() is own_group
         # Nothing known of a task is no success either.
-        for map_index, state in _instances(ti, upstream.task_id) or [(-1, None)]:
-            if state == "removed" or (same_group and map_index != ti.map_index):
-                continue
-            name = upstream.task_id if map_index < 0 else f"{upstream.task_id}[{map_index}]"
-            states[name] = None if state is None else str(state)
-    return states
+        instances = _instances(ti, upstream.task_id) or [Upstream(upstream.task_id, -1, "no state")]
+        for one in instances:
+            # An instance of a group that was never expanded has no map index of its own yet.
+            is_other = same_group and map_index >= 0 and one.map_index not in (map_index, -1)
+            if one.state != "removed" and not is_other:
+                found.append(one)
+    return found
 
 
-def _instances(ti: Any, task_id: str) -> list[tuple[int, Any]]:
-    """Return map index and state of each instance of one task of this DAG run."""
+def _instances(ti: Any, task_id: str) -> list[Upstream]:
+    """Return each instance of one task of this DAG run."""
     if not hasattr(ti, "get_task_states"):
         # Airflow 2: the task runs with the database at hand.
         return [
-            (one.map_index, one.state) for one in ti.dag_run.get_task_instances() if one.task_id == task_id
+            Upstream(task_id, one.map_index, _said(one.state), one.try_number, one.log_url)
+            for one in ti.dag_run.get_task_instances()
+            if one.task_id == task_id
         ]
     # Asked for one task at a time, because in an answer for several, instance 1 of task "a" and a task named
     # "a_1" have the same key.
     answer = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id])
-    by_key = answer.get(ti.run_id, {})
+    indexes = {
+        -1 if key == task_id else int(key.removeprefix(f"{task_id}_")): state
+        for key, state in answer.get(ti.run_id, {}).items()
+    }
     return [
-        (-1 if key == task_id else int(key.removeprefix(f"{task_id}_")), state)
-        for key, state in by_key.items()
+        Upstream(task_id, index, _said(state), url=task_url(ti, task_id, index))
+        for index, state in indexes.items()
     ]
+
+
+def _said(state: Any) -> str:
+    # An enum's member on Airflow 2, whose str() is its value.
+    return "no state" if state is None else str(state)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -242,7 +241,6 @@ def deep() -> dict[str, Any]:
     [
         {"a": float("nan")},
         {"a": float("inf")},
-        {"a": datetime(2026, 1, 1)},
         {"a": {1, 2}},
         {"a": b"bytes"},
         {"a": object()},
@@ -252,7 +250,7 @@ def deep() -> dict[str, Any]:
         circular(),
         deep(),
     ],
-    ids=["nan", "inf", "datetime", "set", "bytes", "object", "surrogate", "key", "tuple", "circular", "deep"],
+    ids=["nan", "inf", "set", "bytes", "object", "surrogate", "key", "tuple", "circular", "deep"],
 )
 def test_what_is_not_json_is_refused(value: Any) -> None:
     with pytest.raises(CdfInputError, match=r"input.* is not JSON") as caught:
@@ -261,9 +259,11 @@ def test_what_is_not_json_is_refused(value: Any) -> None:
     assert caught.value.__suppress_context__
 
 
-@pytest.mark.parametrize("value", ["text", ["a"], 5, [("a", 1)]])
-def test_what_is_json_but_no_object_is_refused(value: Any) -> None:
-    with pytest.raises(CdfInputError, match=rf"input.* must be a JSON object .*{type(value).__name__}"):
+@pytest.mark.parametrize(
+    ("value", "kind"), [("text", "text"), (["a"], "list"), (5, "int"), ([("a", 1)], "list")]
+)
+def test_what_is_json_but_no_object_is_refused(value: Any, kind: str) -> None:
+    with pytest.raises(CdfInputError, match=rf"^The input must be a JSON object .*, not {kind}\."):
         run(input=value)
 
 
@@ -298,7 +298,7 @@ def test_an_output_can_be_checked_before_there_is_a_task() -> None:
     with pytest.raises(CdfInputError, match="100001"):
         calls.check_output(object_of(100_001, "x"), "output")
     with pytest.raises(CdfInputError, match="JSON object"):
-        calls.check_output(MappingProxyType({}).keys(), "output")
+        calls.check_output([], "output")
 
 
 # -- metadata ---------------------------------------------------------------------------------------------

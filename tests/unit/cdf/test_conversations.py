@@ -41,6 +41,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfNothingToReportToError,
     CdfRefusedError,
+    CdfReportRefusedError,
     CdfUnreachableError,
 )
 
@@ -972,6 +973,61 @@ def test_a_task_that_has_not_ended_raises_the_first_error(
     network = Network(answer, execution)
     with pytest.raises((CdfApiError, CdfAnswerError, CdfUnreachableError), match=f"set task {TASK_ID}"):
         sender.perform(network, update())
+
+
+WAITS = {"status": "IN_PROGRESS", "input": {"isAsyncComplete": True}}
+
+
+def patient_update(sender: Sender, *answers: Any, execution_id: str | None = EXECUTION_ID) -> Any:
+    config = settings(retry_for=60)
+    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=execution_id)
+    return sender.perform(Network(*answers), conversation, config)
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 422])
+def test_a_refusal_while_the_task_still_waits_is_no_answer_and_is_repeated(
+    sender: Sender, time: FakeTime, code: int
+) -> None:
+    # A client asks for a new login once, after a 401.
+    refusals = [refusal(code)] * (2 if code == 401 else 1)
+    task = patient_update(sender, *refusals, execution_with(WAITS), done({**TASK, "status": "COMPLETED"}))
+    assert task.status == "COMPLETED"
+    assert len(time.pauses) == 1
+
+
+def test_a_refusal_that_stays_is_an_error_that_airflow_retries(sender: Sender, time: FakeTime) -> None:
+    with pytest.raises(CdfReportRefusedError, match="still waits") as caught:
+        patient_update(sender, *[refusal(409), execution_with(WAITS)] * 3)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.code == 409
+    for words in (TASK_ID, EXECUTION_ID, "'score'", "IN_PROGRESS"):
+        assert words in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_a_refused_report_of_a_task_that_is_not_asynchronous_is_final(sender: Sender, time: FakeTime) -> None:
+    synchronous = {"status": "IN_PROGRESS", "input": {"isAsyncComplete": False}}
+    with pytest.raises(CdfNothingToReportToError, match="isAsyncComplete") as caught:
+        patient_update(sender, refusal(400), execution_with(synchronous))
+    assert isinstance(caught.value, AirflowFailException)
+    assert not time.pauses
+
+
+def test_without_an_execution_a_refusal_is_repeated_before_it_is_believed(
+    sender: Sender, time: FakeTime
+) -> None:
+    done_after_all = done({**TASK, "status": "COMPLETED"})
+    assert patient_update(sender, refusal(404), done_after_all, execution_id=None).status == "COMPLETED"
+    with pytest.raises(CdfRefusedError) as caught:
+        patient_update(sender, *[refusal(404)] * 3, execution_id=None)
+    assert caught.value.code == 404
+
+
+def test_a_refusal_that_cannot_be_read_back_either_is_final_if_that_is_refused_too(
+    sender: Sender, time: FakeTime
+) -> None:
+    with pytest.raises(CdfRefusedError, match="set task"):
+        patient_update(sender, *[refusal(404), refusal(404)] * 3)
 
 
 @pytest.mark.parametrize("then", ["done", "refused"])

@@ -12,7 +12,7 @@ from support import Project
 from airflow_provider_cdf.cdf import conversations
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import callbacks, starts
+from airflow_provider_cdf.operators import callbacks, reporting, starts
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -63,3 +63,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "QUICK", 60.0)  # however busy this machine is
     monkeypatch.setattr(callbacks, "ALL_CALLBACKS_WITHIN", 0.0)
     monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)
+    monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", 0.01)

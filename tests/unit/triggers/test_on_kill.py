@@ -23,7 +23,7 @@ from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
 #: What Airflow says of a task that waits for the execution, was resumed and waits for a slot, or will look
-#: for the execution again. One that was cleared is in these, too, and cancels it when it runs again.
+#: for the execution again. One that was cleared, and is to run again, is in these, and cancels it itself.
 COUNTS_ON_IT = [
     "deferred",
     "scheduled",

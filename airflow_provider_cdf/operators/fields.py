@@ -1,0 +1,150 @@
+"""Template fields that CDF knows as text, and mistakes in what a DAG file says that can be seen at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import XComArg, XComNotFound
+from jinja2.nativetypes import NativeEnvironment
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment, Template
+
+#: Fields that hold one id, which another task leaves in an XCom.
+_IDS = frozenset({"execution_id", "cdf_task_id"})
+
+
+class TextFields:
+    """
+    A mixin for operators and sensors, before ``BaseOperator``: what CDF knows as text stays text.
+
+    With ``render_template_as_native_obj=True``, Airflow makes a Python value of every templated string that
+    looks like one, also where there is no template in it: the version "1" arrives as a number, and "2024_01"
+    as another one. The fields named here are rendered to text instead; what an XCom holds as a number
+    becomes its text. An id that was to come from the XCom of a task that has left none is ``None``.
+    """
+
+    #: Template fields that are text, or hold nothing but text.
+    text_fields: Sequence[str] = ()
+
+    def _do_render_template_fields(
+        self,
+        parent: Any,
+        template_fields: Iterable[str],
+        context: Context,
+        jinja_env: Environment,
+        seen_oids: set[int],
+        **more: Any,
+    ) -> None:
+        # The one place that Airflow, of all versions, has for plain and mapped tasks alike.
+        texts = [name for name in template_fields if parent is self and name in self.text_fields]
+        others = [name for name in template_fields if name not in texts]
+        render = super()._do_render_template_fields  # type: ignore[misc]  # BaseOperator's
+        # First the text: what another field does not allow must not keep a callback from knowing the ids.
+        ids = [name for name in texts if name in _IDS and isinstance(getattr(self, name), XComArg)]
+        for name in ids:
+            setattr(self, name, _id_from_xcom(getattr(self, name), context))
+        render(
+            parent, [name for name in texts if name not in ids], context, text_env(self), seen_oids, **more
+        )
+        for name in texts:
+            setattr(self, name, as_text(getattr(self, name)))
+        render(parent, others, context, jinja_env, seen_oids, **more)
+
+    def _render(self, template: Template, context: Context, dag: Any = None) -> Any:
+        # Airflow asks the DAG how to put a rendered template together, not the template's environment.
+        if isinstance(template.environment, NativeEnvironment) or not _is_native(self):
+            return super()._render(template, context, dag=dag)  # type: ignore[misc]  # BaseOperator's
+        return template.render(context)
+
+
+def text_env(operator: Any) -> Environment:
+    """Return the environment that renders an operator's templates to text."""
+    dag = operator.get_dag()
+    env: Environment = (
+        operator.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
+    )
+    return env
+
+
+def render_only(operator: Any, fields: Iterable[str], context: Context) -> None:
+    """Render some text fields, for a callback that needs no others, and before which no code has run."""
+    env = text_env(operator)
+    for name in fields:
+        value = getattr(operator, name)
+        if name in _IDS and isinstance(value, XComArg):
+            rendered = _id_from_xcom(value, context)
+        else:
+            rendered = operator.render_template(value, context, env)
+        setattr(operator, name, as_text(rendered))
+
+
+def _id_from_xcom(xcom: XComArg, context: Context) -> Any:
+    # Where there is none, Airflow answers None for `run.output`, and this for `run.output["execution_id"]`.
+    try:
+        return xcom.resolve(context)
+    except XComNotFound:
+        return None
+
+
+def as_text(value: Any) -> Any:
+    """
+    Return a number as its text, also within lists and dicts, and anything else as it is.
+
+    A float by itself stays one and is refused later: where an id or a version is meant, 1.10 and 1.1 are the
+    same number. As a value in a dict, such as metadata, it is most likely a measured one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    return _texts(value) if isinstance(value, dict | list | tuple) else value
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, dict):
+        return {as_text(key): _texts(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(one) for one in value]
+    return as_text(value)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether a DAG file gives the value itself: no template, no XCom of another task, at no depth."""
+    if isinstance(value, str):
+        return not any(sign in value for sign in ("{{", "{%", "{#"))
+    if isinstance(value, Mapping):
+        return all(is_literal(one) for pair in value.items() for one in pair)
+    if isinstance(value, list | tuple | set):
+        return all(map(is_literal, value))
+    return not (hasattr(value, "resolve") or callable(value))
+
+
+def refuse_operators(**fields: Any) -> None:
+    """
+    Refuse an operator in place of its ``.output``, at any depth, as a DAG file may have it by mistake.
+
+    :raises ValueError: with what to write instead.
+    """
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            refuse_operators(**{f"{name}[{key!r}]": one for key, one in value.items()})
+        elif isinstance(value, list | tuple):
+            refuse_operators(**{f"{name}[{index}]": one for index, one in enumerate(value)})
+        elif (task_id := _task_id_of(value)) is not None:
+            raise ValueError(
+                f"{name} is the task {task_id!r} itself: write {task_id}.output, which is what it returns."
+            )
+
+
+def _task_id_of(value: Any) -> str | None:
+    # Both a plain and a mapped task have these two. Nothing else of Airflow has, and no module is imported.
+    is_task = hasattr(value, "task_type") and hasattr(value, "template_fields")
+    return str(value.task_id) if is_task and not hasattr(value, "resolve") else None
+
+
+def _is_native(operator: Any) -> bool:
+    # An operator may say so itself since Airflow 3.2.
+    return any(getattr(one, "render_template_as_native_obj", None) for one in (operator, operator.get_dag()))
