@@ -147,6 +147,9 @@ class Starts:
         self._may_cancel_earlier = may_cancel_earlier
         self._may_lose_notes = may_lose_notes
         self._noted: list[Submission] = []
+        self._known: set[str] = set()
+        #: Submissions that other processes of this task have noted since this one has read the note.
+        self._others: set[str] = set()
         self._has_store = False
         self._read_at = 0.0
         #: A submission of this process of which it is not known what it has started.
@@ -196,10 +199,11 @@ class Starts:
         self._read_at = clock.now()
         note = yield ReadNote()
         self._has_store, self._noted = note is not None, note or []
-        this = self._this
-        if self._has_store and not self._noted and not self._may_lose_notes:
-            return None
         noted = {one.submit_id for one in self._noted}
+        self._known, self._others = set(noted), set()
+        this = self._this
+        if self._has_store and not noted and not self._may_lose_notes:
+            return None
 
         def is_open(listed: _Listed) -> bool:
             if noted:
@@ -221,11 +225,16 @@ class Starts:
         """Start an execution, and return it; or the one that another process of the task has started."""
         this = self._this
         own = Submission(this.new_submit_id(), this.number, this.key.max_tries, this.clears)
+        if self._has_store and clock.now() - self._read_at >= QUICK:
+            # To look has taken a while, in which another process of this task may have noted a submission.
+            self._read_at = clock.now()
+            self._learn_of_others((yield ReadNote()))
         before = self._noted
         self._noted = [*before, own][-LONGEST_NOTE:]
         if self._has_store:
             yield WriteNote(tuple(self._noted))
         was_quick = clock.now() - self._read_at < QUICK
+        self._known.add(own.submit_id)
         self.open_submission = own.submit_id
         try:
             started = yield from conversations.run_workflow(
@@ -292,17 +301,22 @@ class Starts:
             note = yield ReadNote()
         except CdfError as error:
             log.warning("%s", error)
-        known = {one.submit_id for one in self._noted}
-        others = {one.submit_id for one in note or ()} - known
-        if self._has_store and note is not None and was_quick and not others:
+        self._learn_of_others(note)
+        if self._has_store and note is not None and was_quick and not self._others:
             return started
-        awaited = {own.submit_id, *others}
-        self._noted += [one for one in note or () if one.submit_id in others]
+        awaited = {own.submit_id, *self._others}
         listed = yield from self._look(
             lambda listed: not awaited <= listed.submit_ids,
-            within=conversations.NONCE_DEAD_AFTER if others else LISTED_AFTER,
+            within=conversations.NONCE_DEAD_AFTER if self._others else LISTED_AFTER,
         )
         return (yield from self._settle(listed)) or started
+
+    def _learn_of_others(self, note: list[Submission] | None) -> None:
+        """Add to what is noted the submissions of other processes that have come since it was read."""
+        new = [one for one in note or () if one.submit_id not in self._known]
+        self._noted = [*self._noted, *new]
+        self._others |= {one.submit_id for one in new}
+        self._known |= self._others
 
     def _note_that_nothing_was_started(self, noted: list[Submission]) -> Steps[None]:
         """Take a submission back, so that no later try waits for it."""

@@ -136,14 +136,20 @@ class Time:
 
 
 def when_sending(
-    operator: CdfWorkflowRunOperator, ending: str, what: Callable[[], Any], *, after: bool = False
+    operator: CdfWorkflowRunOperator,
+    ending: str,
+    what: Callable[[], Any],
+    *,
+    after: bool = False,
+    polling: bool = False,
 ) -> None:
     """
     Let something happen when an operator sends its next request to a path with some ending.
 
     :param after: whether the answer has come by then.
+    :param polling: whether it is a look at an execution that the operator waits for.
     """
-    client = operator.hook.client
+    client = (operator._poll_hook if polling else operator.hook).client
     send = client.send
     plans = [what]
 

@@ -20,11 +20,18 @@ from operator_support import Store, Time, context, end, end_badly, key, make, ru
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import auth, clock, conversations
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfTimeoutError
+from airflow_provider_cdf.cdf.errors import (
+    CdfApiError,
+    CdfError,
+    CdfRefusedError,
+    CdfSilenceError,
+    CdfTimeoutError,
+)
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import callbacks
-from airflow_provider_cdf.operators.cancelling import GOES_ON_WITHOUT
+from airflow_provider_cdf.operators.cancelling import GOES_ON_WITHOUT, Cancellation
+from airflow_provider_cdf.operators.identity import Try
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
 pytestmark = pytest.mark.usefixtures("cdf_default", "time")
@@ -298,6 +305,83 @@ class TestTheLastTry:
         )
         assert operator.execute(context(ti, operator))
         assert statuses(project, workflow) == ["RUNNING"]
+
+
+class TestAKillWhileCdfStarts:
+    """The signal handler has three seconds to find what was started."""
+
+    def kill(self, ti: FakeTaskInstance, submit_id: str) -> str:
+        hook = CdfHook()
+        assert hook.client
+        since = Try.of(context(ti), None).since
+        cancellation = Cancellation(hook, execution_id=None, submit_id=submit_id, since=since)
+        return cancellation.outcome(timeout=20)
+
+    def test_finds_and_cancels_it(
+        self, time: Time, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        others = project.run(workflow, metadata={"airflow_submit_id": "another"})
+        metadata = {"airflow_run_key": key(ti), "airflow_submit_id": "wanted"}
+        time.after(2, lambda: project.run(workflow, metadata=metadata))
+        assert self.kill(ti, "wanted").endswith("was cancelled.")
+        assert statuses(project, workflow) == ["RUNNING", "TERMINATED"]
+        assert project.execution(others)["status"] == "RUNNING"
+
+    def test_gives_up_before_sigkill_and_names_what_may_appear(
+        self, time: Time, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        project.run(workflow, metadata={"airflow_submit_id": "another"})
+        assert "airflow_submit_id = wanted" in self.kill(ti, "wanted")
+        assert 3 <= time.passed < 4
+        assert statuses(project, workflow) == ["RUNNING"]
+
+
+@pytest.mark.parametrize("poll_interval", [1, 10])
+def test_an_execution_that_cdf_does_not_know_yet_where_it_is_read_is_waited_for(
+    time: Time, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance, poll_interval: float
+) -> None:
+    with cdf.turn() as engine:
+        engine.hide_new_executions(50, by_id_too=True)
+    operator = make(workflow, ti, wait_for_completion=True, poll_interval=poll_interval)
+    time.after(70, lambda: end(project, str(operator.execution_id)))
+    assert operator.execute(context(ti, operator, store=Store())) == operator.execution_id
+    assert time.passed >= 70
+
+
+class TestAWaitThatIsGivenUp:
+    """Nothing is known of the execution then, so it is left as it is, also by the failure callback."""
+
+    def give_up(
+        self, cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance, error: type[CdfError], **fault: Any
+    ) -> CdfError:
+        operator = make(workflow, ti, wait_for_completion=True, poll_interval=10)
+        when_sending(
+            operator, "/run", lambda: cdf.faults.add("GET", "*/executions/*", times=1000, **fault), after=True
+        )
+        try:
+            with pytest.raises(CdfError, match=r"Execution \S+ was left as it is\.$") as caught:
+                operator.execute(context(ti, operator, store=Store()))
+        finally:
+            cdf.faults.clear()
+        assert type(caught.value) is error
+        cancel_orphan({**context(ti, operator), "exception": caught.value})
+        return caught.value
+
+    def test_because_cdf_is_silent(
+        self, time: Time, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        error = self.give_up(cdf, workflow, ti, CdfSilenceError, status=503)
+        assert 900 <= time.passed < 1000
+        assert statuses(project, workflow) == ["RUNNING"]
+        assert not isinstance(error, AirflowFailException)
+
+    def test_because_cdf_refuses_for_good(
+        self, time: Time, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        error = self.give_up(cdf, workflow, ti, CdfRefusedError, status=403)
+        assert 30 <= time.passed < 120
+        assert statuses(project, workflow) == ["RUNNING"]
+        assert isinstance(error, AirflowFailException)
 
 
 class TestAFirstTryThatRunsTwice:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import DAG, AirflowException
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
+from airflow_provider_cdf.cdf.errors import CdfUnreachableError
+from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -83,3 +85,25 @@ def test_an_execution_that_does_not_exist_is_named(
 @pytest.mark.parametrize("name", ["execution_id", "reason", "cdf_conn_id"])
 def test_is_templated(name: str) -> None:
     assert name in CdfWorkflowCancelOperator.template_fields
+
+
+def test_is_a_task_of_its_dag_and_may_be_a_teardown() -> None:
+    with DAG("plant") as dag:
+        run = CdfWorkflowRunOperator(task_id="run", workflow_external_id="w", version="1")
+        stop = CdfWorkflowCancelOperator(
+            task_id="stop", execution_id="{{ ti.xcom_pull('run', key='execution_id') }}", retries=3
+        )
+        run >> stop.as_teardown(setups=run)
+    assert dag.get_task("stop") is stop
+    assert stop.retries == 3
+    assert stop.is_teardown
+    assert stop.upstream_task_ids == {"run"}
+
+
+def test_where_cdf_does_not_answer_the_execution_may_still_run(
+    project: Project, ti: FakeTaskInstance, connect: Callable[..., None]
+) -> None:
+    connect(host="http://127.0.0.1:9")
+    execution_id = str(uuid.uuid4())
+    with pytest.raises(CdfUnreachableError, match=f"Execution {execution_id} may still run in CDF"):
+        cancel(ti, execution_id)

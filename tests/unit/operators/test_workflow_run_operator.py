@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
+import pickle
 import signal
 import threading
 import time
@@ -14,12 +16,17 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
-from operator_support import Store, context, end_badly, wait_until
+from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.errors import CdfError, CdfExecutionFailedError, CdfTimeoutError
+from airflow_provider_cdf.cdf.errors import (
+    CdfError,
+    CdfExecutionFailedError,
+    CdfInputError,
+    CdfTimeoutError,
+)
 from airflow_provider_cdf.emulator import CdfEmulator, Reply
 from airflow_provider_cdf.operators import cancelling
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED
@@ -366,6 +373,14 @@ class TestTaskOutputs:
         assert outputs.keys() == {"outputs-score", "b"}
         assert outputs["outputs-score"]["response"] == {"risk": 0.72}
 
+    def test_that_are_no_list_are_refused_before_anything_is_sent(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("score"))
+        with pytest.raises(CdfInputError, match="task_outputs must be a list"):
+            make(workflow, task_outputs="score").execute(context(ti))
+        assert project.executions(workflow) == []
+
     def test_are_not_pushed_where_nobody_asked(self, project: Project, ti: FakeTaskInstance) -> None:
         make(project.define(function_task("score"))).execute(context(ti))
 
@@ -617,6 +632,16 @@ class TestTimeout:
         assert len(cdf.journal.requests("GET", f"*/executions/{operator.execution_id}")) < 5
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_an_operator_that_has_asked_cdf_can_be_copied(
+    copied: Any, project: Project, ti: FakeTaskInstance
+) -> None:
+    operator = make(project.define(function_task("score")))
+    execution_id = operator.execute(context(ti))
+    other = copied(operator)
+    assert other.hook.get_execution(execution_id).status == "COMPLETED"
+
+
 class TestBrokenTrigger:
     """What was known of the run is gone with the process, but for what its XComs hold."""
 
@@ -628,12 +653,12 @@ class TestBrokenTrigger:
         return workflow, execution["id"]
 
     def test_one_that_was_given_up_is_a_timeout(self, project: Project, ti: FakeTaskInstance) -> None:
-        workflow, execution_id = self.deferred(project, ti, timeout=60)
+        workflow, execution_id = self.deferred(project, ti, timeout=600)
+        operator = make(workflow, deferrable=True, timeout=600)
+        operator._pause = lambda _: pytest.fail("its time is over")  # type: ignore[method-assign]
 
         with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
-            make(workflow, deferrable=True, timeout=60).resume_execution(
-                "__fail__", {"error": "Trigger timeout"}, context(ti)
-            )
+            operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context(ti))
 
         assert project.execution(execution_id)["status"] == "TERMINATED"
 
@@ -653,6 +678,40 @@ class TestBrokenTrigger:
         )
 
         assert resumed == execution_id
+
+    @pytest.mark.parametrize("timeout", [60, None])
+    def test_its_time_is_left_in_an_xcom(
+        self, project: Project, ti: FakeTaskInstance, timeout: float | None
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        with pytest.raises(TaskDeferred) as deferred:
+            make(workflow, deferrable=True, timeout=timeout).execute(context(ti))
+        assert ti.xcoms.get("end_time") == deferred.value.trigger.end_time
+        assert ("end_time" in ti.xcoms) is (timeout is not None)
+
+    def test_one_that_crashed_without_a_word_is_waited_on_for_on_the_worker(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        project.update(project.task(execution_id, "approve")["id"], "COMPLETED")
+        assert make(workflow).resume_execution("__fail__", None, context(ti)) == execution_id
+
+    def test_a_kill_after_one_that_crashed_cancels_the_execution(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        operator = make(workflow)
+        assert operator.hook.is_connected is False
+        pause = operator._pause
+
+        def killed(seconds: float) -> None:
+            operator.on_kill()
+            pause(seconds)
+
+        operator._pause = killed  # type: ignore[method-assign]
+        with pytest.raises(CdfError, match=f"The task was killed. Execution {execution_id} was cancelled"):
+            operator.resume_execution("__fail__", {"error": "Trigger failure"}, context(ti))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
 
     def test_one_that_crashed_leaves_the_time_that_is_left(
         self, project: Project, ti: FakeTaskInstance
@@ -812,6 +871,19 @@ class TestOnKill:
         (execution,) = project.executions(workflow)
         assert execution["status"] == "RUNNING"
 
+    @pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
+    def test_during_a_look_starts_nothing_more(
+        self, project: Project, ti: FakeTaskInstance, after: bool
+    ) -> None:
+        # What it sees next has been cancelled by a process of its task: by this one.
+        workflow = project.define(function_task("approve", waits=True))
+        ti.states = {ti.task_id: {ti.task_id: "running"}}
+        operator = make(workflow)
+        when_sending(operator, "", operator.on_kill, after=after, polling=True)
+        with pytest.raises(CdfError, match=r"The task was killed\. Execution \S+ was cancelled"):
+            operator.execute(context(ti))
+        assert [one["status"] for one in project.executions(workflow)] == ["TERMINATED"]
+
     def test_is_not_undone_by_an_xcom_that_cannot_be_pushed(
         self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -850,6 +922,7 @@ class TestOnKill:
         thread.join(timeout=10)
         assert results == [second]
         assert second != first["id"]
+        assert ti.xcoms["execution_id"] == second
 
     def test_after_the_execution_has_ended_does_nothing(self, project: Project, ti: FakeTaskInstance) -> None:
         operator = make(project.define(function_task("score")))
