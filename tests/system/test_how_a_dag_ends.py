@@ -97,7 +97,7 @@ class Cell:
         return {task["task_id"]: str(task["state"]) for task in tasks}
 
     def go_on(self) -> bool:
-        """Do what is to befall the DAG run, once its work is where it should be; return whether it is done."""
+        """Do what is to befall the DAG run, once its work is where it should be; return if that is done."""
         if self.has_happened:
             return True
         judge = self.states().get("judge")
