@@ -138,6 +138,27 @@ class Cell:
         # A DAG run that is marked failed has that state at once, and its teardowns run then.
         return ended and not {"running", "queued", "scheduled", "deferred", "restarting"}.intersection(states)
 
+    def goes_on_for_long(self) -> bool:
+        """Whether what is left of the DAG run waits for CDF's task to time out, as is documented."""
+        expected = documented().get((self.way, self.event), [""])
+        return expected[0].startswith("running") and self.has_reported()
+
+    def is_marked_skipped(self) -> bool:
+        """Whether CDF is told that its task is COMPLETED because a branch has skipped the work."""
+        return self.event == "branched" and all(
+            task.output.get("airflow", {}).get("skipped") is True for task in self.scores()[-1]
+        )
+
+    def scores(self) -> list[list[Any]]:
+        """Return the attempts at CDF's task in each execution of the DAG run."""
+        with self.cdf.turn() as engine:
+            return [
+                [task for task in one.tasks() if task.external_id == "score"]
+                for one in engine.store.executions.values()
+                if one.metadata.get("airflow_run_id") == self.run_id
+                and one.metadata.get("airflow_dag_id") == self.dag_id
+            ]
+
     def outcome(self) -> str:
         """Return state of the DAG run, status of CDF's task and of the execution; of several, one by one."""
         with self.cdf.turn() as engine:
@@ -185,7 +206,7 @@ def airflow(cdf: CdfEmulator) -> Iterator[LocalAirflow]:
     env = {
         "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
         # Works that go on until they are let go of take a slot each.
-        "AIRFLOW__CORE__PARALLELISM": "24",
+        "AIRFLOW__CORE__PARALLELISM": "16",
     }
     with LocalAirflow(DAGS, env=env) as airflow:
         airflow.wait_until_healthy(180)
@@ -213,7 +234,9 @@ def play(airflow: LocalAirflow, cdf: CdfEmulator, folder: Path, way: str) -> lis
         airflow.check()
         if all(cell.has_reported() for cell in cells):
             cdf_goes_on.set()
-        return [cell for cell in cells if not cell.go_on() or not cell.has_ended()]
+        return [
+            cell for cell in cells if not cell.go_on() or not (cell.has_ended() or cell.goes_on_for_long())
+        ]
 
     wait_until(going_on, PATIENCE)
     return cells
@@ -240,7 +263,8 @@ def check(cells: list[Cell], record_property: Callable[[str, object], None]) -> 
     assert not wrong()
     # Whatever happens, CDF is told that the work is done only where it is.
     for cell in cells:
-        assert ("COMPLETED /" in cell.outcome()) <= (cell.states().get("judge") == "success"), cell
+        if "COMPLETED /" in cell.outcome():
+            assert cell.states()["judge"] == "success" or cell.is_marked_skipped(), cell
 
 
 @pytest.mark.parametrize(
