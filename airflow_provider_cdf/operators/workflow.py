@@ -348,10 +348,10 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.execution_id = execution.id
         if found.is_under_way_anew:
             self._is_known_by = clock.now() + LAG
-            self.log.info("CDF runs %s: execution %s.", what, execution.id)
+            self.log.info("CDF started execution %s of %s.", execution.id, what)
             return end_time
         self.log.info(
-            "Going on with execution %s (version %s), which this task has started before; it is %s.",
+            "Going on with execution %s (version %s) of an earlier try; it is %s.",
             execution.id,
             execution.version,
             execution.status,
