@@ -16,6 +16,10 @@ def _text(label: str, description: str) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
 
 
+def _seconds(label: str, description: str) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["number", "string", "null"]}}
+
+
 #: What the connection's ``extra`` holds, by name.
 EXTRA_FIELDS: dict[str, dict[str, Any]] = {
     "project": _text("Project", "Name of the CDF project. Required."),
@@ -45,6 +49,16 @@ EXTRA_FIELDS: dict[str, dict[str, Any]] = {
         "description": "Send credentials over unencrypted http to a host that is not this machine.",
         "schema": {"type": ["boolean", "null"]},
     },
+    "verify": _text(
+        "CA bundle",
+        "File or directory of the CA certificates that servers are checked with, instead of the usual ones.",
+    ),
+    "request_timeout": _seconds(
+        "Request timeout", "Seconds for one request as a whole, with the login that it may need. Default: 30."
+    ),
+    "retry_for": _seconds(
+        "Retry for", "Seconds within which a failed request is repeated; 0 for never. Default: 60."
+    ),
 }
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {

@@ -1,38 +1,43 @@
 """
-Logging in to CDF: OAuth 2.0 client credentials as an httpx auth flow.
+Logging in to CDF: OAuth 2.0 client credentials.
 
 CDF accepts access tokens of the project's identity provider. The client secret goes to the token URL only.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import math
 import os
 import re
 import threading
-import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from urllib.parse import quote, quote_plus
+from typing import Any, TypeAlias
 
 import httpx
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfLoginError
+from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.retry import is_transient_status, read_retry_after
+from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
 
 #: Cognite's own identity provider, for projects with CDF-managed logins.
 COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
 #: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
 RENEW_BEFORE_END = 30.0
-#: RFC 6749 lets a provider keep the lifetime to itself. A 401 would renew the token earlier.
+#: RFC 6749 lets a provider keep the lifetime to itself, and some say nonsense. A 401 would renew it earlier.
 UNSTATED_LIFETIME = 300.0
-#: Marks the token request among the requests that an error can come from.
-LOGIN_EXTENSION = "airflow_provider_cdf.login"
-#: How often a thread or coroutine looks whether somebody else's token request has been answered, seconds.
-LOOK_AGAIN = 0.02
-#: Seconds after which the looking ends in an error. A token request itself gives up much earlier.
-LONGEST_WAIT = 120.0
+#: A login that failed is not tried again for 2, 4, 8, ... seconds, by nobody in this process, so that an
+#: expired secret with 500 triggers does not lock the client out.
+LONGEST_SHARED_FAILURE = 60.0
+#: The longest ``Retry-After`` of a token endpoint that is obeyed, seconds.
+LONGEST_RETRY_AFTER = 300.0
+#: A token that was fetched because of a 401 is not replaced because of another 401 for so many seconds: the
+#: client has no access, and a new token would not give it any.
+TRUST_A_REPLACEMENT = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,89 +65,140 @@ class ClientCredentials:
         """
         return httpx.URL(self.token_url).netloc.decode()
 
-    def without_secret(self, words: str) -> str:
-        """Return what a server said as one short line, without the secret should it have repeated that."""
-        secret = self.client_secret
-        for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1]):
-            words = words.replace(form, "***")
-        printable = "".join(character if character.isprintable() else " " for character in words)
-        return " ".join(printable.split())[:300]
-
 
 @dataclass(frozen=True)
 class _Token:
     value: str = field(repr=False)
-    #: On ``time.monotonic()``: the wall clock of a machine may jump.
+    #: On :func:`clock.now`, as are all moments here.
     renew_at: float
+    #: Until when a 401 does not cast doubt on it.
+    trusted_until: float
 
     @property
     def is_fresh(self) -> bool:
-        return time.monotonic() < self.renew_at
+        return clock.now() < self.renew_at
 
 
-class ClientCredentialsAuth(httpx.Auth):
+@dataclass(frozen=True)
+class _Failure:
+    """Why there is no token, for all who need one until it is tried again."""
+
+    error: CdfLoginError | NoAnswer
+    until: float
+
+    def told(self) -> CdfLoginError | NoAnswer:
+        """Return the error for one more of them; each goes its own way, and is added to."""
+        left = max(self.until - clock.now(), 0.0)
+        if isinstance(self.error, NoAnswer):
+            return NoAnswer(self.error.reason, sent=False, at_login=True, retry_after=left)
+        return CdfLoginError(str(self.error), is_transient=self.error.is_transient, retry_after=left)
+
+
+#: The steps of an authenticated request: send a request and give its answer, or wait for the future (which
+#: holds nothing) for as long as there is time. A client takes them, and throws in what goes wrong.
+Steps: TypeAlias = Generator[httpx.Request | Future[None], Any, Answer]
+
+
+class Login:
     """
-    Put a bearer token on each request; fetch it when there is none, and once more after a 401.
+    The one login of a process for some credentials.
 
-    One generator, :meth:`auth_flow`, is the whole login for both of httpx's clients. However many threads
-    and event loops share this object, one of them fetches the token and the others wait for it. Waiting is
-    a short sleep between looks instead of a lock to block on, because no lock of the standard library can be
-    waited for from threads and from coroutines alike, and survive the cancellation of a waiting coroutine.
+    However many threads and event loops need a token, one of them fetches it and the others wait for its
+    future. One that is cancelled, or has less time than the identity provider takes, passes it on to another.
+
+    :param on_token: told each token that is fetched, before it is used.
     """
 
     def __init__(self, credentials: ClientCredentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
         self._on_token = on_token
+        #: Held for moments only, never while something is sent.
+        self._lock = threading.Lock()
         self._token: _Token | None = None
-        self._fetching = threading.Lock()
+        self._fetching: Future[None] | None = None
+        self._failure: _Failure | None = None
+        self._failures_in_a_row = 0
+        #: One that a 401 has just thrown away may come back in an answer, too.
+        self._recent: deque[str] = deque(maxlen=3)
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, None]:  # type: ignore[override]
+    @property
+    def known_tokens(self) -> list[str]:
+        """The tokens that a server may have been sent just now, and may repeat."""
+        return list(self._recent)
+
+    def authenticated(self, request: httpx.Request) -> Steps:
         """
-        Yield what to send next, or ``None`` for "somebody else fetches the token, look again shortly".
+        Put a bearer token on a request, and once more another one after a 401.
 
         :raises CdfLoginError: if the identity provider does not give a usable token.
+        :raises NoAnswer: of the identity provider (``at_login``), or of CDF.
         """
-        token = yield from self._fresh_token(request)
-        request.headers["Authorization"] = f"Bearer {token.value}"
-        response = yield request
-        if response.status_code != 401:
-            return
+        token = yield from self._fresh_token()
+        answer: Answer = yield _with(token, request)
+        if answer.status != 401 or clock.now() < token.trusted_until:
+            return answer
         # The token may have been revoked, or this machine's clock runs slow: a new one settles it.
-        if self._token is token:
-            self._token = None
-        token = yield from self._fresh_token(request)
-        request.headers["Authorization"] = f"Bearer {token.value}"
-        yield request
+        with self._lock:
+            if self._token is token:
+                self._token = None
+        token = yield from self._fresh_token(is_replacement=True)
+        answer = yield _with(token, request)
+        return answer
 
-    def _fresh_token(self, request: httpx.Request) -> Generator[httpx.Request | None, httpx.Response, _Token]:
-        give_up_at = time.monotonic() + LONGEST_WAIT
+    def _fresh_token(
+        self, *, is_replacement: bool = False
+    ) -> Generator[httpx.Request | Future[None], Any, _Token]:
         while True:
-            token = self._token
-            if token is not None and token.is_fresh:
-                return token
-            if not self._fetching.acquire(blocking=False):
-                if time.monotonic() > give_up_at:
-                    raise CdfLoginError(
-                        f"Waited {LONGEST_WAIT:.0f} s in vain for the token that another thread of this "
-                        f"process is fetching from {self.credentials.login_host}.",
-                        is_transient=True,
+            with self._lock:
+                if self._token is not None and self._token.is_fresh:
+                    return self._token
+                if self._failure is not None and clock.now() < self._failure.until:
+                    raise self._failure.told()
+                others = self._fetching
+                if others is None:
+                    mine: Future[None] = Future()
+                    mine.set_running_or_notify_cancel()  # so that who waits cannot cancel it
+                    self._fetching = mine
+            if others is None:
+                yield from self._fetch(mine, is_replacement)
+            else:
+                yield others
+                if not others.done():
+                    raise NoAnswer(
+                        "another request of this process is still waiting for it",
+                        sent=False,
+                        is_timeout=True,
+                        at_login=True,
                     )
-                yield None
-                continue
-            # Released also where the client closes this generator: a failed or cancelled token request.
-            try:
-                if self._token is not token:
-                    continue  # fetched between our look and our turn
-                response = yield self._token_request(request)
-                fetched = self._read_token(response)
-                if self._on_token is not None:
-                    self._on_token(fetched.value)
-                self._token = fetched
-                return fetched
-            finally:
-                self._fetching.release()
 
-    def _token_request(self, request: httpx.Request) -> httpx.Request:
+    def _fetch(self, mine: Future[None], is_replacement: bool) -> Generator[httpx.Request, Any, None]:
+        outcome: _Token | CdfLoginError | NoAnswer | None = None  # that of a cancellation is none
+        try:
+            read = self._read((yield self._token_request()), is_replacement)
+            if isinstance(read, _Token) and self._on_token is not None:
+                self._on_token(read.value)
+            outcome = read
+        except NoAnswer as error:
+            if error.is_timeout:  # the time of this request is over; another one may have more
+                raise NoAnswer(error.reason, sent=False, is_timeout=True, at_login=True) from None
+            outcome = error
+        finally:
+            with self._lock:
+                self._fetching = None
+                self._keep(outcome)
+            mine.set_result(None)
+
+    def _keep(self, outcome: _Token | CdfLoginError | NoAnswer | None) -> None:
+        if isinstance(outcome, _Token):
+            self._recent.append(outcome.value)
+            self._token, self._failure, self._failures_in_a_row = outcome, None, 0
+        elif outcome is not None:
+            self._failures_in_a_row += 1
+            pause = min(2.0 ** min(self._failures_in_a_row, 10), LONGEST_SHARED_FAILURE)
+            asked_for = min(outcome.retry_after or 0.0, LONGEST_RETRY_AFTER)
+            self._failure = _Failure(outcome, clock.now() + max(pause, asked_for))
+
+    def _token_request(self) -> httpx.Request:
         form = {
             "grant_type": "client_credentials",
             "client_id": self.credentials.client_id,
@@ -154,106 +210,72 @@ class ClientCredentialsAuth(httpx.Auth):
             "POST",
             self.credentials.token_url,
             data={name: value for name, value in form.items() if value},
-            headers={"Accept": "application/json"},
-            # The client gives its timeouts to the requests that it builds, and this is none of them.
-            extensions={**request.extensions, LOGIN_EXTENSION: True},
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
         )
 
-    def _read_token(self, response: httpx.Response) -> _Token:
+    def _read(self, answer: Answer, is_replacement: bool) -> _Token | CdfLoginError:
+        # Errors are returned: in the frame of a raise they would lie beside the token.
         where = f"The token endpoint at {self.credentials.login_host}"
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            raise CdfLoginError(
-                f"{where} answered HTTP {response.status_code} with something that is not a JSON object. "
-                "Is the token URL right?",
-                is_transient=is_transient_status(response.status_code),
-                retry_after=read_retry_after(response.headers),
+        said = answer.json_object()
+        if said is None:
+            return CdfLoginError(
+                f"{where} answered HTTP {answer.status} with {answer.kind}. Is the token URL right?",
+                # With a success it is a gateway in its bad moment, or the wrong URL. Asking again tells.
+                is_transient=answer.is_success or is_transient_status(answer.status),
+                retry_after=read_retry_after(answer.headers),
             )
-        if not response.is_success:
-            words = ": ".join(str(answer[key]) for key in ("error", "error_description") if answer.get(key))
-            reason = self.credentials.without_secret(words).rstrip(".") or "no reason given"
-            raise CdfLoginError(
+        if not answer.is_success:
+            words = ": ".join(str(said[key]) for key in ("error", "error_description") if said.get(key))
+            reason = without_secrets(words, [self.credentials.client_secret]).rstrip(".") or "no reason given"
+            return CdfLoginError(
                 f"{where} gave no token to client {self.credentials.client_id!r} "
-                f"(HTTP {response.status_code}): {reason}.",
-                is_transient=is_transient_status(response.status_code),
-                retry_after=read_retry_after(response.headers),
+                f"(HTTP {answer.status}): {reason}.",
+                is_transient=is_transient_status(answer.status),
+                retry_after=read_retry_after(answer.headers),
             )
-        value = answer.get("access_token")
-        try:
-            seconds = float(answer["expires_in"])
-        except (KeyError, TypeError, ValueError):
-            seconds = UNSTATED_LIFETIME
+        value = said.get("access_token")
         # What is no header value would come back in the HTTP library's message.
         if not isinstance(value, str) or not re.fullmatch("[!-~]+", value):
-            raise CdfLoginError(
-                f"{where} answered HTTP {response.status_code} without an access_token that can be sent."
+            return CdfLoginError(
+                f"{where} answered HTTP {answer.status} without an access_token that can be sent."
             )
-        # A token that lives for less than a minute is renewed at half its life, not at once.
-        return _Token(value, time.monotonic() + max(seconds - RENEW_BEFORE_END, seconds / 2))
-
-    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Drive :meth:`auth_flow` for ``httpx.Client``."""
-        flow = self.auth_flow(request)
-        try:
-            step = next(flow)
-            while True:
-                if step is None:
-                    time.sleep(LOOK_AGAIN)
-                    step = next(flow)
-                else:
-                    response = yield step
-                    response.read()
-                    step = flow.send(response)
-        except StopIteration:
-            return
-        finally:
-            flow.close()
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Drive :meth:`auth_flow` for ``httpx.AsyncClient``."""
-        flow = self.auth_flow(request)
-        try:
-            step = next(flow)
-            while True:
-                if step is None:
-                    await asyncio.sleep(LOOK_AGAIN)
-                    step = next(flow)
-                else:
-                    response = yield step
-                    await response.aread()
-                    step = flow.send(response)
-        except StopIteration:
-            return
-        finally:
-            flow.close()
+        now = clock.now()
+        seconds = _lifetime(said.get("expires_in"))
+        return _Token(
+            value,
+            # A token that lives for less than a minute is renewed at half its life, not at once.
+            renew_at=now + max(seconds - RENEW_BEFORE_END, seconds / 2),
+            trusted_until=now + TRUST_A_REPLACEMENT if is_replacement else now,
+        )
 
 
-_shared: dict[ClientCredentials, ClientCredentialsAuth] = {}
-_shared_lock = threading.Lock()
+def _with(token: _Token, request: httpx.Request) -> httpx.Request:
+    request.headers["Authorization"] = f"Bearer {token.value}"
+    return request
 
 
-def _start_over_after_fork() -> None:
-    # Airflow forks its task processes. A lock that another thread held at that moment is never released in
-    # the child.
-    global _shared_lock
-    _shared_lock = threading.Lock()
-    _shared.clear()
+def _lifetime(expires_in: Any) -> float:
+    try:
+        seconds = float(expires_in)
+    except (TypeError, ValueError, OverflowError):
+        return UNSTATED_LIFETIME
+    return seconds if math.isfinite(seconds) and seconds > 0 else UNSTATED_LIFETIME
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_over_after_fork)
+#: By process as well: a forked child has logins of its own, whatever its parent had under way.
+_shared: dict[tuple[int, ClientCredentials], Login] = {}
 
 
-def shared_auth(
-    credentials: ClientCredentials, on_token: Callable[[str], None] | None = None
-) -> ClientCredentialsAuth:
+def shared_login(credentials: ClientCredentials, on_token: Callable[[str], None] | None = None) -> Login:
     """
     Return this process's login for these credentials, so that all hooks and triggers use one token.
 
     :param on_token: told each token that is fetched; the first caller's counts.
     """
-    with _shared_lock:
-        return _shared.setdefault(credentials, ClientCredentialsAuth(credentials, on_token))
+    mine = (os.getpid(), credentials)
+    login = _shared.get(mine)
+    if login is None:
+        for key in [key for key in list(_shared) if key[0] != mine[0]]:
+            _shared.pop(key, None)
+        login = _shared.setdefault(mine, Login(credentials, on_token))
+    return login

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from airflow_provider_cdf.cdf.errors import CdfInputError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfInputError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import (
     REPORTABLE_STATUSES,
     ExecutionPage,
@@ -44,14 +45,16 @@ MAX_METADATA_PAIRS = 10
 MAX_METADATA_KEY = 32
 MAX_METADATA_VALUE = 255
 MAX_CANCEL_REASON = 500
+#: Metadata key by which the execution of one submission is told from all others.
+SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
-#: What people write for a status where the letters alone do not lead to CDF's word.
-_MEANT = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "SUCCESSFUL", "DONE", "OK", "FINISHED"), "COMPLETED"),
+#: What other systems call the same.
+_NEAREST = {
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "DONE", "FINISHED", "OK"), "COMPLETED"),
+    **dict.fromkeys(("RUNNING", "STARTED", "WAITING"), "IN_PROGRESS"),
     **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
-    **dict.fromkeys(("STARTED", "WAITING"), "IN_PROGRESS"),
     **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -80,6 +83,9 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param secrets: what is in the body and must not come back in a message.
+    :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
+        may mix up answers, and the end of another execution must not count as the end of this one.
     """
 
     purpose: str
@@ -90,6 +96,8 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -121,6 +129,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         ),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        secrets=(client_secret,),
     )
 
 
@@ -140,6 +149,14 @@ def run(
         body["input"] = _json_object(input, "input", what)
     if metadata is not None:
         body["metadata"] = check_metadata(metadata, what)
+    submit_id = (metadata or {}).get(SUBMIT_ID)
+
+    def is_about(started: WorkflowExecution) -> str | None:
+        if started.workflow_external_id != workflow_external_id or started.version not in (None, version):
+            return f"version {started.version!r} of workflow {started.workflow_external_id!r}"
+        has_its_id = started.metadata.get(SUBMIT_ID) == submit_id
+        return None if submit_id is None or has_its_id else f"another run, execution {started.id}"
+
     return Call(
         purpose=f"run {what}",
         method="POST",
@@ -148,6 +165,8 @@ def run(
         answer=WorkflowExecution,
         content=_encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
+        is_about=is_about,
     )
 
 
@@ -160,6 +179,7 @@ def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDeta
         answer=WorkflowExecutionDetails,
         repeat=Repeat.ALWAYS,
         is_read=True,
+        is_about=_another("execution", execution_id),
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -222,6 +242,7 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
         answer=WorkflowExecution,
         content=_encode(body, "cancel request"),
+        is_about=_another("execution", execution_id),
     )
 
 
@@ -234,6 +255,8 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         answer=WorkflowExecution,
         content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
+        secrets=(nonce,),
+        is_about=_another("execution", execution_id),
     )
 
 
@@ -251,7 +274,23 @@ def update_task(
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
         content=_encode(body, "task update"),
+        is_about=_another("task", cdf_task_id),
     )
+
+
+def next_cursor(page: ExecutionPage, seen: set[str]) -> str | None:
+    """
+    Return where a list goes on; ``None`` at its end.
+
+    :param seen: the cursors of the list so far, to which this adds.
+    :raises CdfAnswerError: if the list has been there before, and would never end.
+    """
+    cursor = page.next_cursor or None
+    if cursor is not None:
+        if cursor in seen:
+            raise CdfAnswerError(f"CDF's list has no end: page {len(seen) + 1} leads back to an earlier one.")
+        seen.add(cursor)
+    return cursor
 
 
 def check_uuid(value: object, name: str) -> str:
@@ -358,21 +397,22 @@ def _encode(value: object, what: str) -> bytes:
         raise CdfInputError(f"The {what} is not JSON: {error}.") from None
 
 
+def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExecution], str | None]:
+    """Return what says so if an answer is about another id than the one that was asked for."""
+
+    def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
+        return None if answer.id.lower() == asked_for.lower() else f"{kind} {one_line(answer.id, 40)}"
+
+    return is_about
+
+
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
     wanted = value.strip().upper() if isinstance(value, str) else value
     if wanted not in allowed:
-        raise CdfInputError(
-            f"{value!r} is not a status to be used here.{_suggestion(wanted, allowed)} "
-            f"It must be {' or '.join(allowed)}."
-        )
+        nearest = _NEAREST.get(str(wanted)) or next(iter(get_close_matches(str(wanted), allowed, n=1)), None)
+        hint = f" Did you mean {nearest}?" if nearest in allowed else ""
+        raise CdfInputError(f"CDF has no status {value!r:.60} here.{hint} It has {', '.join(allowed)}.")
     return enum(wanted)
-
-
-def _suggestion(wanted: object, allowed: Sequence[str]) -> str:
-    word = re.sub(r"[\s-]+", "_", str(wanted))
-    meant = _MEANT.get(word)
-    near = [meant] if meant in allowed else get_close_matches(word, [str(one) for one in allowed], n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _project(project: str) -> str:

@@ -1,15 +1,22 @@
 """
 Two thin senders of the same calls, one for threads and one for event loops.
 
-Each holds one connection pool. Redirects are never followed: they would carry credentials elsewhere.
+Redirects are never followed: they would carry credentials elsewhere. Connections belong to a process and to
+an event loop: what a fork copies, or an ended loop leaves behind, is never used again, so one client may be
+used from anywhere.
 """
 
 from __future__ import annotations
 
-import ssl
+import asyncio
+import math
+import os
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import wait
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
@@ -19,23 +26,37 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.auth import LOGIN_EXTENSION, ClientCredentials, shared_auth
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.auth import ClientCredentials, Steps, shared_login
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat, next_cursor
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
+    CdfConnectionError,
     CdfError,
+    CdfInputError,
     CdfLoginError,
     CdfRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
+from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import RETRY_FOR, is_ambiguous_status, read_retry_after, retrying
+from airflow_provider_cdf.cdf.transport import (
+    MOST_OF_AN_ANSWER,
+    MOST_OF_AN_ERROR,
+    Answer,
+    NoAnswer,
+    aexchange,
+    exchange,
+    tls,
+)
 
-#: Seconds for connecting, and for each wait on an answer. CDF's own SDK waits for 60 s at most.
+#: Seconds for one request as a whole. CDF's own SDK waits for 60 s at most.
 REQUEST_TIMEOUT = 30.0
 
 ResultT = TypeVar("ResultT")
+NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 
 
 @dataclass(frozen=True)
@@ -61,7 +82,10 @@ class Settings:
     :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
     :param on_token: told each new access token, so that it can be kept out of logs.
     :param retry_for: seconds within which a failed request is repeated, where that does no harm; 0 for never.
-    :param request_timeout: seconds for connecting, and for each wait on an answer.
+    :param request_timeout: seconds for one request as a whole, with the login that it may need. Only the
+        operating system's resolution of a host name is not counted, in :class:`CdfClient`.
+    :param ca_bundle: file or directory of the certificates that are trusted instead of the usual ones.
+    :raises CdfInputError: if one of these times is no finite number of seconds.
     """
 
     base_url: str
@@ -71,6 +95,14 @@ class Settings:
     on_token: Callable[[str], None] | None = None
     retry_for: float = RETRY_FOR
     request_timeout: float = REQUEST_TIMEOUT
+    ca_bundle: str | None = None
+
+    def __post_init__(self) -> None:
+        # NaN and infinity compare in ways that would repeat a request for ever.
+        if not (math.isfinite(self.request_timeout) and self.request_timeout > 0):
+            raise CdfInputError(f"request_timeout must be seconds above 0, not {self.request_timeout!r}.")
+        if not (math.isfinite(self.retry_for) and self.retry_for >= 0):
+            raise CdfInputError(f"retry_for must be seconds, 0 for never, not {self.retry_for!r}.")
 
 
 class _Sender:
@@ -79,44 +111,70 @@ class _Sender:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def _client_options(self) -> dict[str, Any]:
-        return {
-            "base_url": self.settings.base_url,
-            "auth": shared_auth(self.settings.credentials, self.settings.on_token),
-            "headers": {
-                "Accept": "application/json",
-                "User-Agent": f"airflow-provider-cdf/{__version__}",
-                "x-cdp-app": "airflow-provider-cdf",
-            },
-            "timeout": self.settings.request_timeout,
-            "verify": _tls(),
-            # Where plain http is permitted, nothing may pass a proxy that the environment names.
-            "mounts": dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]")),
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"airflow-provider-cdf/{__version__}",
+            "x-cdp-app": "airflow-provider-cdf",
         }
+        if call.content is not None:
+            headers["Content-Type"] = "application/json"
+        url = self.settings.base_url + call.path
+        return httpx.Request(call.method, url, content=call.content, headers=headers)
 
-    @staticmethod
-    def _request(call: Call[AnswerT], build_request: Callable[..., httpx.Request]) -> httpx.Request:
-        headers = {"Content-Type": "application/json"} if call.content is not None else None
-        return build_request(call.method, call.path, content=call.content, headers=headers)
+    def _steps(self, request: httpx.Request) -> Steps:
+        login = shared_login(self.settings.credentials, self.settings.on_token)
+        return login.authenticated(request)
 
-    def _read(self, call: Call[AnswerT], response: httpx.Response) -> AnswerT:
-        if not response.is_success:
-            raise self._refusal(call, response)
+    def _ends(self, give_up_at: float | None) -> float:
+        ends = clock.now() + self.settings.request_timeout
+        return ends if give_up_at is None else min(ends, give_up_at)
+
+    def _network(self, kind: type[NetworkT]) -> NetworkT:
         try:
-            return call.answer.model_validate_json(response.content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the answer"
-            raise CdfAnswerError(
-                f"CDF answered HTTP {response.status_code} to the request to {call.purpose}, "
-                f"but not what its API promises: {where}: {first['msg']}."
-                f"{_request_id_note(response)}{_fate(call, may_be_done=True)}"
+            return kind(tls(self.settings.ca_bundle))
+        except OSError:
+            raise CdfConnectionError(
+                f"{self.settings.label} cannot be used: its CA bundle "
+                f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
             ) from None
 
-    def _refusal(self, call: Call[AnswerT], response: httpx.Response) -> CdfApiError:
-        code = response.status_code
-        # A proxy may repeat the request, and a session request holds the secret.
-        words = self.settings.credentials.without_secret(_server_words(response)) or "no reason given"
+    def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
+        if not answer.is_success:
+            raise self._refusal(call, answer)
+        if answer.unread:
+            raise self._unreadable(call, answer, answer.unread)
+        try:
+            read: AnswerT = call.answer.model_validate_json(answer.content)
+            other = call.is_about(read)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the answer"
+            problem = f"{where}: {first['msg']}"
+        except Exception as error:  # such as one that is nested too deep
+            problem = f"the answer: {type(error).__name__}"
+        else:
+            if not other:
+                return read
+            del read
+            raise CdfAnswerError(
+                f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
+                f"{call.purpose}.{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+            )
+        raise self._unreadable(call, answer, problem)
+
+    def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
+        return CdfAnswerError(
+            f"CDF answered HTTP {answer.status} to the request to {call.purpose}, "
+            f"but not what its API promises: {self._clean(call, problem)}."
+            f"{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+        )
+
+    def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
+        code = answer.status
+        words = self._clean(call, _server_words(answer))
+        is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
         client = f"client {self.settings.credentials.client_id!r}"
         message = (
             f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
@@ -129,38 +187,62 @@ class _Sender:
             )
         elif code == 403 and call.capability:
             message += f" There, {client} needs the capability {call.capability}."
-        elif response.is_redirect:
+        elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
-        kind = CdfRefusedError if code in (400, 403, 404) else CdfApiError
+        kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
         return kind(
-            message + _request_id_note(response) + _fate(call, may_be_done=is_ambiguous_status(code)),
+            message
+            + self._request_id_note(call, answer)
+            + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
             code=code,
             cdf_message=words,
-            request_id=response.headers.get("x-request-id"),
-            retry_after=read_retry_after(response.headers),
+            request_id=self._request_id(call, answer),
+            retry_after=read_retry_after(answer.headers),
+            is_auto_retryable=is_auto_retryable,
         )
 
-    def _no_answer(self, call: Call[AnswerT], error: httpx.HTTPError) -> CdfError:
-        what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
-        if LOGIN_EXTENSION in error.request.extensions:
-            return CdfUnreachableError(
-                f"Could not {call.purpose}: no answer from the token endpoint at "
-                f"{self.settings.credentials.login_host} ({what}).{_nothing_sent(call)}",
-                sent=False,
-            )
+    def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
+        if error.at_login:
+            where = f"the token endpoint at {self.settings.credentials.login_host}"
+        else:
+            where = self.settings.base_url
         # Only where no connection was made is it certain that CDF never saw the request.
-        sent = not isinstance(
-            error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
+        fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
+        reason = self._clean(call, error.reason)
+        failed = CdfUnreachableError(
+            f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", sent=error.sent
         )
-        fate = _fate(call, may_be_done=True) if sent else _nothing_sent(call)
-        return CdfUnreachableError(
-            f"Could not {call.purpose}: no answer from {self.settings.base_url} ({what}).{fate}", sent=sent
-        )
+        failed.retry_after = error.retry_after
+        return failed
+
+    def _failed(self, call: Call[Any], error: Exception) -> CdfError:
+        """Return what is told to the caller, whatever has happened."""
+        if isinstance(error, NoAnswer):
+            return self._no_answer(call, error)
+        if isinstance(error, CdfLoginError):
+            return error.adding(_nothing_sent(call).strip())
+        if isinstance(error, CdfError):
+            return error
+        # An error in this package, or below it. Its text may hold anything.
+        return self._no_answer(call, NoAnswer(f"unexpected {type(error).__name__}", sent=True))
+
+    def _clean(self, call: Call[Any], words: str) -> str:
+        """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
+        credentials = self.settings.credentials
+        login = shared_login(credentials, self.settings.on_token)
+        return without_secrets(words, [credentials.client_secret, *login.known_tokens, *call.secrets])
+
+    def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
+        return self._clean(call, answer.headers.get("x-request-id", "")) or None
+
+    def _request_id_note(self, call: Call[Any], answer: Answer) -> str:
+        request_id = self._request_id(call, answer)
+        return f" [request id {request_id}]" if request_id else ""
 
 
 class CdfClient(_Sender):
     """
-    CDF over one pool of connections, for threads.
+    CDF, for threads.
 
     :param settings: where CDF is, and who asks.
     :param transport: replaces the network, for tests.
@@ -168,27 +250,62 @@ class CdfClient(_Sender):
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
         super().__init__(settings)
-        self._http = httpx.Client(transport=transport, **self._client_options())
+        self._given = transport
+        #: By process.
+        self._opened: dict[int, httpx.BaseTransport] = {}
 
-    def send(self, call: Call[AnswerT]) -> AnswerT:
+    def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for))
-        answer: AnswerT = again(self._send_once, call)
-        return answer
-
-    def _send_once(self, call: Call[AnswerT]) -> AnswerT:
+        again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for, within))
+        give_up_at = None if within is None else clock.now() + within
         try:
-            response = self._http.send(self._request(call, self._http.build_request))
-        except CdfLoginError as error:
-            # Raised inside httpx, whose frames would hide the message among them.
-            raise error.adding(_nothing_sent(call).strip()).with_traceback(None) from None
-        except httpx.HTTPError as error:
-            raise self._no_answer(call, error) from None
-        return self._read(call, response)
+            answer: AnswerT = again(self._send_once, call, give_up_at)
+            return answer
+        except CdfError as error:
+            failed = error.bare()
+        raise failed
+
+    def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        try:
+            return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
+        except Exception as error:
+            failed = self._failed(call, error)
+        raise failed
+
+    def _exchange(self, request: httpx.Request, ends: float) -> Answer:
+        with closing(self._steps(request)) as steps:
+            try:
+                step = next(steps)
+                while True:
+                    answer = None
+                    try:
+                        if isinstance(step, httpx.Request):
+                            most = MOST_OF_AN_ANSWER if step is request else MOST_OF_AN_ERROR
+                            answer = exchange(self._transport(), step, ends, most)
+                        else:
+                            wait([step], timeout=max(0.0, ends - clock.now()))
+                    except NoAnswer as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as end:
+                whole: Answer = end.value
+                return whole
+
+    def _transport(self) -> httpx.BaseTransport:
+        here = os.getpid()
+        opened = self._given or self._opened.get(here)
+        if opened is None:
+            opened = self._opened.setdefault(here, self._network(Network))
+            for pid in [pid for pid in list(self._opened) if pid != here]:
+                # The parent's: dropped, not closed, because the parent goes on with them.
+                self._opened.pop(pid, None)
+        return opened
 
     def perform(self, conversation: Conversation[ResultT]) -> ResultT:
         """Carry out a conversation of several calls."""
@@ -208,20 +325,26 @@ class CdfClient(_Sender):
         except StopIteration as end:
             result: ResultT = end.value
             return result
+        except CdfError as error:
+            failed = error.bare()  # the conversation's frame holds a nonce
+        raise failed
 
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = self.send(page_at(cursor))
             yield from page.items
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections. The next call opens others."""
+        opened = self._opened.pop(os.getpid(), None)
+        if opened is not None:
+            opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -234,7 +357,7 @@ class CdfClient(_Sender):
 
 class AsyncCdfClient(_Sender):
     """
-    CDF over one pool of connections, for coroutines of one event loop.
+    CDF, for coroutines.
 
     :param settings: where CDF is, and who asks.
     :param transport: replaces the network, for tests.
@@ -242,26 +365,67 @@ class AsyncCdfClient(_Sender):
 
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         super().__init__(settings)
-        self._http = httpx.AsyncClient(transport=transport, **self._client_options())
+        self._given = transport
+        #: By process and event loop; the loop, because its number may be another one's later.
+        self._opened: dict[tuple[int, int], tuple[asyncio.AbstractEventLoop, httpx.AsyncBaseTransport]] = {}
 
-    async def send(self, call: Call[AnswerT]) -> AnswerT:
+    async def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
+        :param within: seconds for all of it, where somebody has less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
-        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for))
-        return await again(self._send_once, call)
-
-    async def _send_once(self, call: Call[AnswerT]) -> AnswerT:
+        again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for, within))
+        give_up_at = None if within is None else clock.now() + within
         try:
-            response = await self._http.send(self._request(call, self._http.build_request))
-        except CdfLoginError as error:
-            # Raised inside httpx, whose frames would hide the message among them.
-            raise error.adding(_nothing_sent(call).strip()).with_traceback(None) from None
-        except httpx.HTTPError as error:
-            raise self._no_answer(call, error) from None
-        return self._read(call, response)
+            return await again(self._send_once, call, give_up_at)
+        except CdfError as error:
+            failed = error.bare()
+        raise failed
+
+    async def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        try:
+            return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
+        except Exception as error:
+            failed = self._failed(call, error)
+        raise failed
+
+    async def _exchange(self, request: httpx.Request, ends: float) -> Answer:
+        with closing(self._steps(request)) as steps:
+            try:
+                step = next(steps)
+                while True:
+                    answer = None
+                    try:
+                        if isinstance(step, httpx.Request):
+                            most = MOST_OF_AN_ANSWER if step is request else MOST_OF_AN_ERROR
+                            answer = await aexchange(self._transport(), step, ends, most)
+                        else:
+                            fetching = [asyncio.wrap_future(step)]
+                            await asyncio.wait(fetching, timeout=max(0.0, ends - clock.now()))
+                    except NoAnswer as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+            except StopIteration as end:
+                whole: Answer = end.value
+                return whole
+
+    def _transport(self) -> httpx.AsyncBaseTransport:
+        if self._given is not None:
+            return self._given
+        loop = asyncio.get_running_loop()
+        here = (os.getpid(), id(loop))
+        known, opened = self._opened.get(here, (None, None))
+        if opened is None or known is not loop:
+            opened = self._network(AsyncNetwork)
+            for key, (other, _) in list(self._opened.items()):
+                # Dropped, not closed: the parent process goes on with its own, and an ended loop cannot.
+                if key[0] != here[0] or other.is_closed():
+                    self._opened.pop(key, None)
+            self._opened[here] = (loop, opened)
+        return opened
 
     async def perform(self, conversation: Conversation[ResultT]) -> ResultT:
         """Carry out a conversation of several calls."""
@@ -281,21 +445,27 @@ class AsyncCdfClient(_Sender):
         except StopIteration as end:
             result: ResultT = end.value
             return result
+        except CdfError as error:
+            failed = error.bare()  # the conversation's frame holds a nonce
+        raise failed
 
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
+        seen: set[str] = set()
         while True:
             page = await self.send(page_at(cursor))
             for execution in page.items:
                 yield execution
-            cursor = page.next_cursor
-            if not cursor:
+            cursor = next_cursor(page, seen)
+            if cursor is None:
                 return
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Close the connections of this event loop. The next call opens others."""
+        _, opened = self._opened.pop((os.getpid(), id(asyncio.get_running_loop())), (None, None))
+        if opened is not None:
+            await opened.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -306,23 +476,18 @@ class AsyncCdfClient(_Sender):
         await self.close()
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    # Loading the CA certificates takes 30 ms of the event loop, so once a process instead of once a client.
-    return httpx.create_ssl_context()
-
-
-def _server_words(response: httpx.Response) -> str:
-    """Return CDF's own words, or whatever a proxy in between said."""
+def _server_words(answer: Answer) -> str:
+    """Return CDF's own words. What is not from CDF, such as a gateway's page, is named, not repeated."""
     try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        answer = response.text
-    if isinstance(answer, dict):
-        answer = answer.get("error") or answer.get("message")
-    if isinstance(answer, dict):
-        answer = answer.get("message")
-    return answer if isinstance(answer, str) and answer else response.reason_phrase
+        status = HTTPStatus(answer.status).phrase
+    except ValueError:
+        status = "no reason given"
+    said = answer.json_object()
+    if said is None:
+        return f"{status}, with {answer.kind}"
+    error = said.get("error")
+    words = error.get("message") if isinstance(error, dict) else None
+    return words if isinstance(words, str) and words.strip() else status
 
 
 def _fate(call: Call[Any], *, may_be_done: bool) -> str:
@@ -336,8 +501,3 @@ def _fate(call: Call[Any], *, may_be_done: bool) -> str:
 
 def _nothing_sent(call: Call[Any]) -> str:
     return "" if call.is_read else " Nothing was sent to CDF."
-
-
-def _request_id_note(response: httpx.Response) -> str:
-    request_id = response.headers.get("x-request-id")
-    return f" [request id {request_id}]" if request_id else ""

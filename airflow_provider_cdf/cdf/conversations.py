@@ -41,7 +41,7 @@ from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_aft
 log = logging.getLogger(__name__)
 
 #: Metadata key by which the execution of one submission is found when its answer was lost.
-SUBMIT_ID = "airflow_submit_id"
+SUBMIT_ID = calls.SUBMIT_ID
 #: Metadata key that all executions of one logical run have in common, if who starts them gives one.
 RUN_KEY = "airflow_run_key"
 #: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
@@ -275,11 +275,12 @@ def list_executions(settings: Settings, **narrowed_down: Any) -> Conversation[li
     """Read all pages of a list."""
     executions: list[WorkflowExecution] = []
     cursor: str | None = None
+    seen: set[str] = set()
     while True:
         page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
         executions += page.items
-        cursor = page.next_cursor
-        if not cursor:
+        cursor = calls.next_cursor(page, seen)
+        if cursor is None:
             return executions
 
 

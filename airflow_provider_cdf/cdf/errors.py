@@ -18,6 +18,16 @@ class CdfError(AirflowException):
     #: Seconds that the server asks to wait.
     retry_after: float | None = None
 
+    def bare(self) -> Self:
+        """
+        Forget where it was raised, and after which other error, before it leaves for the caller.
+
+        Those frames hold requests and answers, which tools that show local variables would show. The message
+        says what a reader needs.
+        """
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def adding(self, sentence: str) -> Self:
         """Add to the message what only the caller knows, such as what has become of an execution."""
         self.args = (f"{self} {sentence}".rstrip(), *self.args[1:])
@@ -80,6 +90,8 @@ class CdfApiError(CdfError):
     :param cdf_message: CDF's own words, without ours around them.
     :param request_id: CDF's ``x-request-id``, which Cognite's support asks for.
     :param retry_after: seconds that CDF asks to wait.
+    :param is_auto_retryable: whether CDF says that the same request may be sent again, whatever the status
+        (header ``cdf-is-auto-retryable``). It does not say that the request was not carried out.
     """
 
     def __init__(
@@ -90,17 +102,20 @@ class CdfApiError(CdfError):
         cdf_message: str = "",
         request_id: str | None = None,
         retry_after: float | None = None,
+        is_auto_retryable: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.cdf_message = cdf_message
         self.request_id = request_id
         self.retry_after = retry_after
+        self.is_auto_retryable = is_auto_retryable
 
     @property
     def is_about_the_id(self) -> bool:
         """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
-        return 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
+        is_refusal = 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
+        return is_refusal and not self.is_auto_retryable
 
 
 class CdfRefusedError(CdfApiError, AirflowFailException):

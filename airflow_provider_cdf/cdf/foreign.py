@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import html
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
+
 #: Characters of foreign text that a message repeats.
 LONGEST = 500
 
@@ -22,3 +29,93 @@ def one_line(text: object, limit: int = LONGEST) -> str:
     printable = "".join(character if character.isprintable() else " " for character in begin)
     line = " ".join(printable.split())
     return line if len(line) <= limit and len(whole) <= len(begin) else line[: limit - 1].rstrip() + "…"
+
+
+#: Characters of foreign text that are looked at, of which at most :data:`LONGEST` are shown.
+MOST = 2048
+#: Letters and digits that a text and a secret have in common by chance at most.
+CHANCE = 10
+#: How many encodings around each other are taken off.
+LAYERS = 5
+
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
+
+
+def without_secrets(text: object, secrets: Iterable[str]) -> str:
+    """
+    Return what a server said as one printable line that holds none of these secrets.
+
+    A server may echo a request, and encode it once or more. A secret that stands there as it is becomes
+    ``***``. If a part of one is in it in another form, the whole text is left out.
+
+    :param text: what came; anything but text is taken as Python writes it.
+    """
+    secrets = [secret for secret in secrets if len(secret) > 3]  # shorter ones are part of any word
+    shown = (text if isinstance(text, str) else str(text))[:MOST]
+    for secret in secrets:
+        shown = shown.replace(secret, "***")
+    parts = {part for secret in secrets for form in _forms(secret) for part in _parts(_letters(form))}
+    sizes = {len(part) for part in parts}
+    for form in _decoded(shown, layers=2):
+        letters = _letters(form)
+        if any(letters[at : at + size] in parts for size in sizes for at in range(len(letters) - size + 1)):
+            return "(left out, because it repeats a secret)"
+    return one_line(shown)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield from _unescaped(secret)  # a secret that looks escaped is taken for that in the text, too
+    yield secret.encode().hex()
+
+
+def _parts(letters: str) -> Iterator[str]:
+    """All runs that are too long to be chance; of a short secret, itself."""
+    for at in range(max(1, len(letters) - CHANCE)):
+        part = letters[at : at + CHANCE + 1]
+        if len(part) > CHANCE // 2:
+            yield part
+
+
+def _letters(text: str) -> str:
+    """What encodings leave alone once they are taken off: no punctuation, no blanks, no case."""
+    return "".join(filter(str.isalnum, text)).lower()
+
+
+def _decoded(text: str, layers: int) -> Iterator[str]:
+    """The text, and what it is the encoding of."""
+    yield text
+    for form in (text, *_unescaped(text)):
+        yield form
+        if layers:
+            for run in _BASE64.findall(form):
+                for skipped in range(4):
+                    yield from _decoded(_from_base64(run[skipped:]), layers - 1)
+
+
+def _unescaped(text: str) -> Iterator[str]:
+    for _ in range(LAYERS):
+        before = text
+        for take_off in (html.unescape, unquote, _without_backslashes):
+            text = take_off(text)
+            yield text
+        if text == before:
+            return
+
+
+def _without_backslashes(text: str) -> str:
+    def character(escape: re.Match[str]) -> str:
+        code, byte, other = escape.groups()
+        return other if other else chr(int(code or byte, 16))
+
+    return _ESCAPE.sub(character, text)
+
+
+def _from_base64(run: str) -> str:
+    run = run.replace("-", "+").replace("_", "/")
+    run = run[: len(run) // 4 * 4] if len(run) % 4 == 1 else run + "=" * (-len(run) % 4)
+    try:
+        return base64.b64decode(run).decode(errors="replace")
+    except (binascii.Error, ValueError):
+        return ""

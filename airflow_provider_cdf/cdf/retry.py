@@ -63,14 +63,18 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, CdfLoginError):
         return error.is_transient
-    return was_not_executed(error) or is_ambiguous(error)
+    return was_not_executed(error) or is_ambiguous(error) or _is_auto_retryable(error)
 
 
 def may_repeat(call: Call[Any], error: BaseException) -> bool:
     """Whether the sender repeats a call that failed like this, without being told to."""
     if call.repeat is Repeat.NEVER or not is_transient(error):
         return False
-    return call.repeat is Repeat.ALWAYS or was_not_executed(error)
+    return call.repeat is Repeat.ALWAYS or was_not_executed(error) or _is_auto_retryable(error)
+
+
+def _is_auto_retryable(error: BaseException) -> bool:
+    return isinstance(error, CdfApiError) and error.is_auto_retryable
 
 
 def pause_after(error: BaseException | None, tries: int) -> float:
@@ -89,9 +93,9 @@ def pause_after(error: BaseException | None, tries: int) -> float:
     return max(asked_for, random.uniform(0, longest))  # noqa: S311 - no secret depends on it
 
 
-def retrying(call: Call[Any], seconds: float) -> Mapping[str, Any]:
+def retrying(call: Call[Any], seconds: float, within: float | None = None) -> Mapping[str, Any]:
     """Return the options of a tenacity controller for a call: when, how long, and by which clock."""
-    end = clock.now() + seconds
+    end = clock.now() + (seconds if within is None else min(seconds, within))
 
     def retry(state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None

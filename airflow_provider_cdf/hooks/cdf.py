@@ -14,9 +14,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf import calls, conversations
-from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, AsyncCdfClient, CdfClient, PageAt, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt, Settings
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
-from airflow_provider_cdf.cdf.retry import RETRY_FOR
+from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.transport import tls
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
 
@@ -39,9 +40,12 @@ class CdfHook(BaseHook):
     :class:`~airflow_provider_cdf.cdf.errors.CdfError` and its subclasses, whose messages name what was asked
     for and hold no secret. Input that CDF would refuse is refused before anything is sent.
 
+    One hook may be used from several threads, event loops and forked processes. It may be copied and pickled;
+    a copy reads the Airflow connection again.
+
     :param cdf_conn_id: id of an Airflow connection of type ``cdf``.
     :param retry_for: seconds within which a failed request is repeated, where that does no harm. 0 for never:
-        for those who have a patience of their own.
+        for those who have a patience of their own. By default what the connection says.
     """
 
     conn_name_attr = "cdf_conn_id"
@@ -53,7 +57,7 @@ class CdfHook(BaseHook):
         self,
         cdf_conn_id: str = default_conn_name,
         *,
-        retry_for: float = RETRY_FOR,
+        retry_for: float | None = None,
     ) -> None:
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
@@ -92,22 +96,28 @@ class CdfHook(BaseHook):
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
         try:
-            connection = self.get_connection(self.cdf_conn_id)
-        except AirflowNotFoundException:
-            raise self._unknown_connection() from None
-        return CdfClient(self._settings(connection, connection.extra_dejson))
+            return CdfClient(self._read_settings())
+        except Exception as error:
+            failed = self._unread(error)
+        raise failed
 
-    def sibling(self, *, retry_for: float, request_timeout: float = REQUEST_TIMEOUT) -> CdfHook:
+    def _read_settings(self) -> Settings:
+        connection = self.get_connection(self.cdf_conn_id)
+        return self._settings(connection, connection.extra_dejson)
+
+    def sibling(self, *, retry_for: float, request_timeout: float | None = None) -> CdfHook:
         """
         Return a hook with another patience and connections of its own to the same CDF.
 
         It does not ask Airflow for the connection again, which nothing may that runs in a signal handler.
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
-        :param request_timeout: seconds for connecting, and for each wait on an answer.
+        :param request_timeout: seconds for one request as a whole; by default what this hook has.
         """
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
-        settings = replace(self.client.settings, retry_for=retry_for, request_timeout=request_timeout)
+        settings = replace(self.client.settings, retry_for=retry_for)
+        if request_timeout is not None:
+            settings = replace(settings, request_timeout=request_timeout)
         other.client = CdfClient(settings)
         return other
 
@@ -117,25 +127,25 @@ class CdfHook(BaseHook):
         return "client" in self.__dict__
 
     async def aclient(self) -> AsyncCdfClient:
-        """Return the client for coroutines of the running event loop, made at first use."""
+        """Return the client for coroutines, made at first use."""
         if self._async_client is None:
             try:
-                connection = await get_async_connection(self.cdf_conn_id, hook=self)
-                extra = await get_async_extra_dejson(connection)
-            except AirflowNotFoundException:
-                raise self._unknown_connection() from None
+                settings = await self._aread_settings()
+                # In a thread, because the first one of a process reads the CA certificates.
+                await asyncio.to_thread(tls, settings.ca_bundle)
+                self._async_client = AsyncCdfClient(settings)
             except Exception as error:
-                # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
-                raise CdfConnectionUnreadError(
-                    f"Airflow connection {self.cdf_conn_id!r} could not be read: {error}. "
-                    "Nothing was sent to CDF."
-                ) from None
-            settings = self._settings(connection, extra)
-            # In a thread, because the first client of a process loads the CA certificates.
-            self._async_client = await asyncio.to_thread(AsyncCdfClient, settings)
+                failed = self._unread(error)
+            else:
+                return self._async_client
+            raise failed
         return self._async_client
 
-    def _settings(self, connection: Connection, extra: Mapping[str, Any]) -> Settings:
+    async def _aread_settings(self) -> Settings:
+        connection = await get_async_connection(self.cdf_conn_id, hook=self)
+        return self._settings(connection, await get_async_extra_dejson(connection))
+
+    def _settings(self, connection: Connection, extra: object) -> Settings:
         settings = read_connection(
             self.cdf_conn_id,
             host=connection.host,
@@ -145,12 +155,34 @@ class CdfHook(BaseHook):
             extra=extra,
             on_token=_keep_out_of_logs,
         )
-        return replace(settings, retry_for=self.retry_for)
+        return settings if self.retry_for is None else replace(settings, retry_for=self.retry_for)
 
-    def _unknown_connection(self) -> CdfConnectionError:
-        return CdfConnectionError(
-            f"Airflow has no connection {self.cdf_conn_id!r}: add one of type 'cdf'. Nothing was sent to CDF."
+    def _unread(self, error: Exception) -> CdfError:
+        """Return what is told about a connection that could not be read; the frames of it hold the secret."""
+        if isinstance(error, CdfError):
+            return error.bare()
+        name = repr(self.cdf_conn_id)
+        if isinstance(error, AirflowNotFoundException):
+            return CdfConnectionError(
+                f"Airflow has no connection {name}, or none that it can parse: add one of type 'cdf'. "
+                "Nothing was sent to CDF."
+            )
+        if isinstance(error, ValueError | TypeError | AttributeError):
+            # Its words may quote what could not be parsed, such as a part of the password.
+            return CdfConnectionError(
+                f"Airflow connection {name} cannot be read: it is no connection URI and no JSON object that "
+                f"Airflow understands ({type(error).__name__}). Nothing was sent to CDF."
+            )
+        # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
+        return CdfConnectionUnreadError(
+            f"Airflow connection {name} could not be read: {one_line(error)}. Nothing was sent to CDF."
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks and sockets can be neither copied nor pickled, and a secret should not be.
+        state = {**self.__dict__, "_async_client": None}
+        state.pop("client", None)
+        return state
 
     def close(self) -> None:
         """Close the connections of :attr:`client`, if there are any."""
@@ -211,21 +243,25 @@ class CdfHook(BaseHook):
             )
         )
 
-    def get_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+    def get_execution(self, execution_id: str, *, within: float | None = None) -> WorkflowExecutionDetails:
         """
         Read an execution with its tasks.
 
         :param execution_id: UUID of the execution.
+        :param within: seconds for all of it, repetitions included, such as what is left of a wait.
         :return: the execution; its ``executed_tasks`` are all attempts at tasks so far.
         :raises CdfInputError: if the id is no UUID.
         :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
         """
-        return self.client.send(calls.get_execution(self.client.settings.project, execution_id))
+        call = calls.get_execution(self.client.settings.project, execution_id)
+        return self.client.send(call, within=within)
 
-    async def aget_execution(self, execution_id: str) -> WorkflowExecutionDetails:
+    async def aget_execution(
+        self, execution_id: str, *, within: float | None = None
+    ) -> WorkflowExecutionDetails:
         """Do what :meth:`get_execution` does, for coroutines."""
         client = await self.aclient()
-        return await client.send(calls.get_execution(client.settings.project, execution_id))
+        return await client.send(calls.get_execution(client.settings.project, execution_id), within=within)
 
     def list_executions(
         self,

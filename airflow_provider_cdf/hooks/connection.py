@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
+import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_cdf.cdf.auth import COGNITE_TOKEN_URL, ClientCredentials
-from airflow_provider_cdf.cdf.client import Settings
+from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, Settings
 from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.cdf.network import is_loopback
+from airflow_provider_cdf.cdf.retry import RETRY_FOR
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
@@ -27,15 +30,19 @@ def read_connection(
     port: int | None,
     login: str | None,
     password: str | None,
-    extra: Mapping[str, Any],
+    extra: object,
     on_token: Callable[[str], None] | None = None,
 ) -> Settings:
     """
     Check a connection and turn it into settings.
 
+    :param extra: the connection's extra, parsed; a mapping, unless it is wrong.
     :raises CdfConnectionError: naming every field that is missing, unknown or in contradiction to another.
     """
-    return _Reader(host, port, login, password, extra).read(conn_id, on_token)
+    reader = _Reader(host, port, login, password, extra)
+    # A tool that shows a traceback with its local variables must not find the secret among them.
+    del password, extra
+    return reader.read(conn_id, on_token)
 
 
 class _Reader:
@@ -47,12 +54,19 @@ class _Reader:
         port: int | None,
         login: str | None,
         password: str | None,
-        extra: Mapping[str, Any],
+        extra: object,
     ) -> None:
         self.host, self.port, self.login, self.password = host, port, login, password
-        # The connection form saves fields that nobody touched as null, and cleared ones as "".
-        self.extra = {name: value for name, value in extra.items() if value not in (None, "")}
         self.problems: list[str] = []
+        fields: Mapping[str, Any] = {}
+        if isinstance(extra, Mapping):
+            fields = extra
+        elif extra:
+            self.problems.append(
+                f'extra must be a JSON object, such as {{"project": "my-project"}}, not {_kind_of(extra)}'
+            )
+        # The connection form saves fields that nobody touched as null, and cleared ones as "".
+        self.extra = {name: value for name, value in fields.items() if value not in (None, "")}
 
     def read(self, conn_id: str, on_token: Callable[[str], None] | None) -> Settings:
         unknown = sorted(self.extra.keys() - EXTRA_FIELDS.keys())
@@ -64,10 +78,13 @@ class _Reader:
         allow_http = self._flag("allow_http")
         project = self._text("project") or self._missing("extra 'project'")
         client_id = (self.login or "").strip() or self._missing("login (the client id)")
-        client_secret = self.password or self._missing("password (the client secret)")
+        has_secret = self._has_secret()
         base_url = self._base_url(allow_http)
         token_url, scope, audience = self._login_at(base_url, allow_http)
-        if self.problems:
+        request_timeout = self._seconds("request_timeout", REQUEST_TIMEOUT, at_least=0.001)
+        retry_for = self._seconds("retry_for", RETRY_FOR, at_least=0)
+        ca_bundle = self._ca_bundle()
+        if self.problems or not has_secret:
             raise CdfConnectionError(
                 f"Airflow connection {conn_id!r} cannot be used: {'; '.join(self.problems)}. "
                 "Nothing was sent to CDF."
@@ -75,10 +92,28 @@ class _Reader:
         return Settings(
             base_url=base_url,
             project=project,
-            credentials=ClientCredentials(token_url, client_id, client_secret, scope, audience),
+            credentials=ClientCredentials(token_url, client_id, self._secret(), scope, audience),
             label=f"Airflow connection {conn_id!r}",
             on_token=on_token,
+            retry_for=retry_for,
+            request_timeout=request_timeout,
+            ca_bundle=ca_bundle,
         )
+
+    def _secret(self) -> str:
+        # What an editor or `echo` puts behind a secret that is read from a file.
+        return (self.password or "").rstrip("\r\n")
+
+    def _has_secret(self) -> bool:
+        if not self._secret():
+            self._missing("password (the client secret)")
+        elif self._secret() != self._secret().strip():
+            self.problems.append("password (the client secret) begins or ends with a blank: take it away")
+        elif not self._secret().isprintable():
+            self.problems.append("password (the client secret) has a character in it that cannot be printed")
+        else:
+            return True
+        return False
 
     def _login_at(self, base_url: str, allow_http: bool) -> tuple[str, str | None, str | None]:
         """Return token URL, scope and audience: the connection says one of three things."""
@@ -144,7 +179,7 @@ class _Reader:
             or parts.fragment
         ):
             self.problems.append(f"{name} is not of the form https://name or https://name/path")
-        elif parts.scheme == "http" and not (allow_http or _is_loopback(hostname)):
+        elif parts.scheme == "http" and not (allow_http or is_loopback(hostname)):
             self.problems.append(
                 f"{name} would send credentials unencrypted: use https, or set extra 'allow_http' to true"
             )
@@ -170,15 +205,32 @@ class _Reader:
             return False
         return value
 
+    def _seconds(self, name: str, default: float, *, at_least: float) -> float:
+        value = self.extra.get(name, default)
+        try:
+            seconds = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            seconds = math.nan
+        if math.isfinite(seconds) and seconds >= at_least:
+            return seconds
+        self.problems.append(
+            f"extra {name!r} must be a number of seconds{' above 0' if at_least else ', or 0 for never'}"
+        )
+        return default
+
+    def _ca_bundle(self) -> str | None:
+        path = self._text("verify")
+        if path is not None and not Path(path).exists():
+            self.problems.append(
+                "extra 'verify' must be the path of a file or directory of CA certificates that exists here"
+            )
+        return path
+
     def _missing(self, what: str) -> str:
         self.problems.append(f"{what} is missing")
         return ""
 
 
-def _is_loopback(hostname: str) -> bool:
-    if hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(hostname).is_loopback
-    except ValueError:
-        return False
+def _kind_of(value: object) -> str:
+    kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)

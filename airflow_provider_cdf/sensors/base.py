@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
+from airflow_provider_cdf.arguments import refuse_operators, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError, CdfWaitRefusedError
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
+from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.progress import Progress
     from airflow_provider_cdf.triggers.polling import ExecutionTrigger
     from airflow_provider_cdf.waiting import Patience, Reached, Verdict
 
@@ -35,11 +39,15 @@ class ExecutionSensor(BaseSensorOperator):
     """
     Wait for something to happen to an execution.
 
-    The first look is always on the worker, so that a wrong connection or an id that does not exist ends the
-    task at once, and a wait that is over before it began does not defer. What can no longer happen ends the
-    wait at once too, with the reason that CDF gives, and is not retried. ``soft_fail``, ``timeout`` (7 days
-    unless it is given) and ``mode`` are Airflow's own: after a deferral, ``soft_fail`` skips for each error,
-    otherwise for those that are not retried.
+    The first look is always on the worker, so that a wrong connection ends the task at once, and a wait that
+    is over before it began does not defer. An id that CDF does not know ends it too, but not within the first
+    minute of the try: CDF may have started that execution a moment ago. What can no longer happen ends the
+    wait at once, with the reason that CDF gives, and is not retried.
+
+    ``soft_fail``, ``timeout`` (7 days unless it is given) and ``mode`` are Airflow's own: after a deferral,
+    ``soft_fail`` skips for each error, otherwise for those that are not retried. ``execution_timeout`` counts
+    from the start of the try, deferred or not, and is retried; in the mode ``reschedule`` it is, as
+    everywhere, for each look alone.
 
     :param execution_id: UUID of the execution. (templated)
     :param cdf_conn_id: id of the Airflow connection. (templated)
@@ -48,6 +56,8 @@ class ExecutionSensor(BaseSensorOperator):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
         of its own: there ``timeout`` ends the wait, also one that CDF refuses.
+    :raises ValueError: if a duration is not positive and finite.
+    :raises TypeError: if an operator is given in place of its ``.output``.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
@@ -57,21 +67,28 @@ class ExecutionSensor(BaseSensorOperator):
         *,
         execution_id: str,
         cdf_conn_id: str = "cdf_default",
-        poke_interval: float | timedelta = 10.0,
+        poke_interval: float | timedelta = POLL_INTERVAL,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         max_poll_silence: float | timedelta = MAX_POLL_SILENCE,
         **kwargs: Any,
     ) -> None:
+        seconds(poke_interval, "poke_interval")
+        if kwargs.get("timeout") is not None:
+            seconds(kwargs["timeout"], "timeout")
+        if not isinstance(deferrable, bool):
+            raise TypeError(f"deferrable must be True or False, not {deferrable!r}.")
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id
         self.deferrable = deferrable
-        self.max_poll_silence = seconds(max_poll_silence)
+        self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
+        refuse_operators(self, ExecutionSensor.template_fields)
         self._patience: Patience | None = None
         self._look_again_at = 0.0
         self._observed: str | None = None
         #: The attempt at a task that the trigger saw in a wanted status.
         self._seen: str | None = None
+        self._is_unserved = False
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -114,12 +131,16 @@ class ExecutionSensor(BaseSensorOperator):
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
         if next_method == BROKEN:
             error = (next_kwargs or {}).get("error")
-            self.log.warning(
-                "The trigger that waited until %s has broken (%s); waiting goes on here.", self.goal, error
-            )
+            self._is_unserved = error == GIVEN_UP
+            if self._is_unserved:
+                self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
+            else:
+                self.log.warning(
+                    "The trigger has broken (%s). Waiting goes on here, in a worker slot.", error
+                )
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
             # method, because that is where it applies soft_fail and never_fail.
-            next_method, next_kwargs = "wait_here", {"is_over": error == GIVEN_UP}
+            next_method, next_kwargs = "wait_here", {"is_over": self._is_unserved}
         return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -130,40 +151,62 @@ class ExecutionSensor(BaseSensorOperator):
         if self.reschedule and self._patience is None and _has_been_rescheduled(context["ti"], context):
             # Its looks are the first ones of their processes, but not of the wait.
             self._begin()
-        reached = self._look()
+        left = _started_at(context["ti"]) + self.timeout - time.time()
+        reached = self._look(context, within=None if self.reschedule else max(left, 1.0))
         if reached is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self.arrived(context, reached))
 
     def look_or_defer(self, context: Context, end_time: float | None = None) -> str:
-        """Look once, and defer if it has not happened yet and there is time left."""
+        """
+        Look once, and defer if it has not happened yet and there is time left.
+
+        :param end_time: when ``timeout`` is over, in seconds since the epoch, if the wait has begun before.
+        """
         if end_time is None:
-            end_time = time.time() + self.timeout
-        is_over = time.time() >= end_time
-        reached = self._look(is_last=is_over)
+            end_time = _started_at(context["ti"]) + self.timeout
+        until = min(end_time, self._execution_end(context))
+        is_over = time.time() >= until
+        reached = self._look(context, is_last=is_over)
         if reached is not None:
             return self.arrived(context, reached)
         if is_over:
-            raise self._in_vain()
+            self._time_is_over(context, end_time)
+        self.log.info(
+            "Deferred: the triggerer looks every %g s until %s (%s). Execution %s.",
+            self.poke_interval,
+            datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            "timeout" if until == end_time else "execution_timeout",
+            self.execution_id,
+        )
         self.defer(
             trigger=self.trigger(
                 cdf_conn_id=self.cdf_conn_id,
                 execution_id=self.execution_id,
                 poll_interval=self.poke_interval,
-                end_time=end_time,
+                end_time=until,
                 max_poll_silence=self.max_poll_silence,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(end_time - time.time(), 0) + BACKSTOP),
+            # Airflow keeps the start of a try over a deferral only if there are some of these.
+            kwargs={"end_time": end_time},
+            timeout=timedelta(seconds=max(until - time.time(), 0) + BACKSTOP),
         )
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Go on where the trigger left off."""
-        event = event or {}
-        outcome = event.get("outcome")
-        if outcome in ("reached", "impossible", "timeout"):
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, end_time: float | None = None
+    ) -> str:
+        """
+        Go on where the trigger left off.
+
+        :param event: what the trigger has seen. None where Airflow has started a deferred task once more
+            (apache/airflow#65248): then waiting goes on.
+        :param end_time: when ``timeout`` is over, in seconds since the epoch.
+        """
+        event = event or {"outcome": None}
+        outcome = event.get("outcome", "unknown")
+        if outcome in ("reached", "impossible", "timeout", None):
             # Things may have changed while this task waited for a slot, which can take hours.
-            end_time = event.get("end_time")
             self._observed = event.get("observed")
             self._seen = event.get("cdf_task_id")
             if outcome == "timeout" or end_time is None or time.time() < end_time:
@@ -180,15 +223,16 @@ class ExecutionSensor(BaseSensorOperator):
         :param is_over: whether the time for it is over, so that there is one more look only.
         """
         patience = self._begin()
-        end_time = time.time() if is_over else _started_at(context["ti"]) + self.timeout
+        end_time = _started_at(context["ti"]) + self.timeout
+        until = min(end_time, self._execution_end(context))
         while True:
-            left = end_time - time.time()
-            reached = self._look(is_last=left <= 0)
+            left = 0 if is_over else until - time.time()
+            reached = self._look(context, is_last=left <= 0, within=left)
             if reached is not None:
                 return self.arrived(context, reached)
             if left <= 0:
-                raise self._in_vain()
-            time.sleep(min(patience.next_interval, left))
+                self._time_is_over(context, end_time)
+            time.sleep(min(patience.next_interval, max(until - time.time(), 0)))
 
     def _begin(self) -> Patience:
         """Note that the wait has begun: from here on, a look that fails does not end it."""
@@ -199,51 +243,116 @@ class ExecutionSensor(BaseSensorOperator):
         )
         return self._patience
 
-    def _look(self, *, is_last: bool = False) -> Reached | None:
+    def _look(
+        self, context: Context, *, is_last: bool = False, within: float | None = None
+    ) -> Reached | None:
         """
         Look once; log what has changed, and outlive a failing look while the wait goes on.
 
-        The first look and the last one take their time, because no other makes up for them.
+        :param is_last: whether no other look makes up for this one, which therefore takes its time.
+        :param within: otherwise, the seconds that are left for it.
         """
-        from airflow_provider_cdf.waiting import GoOn, Reached
+        from airflow_provider_cdf.waiting import GoOn, Reached, contradiction
 
-        hook = self.hook if self._patience is None or is_last else self._poll_hook
         try:
-            execution = hook.get_execution(self.execution_id)
+            if self._patience is None:
+                execution = self._first_read(context)
+            elif is_last:
+                execution = self.hook.get_execution(self.execution_id)
+            else:
+                execution = self._poll_hook.get_execution(self.execution_id, within=within)
         except CdfError as error:
-            try:
-                if self._patience is None:
-                    raise
-                note = self._patience.failed(error, now=time.monotonic())
-            except CdfError as last:
-                raise last.adding("Nothing was changed in CDF.") from None
-            if note:
-                self.log.warning(note)
-            self._look_again_at = time.monotonic() + self._patience.next_interval - self.poke_interval / 2
+            if self._patience is None:
+                raise error.adding("Nothing was changed in CDF.") from None
+            self._failed(self._patience, error)
             return None
         patience = self._patience or self._begin()
+        verdict = self.decide(execution)
+        if isinstance(verdict, GoOn) and (doubt := contradiction(execution)):
+            self._failed(patience, doubt)
+            return None
         if note := patience.answered(now=time.monotonic()):
             self.log.info(note)
-        verdict = self.decide(execution)
         if isinstance(verdict, Reached):
             return verdict
         if not isinstance(verdict, GoOn):
+            from airflow_provider_cdf.progress import table
+
+            self.log.info("The tasks of execution %s:\n%s", self.execution_id, table(execution))
             raise CdfWaitImpossibleError(verdict.reason)
-        if verdict.observed != self._observed:
-            self._observed = verdict.observed
-            self.log.info("Execution %s: %s.", self.execution_id, verdict.observed)
+        self._observed = verdict.observed
+        for line in self._progress.lines(execution, verdict.observed, now=time.time()):
+            self.log.info(line)
         return None
+
+    def _first_read(self, context: Context) -> WorkflowExecutionDetails:
+        """Read the execution, which CDF may not know yet where it is read."""
+        from airflow_provider_cdf.waiting import may_not_be_listed_yet
+
+        has_told = False
+        while True:
+            try:
+                return self.hook.get_execution(self.execution_id)
+            except CdfError as error:
+                now, started_at = time.time(), _started_at(context["ti"])
+                if not may_not_be_listed_yet(error, started_at=started_at, now=now):
+                    raise
+                left = started_at + self.timeout - now
+                if left <= 0:
+                    raise
+                if not has_told:
+                    self.log.info("It may have been started a moment ago; looking again. %s", error)
+                    has_told = True
+                time.sleep(min(self.poke_interval, left))
+
+    def _failed(self, patience: Patience, error: CdfError) -> None:
+        """Outlive a look that failed, or raise what ends the wait."""
+        try:
+            note = patience.failed(error, now=time.monotonic())
+        except CdfError as last:
+            raise last.adding("Nothing was changed in CDF.") from None
+        if note:
+            self.log.warning(note)
+        self._look_again_at = time.monotonic() + patience.next_interval - self.poke_interval / 2
+
+    @cached_property
+    def _progress(self) -> Progress:
+        from airflow_provider_cdf.progress import Progress
+
+        return Progress()
 
     @cached_property
     def _poll_hook(self) -> CdfHook:
         """The hook for the looks of a wait, which is patient itself."""
         return self.hook.sibling(retry_for=0)
 
+    def _execution_end(self, context: Context) -> float:
+        """Return when ``execution_timeout`` is over: Airflow counts it anew after each deferral."""
+        if self.execution_timeout is None:
+            return math.inf
+        return _started_at(context["ti"]) + self.execution_timeout.total_seconds()
+
+    def _time_is_over(self, context: Context, end_time: float) -> NoReturn:
+        """Fail, or skip, because time is over: ``timeout`` at the end time, or what came before it."""
+        if self.execution_timeout is None or end_time <= self._execution_end(context):
+            raise self._in_vain()
+        message = self._why("execution_timeout", self.execution_timeout.total_seconds())
+        # Airflow skips for its own, too, where that strikes in a look.
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(f"Skipped instead of failed: {message}")
+        raise AirflowTaskTimeout(message)
+
     def _in_vain(self) -> AirflowSensorTimeout:
-        observed = f"it is {self._observed}" if self._observed else "its state is not known"
-        return AirflowSensorTimeout(
-            f"Waited in vain for timeout={self.timeout:g} s until {self.goal}; {observed}. "
-            "Nothing was changed in CDF."
+        return AirflowSensorTimeout(self._why("timeout", self.timeout))
+
+    def _why(self, name: str, limit: float) -> str:
+        unserved = (
+            "No triggerer has served this wait: none runs, or it is stuck. " if self._is_unserved else ""
+        )
+        observed = f"It is {self._observed}" if self._observed else "Its state is not known"
+        return (
+            f"{unserved}Waited in vain for {name}={limit:g} s until {self.goal}. {observed}. "
+            f"Nothing was changed in CDF. Execution {self.execution_id}."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.arguments import is_literal, refuse_operators
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
@@ -28,16 +29,33 @@ class CdfTaskSensor(ExecutionSensor):
 
     :param task_external_id: external id of the task. (templated)
     :param target_status: one status or several, in any case. (templated)
+    :param parent_task_external_id: the dynamic task or subworkflow whose child is meant. Without it, a task
+        without a parent comes first; of children that share an external id, none is guessed. (templated)
     """
 
-    template_fields: Sequence[str] = (*ExecutionSensor.template_fields, "task_external_id", "target_status")
+    template_fields: Sequence[str] = (
+        *ExecutionSensor.template_fields,
+        "task_external_id",
+        "target_status",
+        "parent_task_external_id",
+    )
 
     def __init__(
-        self, *, task_external_id: str, target_status: str | Sequence[str] = "IN_PROGRESS", **kwargs: Any
+        self,
+        *,
+        task_external_id: str,
+        target_status: str | Sequence[str] = "IN_PROGRESS",
+        parent_task_external_id: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.task_external_id = task_external_id
         self.target_status = target_status
+        self.parent_task_external_id = parent_task_external_id
+        refuse_operators(self, CdfTaskSensor.template_fields)
+        # The default is right, and what a template becomes is not known yet.
+        if target_status != "IN_PROGRESS" and is_literal(target_status):
+            _ = self.target_statuses
 
     @property
     def target_statuses(self) -> list[str]:
@@ -53,21 +71,34 @@ class CdfTaskSensor(ExecutionSensor):
     @property
     def goal(self) -> str:
         """What is waited for, for messages."""
-        return (
-            f"task {self.task_external_id!r} of execution {self.execution_id} is "
-            f"{' or '.join(self.target_statuses)}"
-        )
+        parent = f" of {self._parent!r}" if self._parent else ""
+        return f"task {self.task_external_id!r}{parent} is {' or '.join(self.target_statuses)}"
+
+    @property
+    def _parent(self) -> str | None:
+        from airflow_provider_cdf.cdf.calls import is_missing
+
+        return None if is_missing(self.parent_task_external_id) else self.parent_task_external_id
 
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_task
 
-        return wait_for_task(execution, self.task_external_id, self.target_statuses, seen=self._seen)
+        return wait_for_task(
+            execution,
+            self.task_external_id,
+            self.target_statuses,
+            parent_task_external_id=self._parent,
+            seen=self._seen,
+        )
 
     def trigger(self, **kwargs: Any) -> CdfTaskTrigger:
         """Make the trigger that goes on waiting."""
         return CdfTaskTrigger(
-            task_external_id=self.task_external_id, target_statuses=self.target_statuses, **kwargs
+            task_external_id=self.task_external_id,
+            target_statuses=self.target_statuses,
+            parent_task_external_id=self._parent,
+            **kwargs,
         )
 
     def arrived(self, context: Context, reached: Reached) -> str:
@@ -75,10 +106,10 @@ class CdfTaskSensor(ExecutionSensor):
         task = reached.task
         if task is None:
             raise CdfError(
-                f"Task {self.task_external_id!r} was seen in execution {self.execution_id}, "
-                "but CDF no longer lists that attempt. Nothing was changed in CDF."
+                f"CDF no longer lists the attempt at task {self.task_external_id!r} that was seen. "
+                f"Nothing was changed in CDF. Execution {self.execution_id}."
             )
-        self.log.info("Task %r of execution %s is %s.", self.task_external_id, self.execution_id, task.status)
+        self.log.info("Task %r is %s. Execution %s.", self.task_external_id, task.status, self.execution_id)
         for key, value in (("status", str(task.status)), ("input", task.input), ("output", task.output)):
             context["ti"].xcom_push(key=key, value=value)
         return task.id

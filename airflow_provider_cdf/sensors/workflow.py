@@ -25,7 +25,7 @@ class CdfWorkflowSensor(ExecutionSensor):
     @property
     def goal(self) -> str:
         """What is waited for, for messages."""
-        return f"execution {self.execution_id} is COMPLETED"
+        return "the workflow is COMPLETED"
 
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
@@ -39,5 +39,5 @@ class CdfWorkflowSensor(ExecutionSensor):
 
     def arrived(self, context: Context, reached: Reached) -> str:
         """Return the execution's id."""
-        self.log.info("Execution %s is COMPLETED.", self.execution_id)
+        self.log.info("The workflow is COMPLETED. Execution %s.", self.execution_id)
         return self.execution_id

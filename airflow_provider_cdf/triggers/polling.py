@@ -7,26 +7,25 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_cdf.arguments import number_or
+from airflow_provider_cdf.arguments import seconds as seconds
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.waiting import Verdict
 
+#: Seconds between polls, unless something else is asked for.
+POLL_INTERVAL = 10.0
 #: Seconds without one good answer after which a wait gives up.
 MAX_POLL_SILENCE = 900.0
 #: The method that Airflow resumes a task with whose trigger has broken, and the error if it was given up.
 BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
-
-
-def seconds(duration: float | timedelta) -> float:
-    """Return a duration as triggers store it."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 class ExecutionTrigger(BaseTrigger):
@@ -50,7 +49,7 @@ class ExecutionTrigger(BaseTrigger):
         self,
         cdf_conn_id: str = "cdf_default",
         execution_id: str = "",
-        poll_interval: float = 10.0,
+        poll_interval: float = POLL_INTERVAL,
         end_time: float | None = None,
         max_poll_silence: float = MAX_POLL_SILENCE,
         **more: Any,
@@ -81,23 +80,40 @@ class ExecutionTrigger(BaseTrigger):
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
 
+    def warn(self, execution: WorkflowExecutionDetails) -> None:
+        """Warn of what may never end."""
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until there is something to tell, tell it once, and end."""
         # Airflow imports trigger modules on the event loop, so what is heavy waits until here.
         from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError
         from airflow_provider_cdf.hooks.cdf import CdfHook
-        from airflow_provider_cdf.waiting import GoOn, Patience, Reached, outlives
+        from airflow_provider_cdf.progress import Progress
+        from airflow_provider_cdf.waiting import GoOn, Patience, Reached, contradiction, outlives
 
         # This loop is patient itself, and says once that it has to be.
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
+        # Whatever was stored: what is no number must not flood CDF, or wait for ever.
         patience = Patience(
-            interval=self.poll_interval, max_silence=self.max_poll_silence, now=time.monotonic()
+            interval=number_or(self.poll_interval, POLL_INTERVAL),
+            max_silence=number_or(self.max_poll_silence, MAX_POLL_SILENCE),
+            now=time.monotonic(),
         )
+        end_time = number_or(self.end_time, None)
+        progress = Progress()
         observed = "nothing yet"
         try:
             while True:
+                left = None if end_time is None else end_time - time.time()
+                if left is not None and left <= 0:
+                    # The worker looks once more.
+                    yield self._event("timeout", observed=observed)
+                    return
                 try:
-                    verdict = self.decide(await hook.aget_execution(self.execution_id))
+                    execution = await hook.aget_execution(self.execution_id, within=left)
+                    verdict = self.decide(execution)
+                    if isinstance(verdict, GoOn) and (doubt := contradiction(execution)):
+                        raise doubt
                 except CdfError as error:
                     try:
                         note = patience.failed(error, now=time.monotonic())
@@ -119,17 +135,14 @@ class ExecutionTrigger(BaseTrigger):
                     if not isinstance(verdict, GoOn):
                         yield self._event("impossible", message=verdict.reason)
                         return
-                    if verdict.observed != observed:
-                        observed = verdict.observed
-                        self.log.info("Execution %s: %s.", self.execution_id, observed)
+                    observed = verdict.observed
+                    for line in progress.lines(execution, observed, now=time.time()):
+                        self.log.info(line)
+                    self.warn(execution)
                 # Jittered, so that the triggers of a DAG that was started at once do not poll at once.
                 pause = patience.next_interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret depends on it
-                if self.end_time is not None:
-                    left = self.end_time - time.time()
-                    if left <= 0:
-                        yield self._event("timeout", observed=observed)
-                        return
-                    pause = min(pause, left)
+                if end_time is not None:
+                    pause = min(pause, max(end_time - time.time(), 0))
                 await asyncio.sleep(pause)
         finally:
             await hook.aclose()

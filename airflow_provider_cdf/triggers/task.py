@@ -20,13 +20,19 @@ class CdfTaskTrigger(ExecutionTrigger):
 
     :param task_external_id: external id of the task.
     :param target_statuses: the wanted statuses, in upper case.
+    :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
     """
 
     def __init__(
-        self, task_external_id: str = "", target_statuses: Sequence[str] = ("IN_PROGRESS",), **kwargs: Any
+        self,
+        task_external_id: str = "",
+        target_statuses: Sequence[str] = ("IN_PROGRESS",),
+        parent_task_external_id: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.task_external_id = task_external_id
+        self.parent_task_external_id = parent_task_external_id
         self.target_statuses = target_statuses
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -34,6 +40,7 @@ class CdfTaskTrigger(ExecutionTrigger):
         path, kwargs = super().serialize()
         return path, kwargs | {
             "task_external_id": self.task_external_id,
+            "parent_task_external_id": self.parent_task_external_id,
             "target_statuses": list(self.target_statuses),
         }
 
@@ -41,4 +48,9 @@ class CdfTaskTrigger(ExecutionTrigger):
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_task
 
-        return wait_for_task(execution, self.task_external_id, self.target_statuses)
+        return wait_for_task(
+            execution,
+            self.task_external_id,
+            self.target_statuses,
+            parent_task_external_id=self.parent_task_external_id,
+        )

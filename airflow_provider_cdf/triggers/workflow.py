@@ -27,22 +27,37 @@ class CdfWorkflowTrigger(ExecutionTrigger):
 
     :param cancel_on_kill: cancel the execution when a person marks the deferred task failed or successful, or
         clears it (Airflow 3.3 or later).
+    :param warn_of_standstill: warn once a task of CDF's waits for a report: for what has started the
+        execution, which may wait for a report that a task behind it is to make.
     """
 
-    def __init__(self, cancel_on_kill: bool = False, **kwargs: Any) -> None:
+    def __init__(self, cancel_on_kill: bool = False, warn_of_standstill: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cancel_on_kill = cancel_on_kill
+        self.warn_of_standstill = warn_of_standstill
+        self._has_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to make this trigger again."""
         path, kwargs = super().serialize()
-        return path, kwargs | {"cancel_on_kill": self.cancel_on_kill}
+        return path, kwargs | {
+            "cancel_on_kill": self.cancel_on_kill,
+            "warn_of_standstill": self.warn_of_standstill,
+        }
 
     def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_end
 
         return wait_for_end(execution)
+
+    def warn(self, execution: WorkflowExecutionDetails) -> None:
+        """Warn once that a task of CDF's waits for a report, if that is wanted."""
+        from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
+
+        if self.warn_of_standstill and not self._has_warned and (tasks := waiting_for_a_report(execution)):
+            self._has_warned = True
+            self.log.warning(describe_standstill(tasks, execution.id))
 
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""

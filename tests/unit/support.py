@@ -130,8 +130,9 @@ def run_to_end(operator: Any, context: dict[str, Any]) -> Any:
     except TaskDeferred as deferred:
         while True:
             event = asyncio.run(first_event(deferred.trigger))
+            next_kwargs = {**(deferred.kwargs or {}), "event": event}
             try:
-                return operator.resume_execution(deferred.method_name, {"event": event}, context)
+                return operator.resume_execution(deferred.method_name, next_kwargs, context)
             except TaskDeferred as again:
                 deferred = again
 

@@ -301,15 +301,13 @@ def expected(fault: str, call: str, for_good: bool) -> type[CdfError] | None:
         return CdfReportRefusedError if for_good else None
     if fault == "403":
         return CdfRefusedError
-    if fault == "token endpoint says HTML":
-        return CdfLoginError  # a wrong URL, most likely: at once, even if only once
     if not for_good:
         return None
     if call in WRITES and (fault in DONE_BUT_LOST or fault == "not in the list yet"):
         return None  # the look-up finds that it is done
     if fault == "expired nonce":
         return CdfRefusedError
-    if fault == "token endpoint 503":
+    if fault in ("token endpoint 503", "token endpoint says HTML"):
         return CdfLoginError
     if fault in ("401", "429", "429 with Retry-After"):
         return CdfApiError

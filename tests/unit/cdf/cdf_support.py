@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -47,6 +48,14 @@ TASK = {
 SESSION = {"items": [{"id": 1, "type": "CLIENT_CREDENTIALS", "status": "READY", "nonce": "the-nonce"}]}
 
 
+def started(request: httpx.Request) -> httpx.Response:
+    """Answer a run as CDF does: with the workflow and the metadata that it was asked for."""
+    segments = request.url.raw_path.decode().split("/")
+    about = {"workflowExternalId": unquote(segments[-4]), "version": unquote(segments[-2])}
+    metadata = json.loads(request.content).get("metadata", {})
+    return httpx.Response(202, json={**EXECUTION, **about, "metadata": metadata})
+
+
 def shared_file(name: str) -> Any:
     """Read one of Cognite's own files, or skip the test where there is none."""
     path = SHARED / name
@@ -61,7 +70,8 @@ def settings(base_url: str = BASE_URL, token_url: str = TOKEN_URL, **more: Any) 
         project="my project",
         credentials=ClientCredentials(token_url, "the-client", SECRET, scope="a b"),
         label="Airflow connection 'cdf_default'",
-        **{"retry_for": 0, **more},
+        # In most tests time moves only when told, by minutes within one answer.
+        **{"retry_for": 0, "request_timeout": 400, **more},
     )
 
 
@@ -183,6 +193,7 @@ class Answering(BaseHTTPRequestHandler):
     """One request to a :func:`loopback_server`."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # otherwise each answer takes 40 ms
     answer: Callable[[Answering], None]
 
     def do_GET(self) -> None:

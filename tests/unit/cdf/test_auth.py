@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus
 
@@ -21,6 +22,7 @@ from cdf_support import (
     SESSION,
     TOKEN_URL,
     Answering,
+    FakeTime,
     Network,
     Sender,
     loopback_server,
@@ -29,36 +31,19 @@ from cdf_support import (
 
 from airflow_provider_cdf.cdf import auth as auth_module
 from airflow_provider_cdf.cdf import calls
-from airflow_provider_cdf.cdf.auth import ClientCredentials, ClientCredentialsAuth, shared_auth
+from airflow_provider_cdf.cdf import client as client_module
+from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_login
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
 INSPECTION = {"subject": "s", "projects": [], "capabilities": []}
 
 
-class Clock:
-    """Time that passes only when told, in place of the ``time`` module."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(auth_module, "time", clock)
-    return clock
-
-
 def login(**answer: Any) -> Callable[[httpx.Request], httpx.Response]:
     """An identity provider's answer, made anew for each request."""
-    return lambda request: httpx.Response(200, json={"access_token": "the-token", **answer})
+    content = json.dumps({"access_token": "the-token", **answer})
+    return lambda request: httpx.Response(200, content=content)
 
 
 def inspected(*_: Any) -> httpx.Response:
@@ -92,9 +77,8 @@ def test_the_token_request_is_a_form_with_the_client_and_its_secret(sender: Send
 @pytest.mark.parametrize("given", [{}, {"scope": "s"}, {"audience": "a"}, {"scope": "s", "audience": "a"}])
 def test_scope_and_audience_are_sent_where_there_are_any(given: dict[str, str]) -> None:
     network = Network(inspected)
-    flow = ClientCredentialsAuth(ClientCredentials(TOKEN_URL, "c", "s", **given))
-    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
-        client.get(BASE_URL)
+    config = Settings(BASE_URL, "p", ClientCredentials(TOKEN_URL, "c", "s", **given))
+    Sender(is_async=False).send(network, calls.inspect_token(), config)
     form = parse_qs(network.token_requests[0].content.decode(), strict_parsing=True)
     assert {name: form[name][0] for name in form if name in ("scope", "audience")} == given
 
@@ -106,12 +90,15 @@ def test_the_token_goes_with_each_request_and_is_fetched_once(sender: Sender) ->
     assert len(network.token_requests) == 1
 
 
-def test_the_token_request_gives_up_as_early_as_any_other_request(sender: Sender) -> None:
-    network = Network()
-    inspect(sender, network)
-    timeout = network.requests[0].extensions["timeout"]
-    assert timeout["read"]
-    assert network.token_requests[0].extensions.get("timeout") == timeout
+def test_login_and_request_share_the_time_for_a_request(sender: Sender, time: FakeTime) -> None:
+    def slow(_: httpx.Request) -> httpx.Response:
+        time.seconds += 3
+        return httpx.Response(200, json={"access_token": "the-token"})
+
+    network = Network(inspected, login=slow)
+    sender.send(network, calls.inspect_token(), settings(request_timeout=10))
+    timeouts = [one.extensions["timeout"]["read"] for one in (*network.token_requests, *network.requests)]
+    assert timeouts == [10, 7]
 
 
 @pytest.mark.parametrize(
@@ -127,39 +114,68 @@ def test_the_token_request_gives_up_as_early_as_any_other_request(sender: Sender
     ids=str,
 )
 def test_a_token_is_renewed_30_s_before_its_end(
-    sender: Sender, clock: Clock, answer: dict[str, Any], still_used_after: float, renewed_after: float
+    sender: Sender, time: FakeTime, answer: dict[str, Any], still_used_after: float, renewed_after: float
 ) -> None:
     network = Network(login=login(**answer))
     inspect(sender, network)
-    start = clock.now
-    clock.now = start + still_used_after
+    start = time.seconds
+    time.seconds = start + still_used_after
     inspect(sender, network)
     assert len(network.token_requests) == 1
-    clock.now = start + renewed_after
+    time.seconds = start + renewed_after
     inspect(sender, network)
     assert len(network.token_requests) == 2
 
 
-@pytest.mark.parametrize("expires_in", [None, "soon", [], {}])
+NONSENSE = ["soon", [], {}, 0, "0", -5, float("nan"), float("inf"), "inf", "9" * 400]
+
+
+@pytest.mark.parametrize("expires_in", [None, *NONSENSE], ids=repr)
 def test_a_token_of_unknown_life_is_used_again_but_not_for_ever(
-    sender: Sender, clock: Clock, expires_in: Any
+    sender: Sender, time: FakeTime, expires_in: Any
 ) -> None:
     network = Network(login=login(expires_in=expires_in) if expires_in is not None else login())
     inspect(sender, network, times=2)
     assert len(network.token_requests) == 1
-    clock.now += 3600
+    time.seconds += 3600
     inspect(sender, network)
     assert len(network.token_requests) == 2
 
 
-@pytest.mark.parametrize("expires_in", [1, 0.5, 0, -5, "0"])
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_life_of_hundreds_of_digits_breaks_nothing(sender: Sender, digits: int) -> None:
+    content = b'{"access_token": "the-token", "expires_in": ' + b"9" * digits + b"}"
+    network = Network(login=lambda _: httpx.Response(200, content=content))
+    if digits == 400:
+        inspect(sender, network, times=2)
+    else:  # more than Python reads
+        with pytest.raises(CdfLoginError):
+            sender.send(network, calls.inspect_token())
+    assert len(network.token_requests) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 10_000, b'{"a":' * 10_000, b'{"access_token": ' + b"[" * 10_000], ids=len
+)
+def test_a_token_that_is_nested_too_deep_is_no_token(sender: Sender, content: bytes) -> None:
+    with pytest.raises(CdfLoginError):
+        sender.send(Network(login=httpx.Response(200, content=content)), calls.inspect_token())
+
+
+def test_a_token_of_more_than_64_kb_is_not_read(sender: Sender) -> None:
+    big = httpx.Response(200, json={"access_token": "t" * 65_536})
+    with pytest.raises(CdfLoginError, match="more than 65536 bytes"):
+        sender.send(Network(login=big), calls.inspect_token())
+
+
+@pytest.mark.parametrize("expires_in", [1, 0.5])
 def test_a_short_lived_token_is_used_once_instead_of_fetched_for_ever(
-    sender: Sender, clock: Clock, expires_in: Any
+    sender: Sender, time: FakeTime, expires_in: Any
 ) -> None:
     network = Network(login=login(expires_in=expires_in))
     inspect(sender, network)
     assert len(network.token_requests) == 1
-    clock.now += 1
+    time.seconds += 1
     inspect(sender, network)
     assert len(network.token_requests) == 2
 
@@ -173,7 +189,9 @@ def test_a_token_is_told_to_whoever_keeps_it_out_of_logs_before_it_is_used(sende
 
 
 def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> None:
-    assert shared_auth(CREDENTIALS) is shared_auth(ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b"))
+    assert shared_login(CREDENTIALS) is shared_login(
+        ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b")
+    )
     others = [
         ClientCredentials(TOKEN_URL, "the-client", "new secret", "a b"),
         ClientCredentials(TOKEN_URL, "the-client", SECRET, "a"),
@@ -181,14 +199,14 @@ def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> N
         ClientCredentials(TOKEN_URL, "other", SECRET, "a b"),
         ClientCredentials("https://other.example.com", "the-client", SECRET, "a b"),
     ]
-    assert len({id(shared_auth(one)) for one in [CREDENTIALS, *others]}) == 6
+    assert len({id(shared_login(one)) for one in [CREDENTIALS, *others]}) == 6
 
 
 def test_secret_and_token_are_in_no_repr(sender: Sender) -> None:
     network = Network(login=login(expires_in=3600))
     inspect(sender, network)
-    flow = shared_auth(settings().credentials)
-    shown = repr(settings()) + repr(flow) + repr(flow.credentials) + repr(vars(flow))
+    flow = shared_login(settings().credentials)
+    shown = repr(settings()) + repr(flow) + repr(flow.credentials) + repr(flow._token)
     assert SECRET not in shown
     assert "the-token" not in shown
 
@@ -227,36 +245,32 @@ def test_a_token_that_was_refused_is_not_used_again(sender: Sender) -> None:
 
 
 def test_a_401_that_somebody_else_has_settled_costs_no_other_token() -> None:
-    flow = ClientCredentialsAuth(CREDENTIALS)
     network = Network()
-    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
+    with CdfClient(settings(), transport=httpx.MockTransport(network)) as client:
 
         def settled_meanwhile(request: httpx.Request) -> httpx.Response:
             network.answers[:0] = [httpx.Response(401), inspected]
-            client.get(BASE_URL)
+            client.send(calls.inspect_token())
             return httpx.Response(401)
 
         network.answers = [settled_meanwhile, inspected]
-        assert client.get(BASE_URL).status_code == 200
+        client.send(calls.inspect_token())
     assert len(network.token_requests) == 2
 
 
-def test_a_token_that_was_fetched_between_look_and_turn_is_not_fetched_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    flow = ClientCredentialsAuth(CREDENTIALS)
-    network = Network(inspected, inspected)
-    fetching = flow._fetching
-    with httpx.Client(auth=flow, transport=httpx.MockTransport(network)) as client:
+def test_a_client_without_access_does_not_log_in_for_each_request(sender: Sender, time: FakeTime) -> None:
+    network = Network(*[httpx.Response(401, json={})] * 100)
 
-        def acquire(blocking: bool) -> bool:
-            monkeypatch.setattr(flow, "_fetching", fetching)
-            client.get(BASE_URL)
-            return fetching.acquire(blocking)
+    def ask() -> None:
+        with pytest.raises(CdfApiError, match="HTTP 401"):
+            sender.send(network, calls.inspect_token())
 
-        monkeypatch.setattr(flow, "_fetching", SimpleNamespace(acquire=acquire, release=fetching.release))
-        assert client.get(BASE_URL).status_code == 200
-    assert len(network.token_requests) == 1
+    for _ in range(10):
+        ask()
+    assert (len(network.requests), len(network.token_requests)) == (11, 2)
+    time.seconds += auth_module.TRUST_A_REPLACEMENT
+    ask()
+    assert len(network.token_requests) == 3
 
 
 def test_other_errors_of_cdf_fetch_no_new_token(sender: Sender) -> None:
@@ -301,6 +315,10 @@ REFUSALS = {
         ("401",),
     ),
     "401 without words": Refusal(httpx.Response(401, json={}), ("401", "the-client")),
+    "401 that repeats the secret packed": Refusal(
+        httpx.Response(401, json={"error": "x", "error_description": b64encode(SECRET.encode()).decode()}),
+        ("401", "left out"),
+    ),
     "HTML 200": Refusal(httpx.Response(200, html="<html>Sign in</html>"), ("200", "Is the token URL right?")),
     "HTML 500": Refusal(httpx.Response(500, html="<html>Oops</html>"), ("500",)),
     "empty 503": Refusal(httpx.Response(503), ("503",)),
@@ -344,13 +362,73 @@ def test_a_login_that_does_not_work_ends_in_one_clear_sentence(sender: Sender, r
         assert caught.value.sent is False
 
 
-def test_a_login_that_did_not_work_is_tried_again_by_the_next_request(sender: Sender) -> None:
-    network = Network(login=httpx.Response(503))
-    with pytest.raises(CdfLoginError):
+FAILURES = {
+    "refused": httpx.Response(401, json={"error": "invalid_client"}),
+    "down": httpx.Response(503),
+    "unreachable": httpx.ConnectError("refused"),
+    "reset": httpx.ReadError("reset"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_a_login_that_did_not_work_is_not_tried_again_for_a_while(
+    sender: Sender, time: FakeTime, failure: httpx.Response | Exception
+) -> None:
+    """By nobody: 500 triggers with an expired secret would lock the client out."""
+    network = Network(login=failure)
+    messages = set()
+    for pause in (2, 4, 8, 16, 32, 60, 60):
+        before = len(network.token_requests)
+        start = time.seconds
+        for left in (pause, pause / 2, 0.1):
+            time.seconds = start + pause - left
+            with pytest.raises(CdfError) as caught:
+                sender.send(network, calls.inspect_token())
+            messages.add(str(caught.value))
+            assert caught.value.retry_after == pytest.approx(left)
+        assert len(network.token_requests) == before + 1
+        time.seconds += 0.2
+    assert len(messages) == 1, "each is told the same"
+    network.login = None
+    inspect(sender, network)
+    network.login = failure
+    shared_login(settings().credentials)._token = None
+    with pytest.raises(CdfError) as caught:
+        sender.send(network, calls.inspect_token())
+    assert caught.value.retry_after == 2, "the next failure begins anew"
+
+
+@pytest.mark.parametrize(("asked_for", "obeyed"), [("17", 17), ("1", 2), ("99999999", 300)])
+def test_a_token_endpoint_says_how_long_it_is_left_alone(
+    sender: Sender, time: FakeTime, asked_for: str, obeyed: float
+) -> None:
+    network = Network(login=httpx.Response(429, headers={"Retry-After": asked_for}, json={"error": "busy"}))
+    for _ in range(3):
+        with pytest.raises(CdfLoginError) as caught:
+            sender.send(network, calls.inspect_token())
+        assert caught.value.retry_after == obeyed
+    time.seconds += obeyed
+    network.login = None
+    inspect(sender, network)
+    assert len(network.token_requests) == 2
+
+
+def test_a_login_that_took_longer_than_its_request_had_is_no_failure_of_the_next_one(sender: Sender) -> None:
+    network = Network(login=httpx.ReadTimeout(""))
+    with pytest.raises(CdfUnreachableError):
         sender.send(network, calls.inspect_token())
     network.login = None
     inspect(sender, network)
     assert len(network.token_requests) == 2
+
+
+def test_an_error_while_a_token_is_kept_out_of_logs_is_one_of_ours(sender: Sender) -> None:
+    def fail(token: str) -> None:
+        raise OSError(f"no supervisor for {token}")
+
+    with pytest.raises(CdfUnreachableError, match="unexpected OSError") as caught:
+        sender.send(Network(), calls.inspect_token(), settings(on_token=fail))
+    assert "token-1" not in str(caught.value)
 
 
 def test_a_token_endpoint_that_nobody_listens_at_is_named(sender: Sender) -> None:
@@ -415,24 +493,23 @@ def test_a_cookie_of_the_identity_provider_does_not_reach_cdf(sender: Sender) ->
 class Server:
     """Identity provider and CDF in one, over real HTTP."""
 
-    auth: ClientCredentialsAuth
-    url: str
+    settings: Settings
     token_requests: list[float]
     bearers: list[str]
     #: The token is answered as soon as this is set.
     may_answer: threading.Event
 
-    def get(self) -> int:
-        with httpx.Client(auth=self.auth, timeout=20, verify=False) as client:
-            return client.get(self.url).status_code
+    def get(self, **more: Any) -> str:
+        with CdfClient(replace(self.settings, **more)) as client:
+            return client.send(calls.inspect_token()).subject
 
-    async def aget(self) -> int:
-        async with httpx.AsyncClient(auth=self.auth, timeout=20, verify=False) as client:
-            return (await client.get(self.url)).status_code
+    async def aget(self, **more: Any) -> str:
+        async with AsyncCdfClient(replace(self.settings, **more)) as client:
+            return (await client.send(calls.inspect_token())).subject
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     def answer(request: Answering) -> None:
         if request.path == "/token":
             running.token_requests.append(time.monotonic())
@@ -440,32 +517,31 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             request.reply({"access_token": f"t{len(running.token_requests)}", "expires_in": 3600})
         else:
             running.bearers.append(request.headers["Authorization"])
-            request.reply({})
+            request.reply(INSPECTION)
 
     with loopback_server(answer) as url:
-        login = ClientCredentialsAuth(ClientCredentials(f"{url}/token", "c", SECRET))
-        running = Server(login, url, [], [], threading.Event())
+        running = Server(settings(url, f"{url}/token", request_timeout=20), [], [], threading.Event())
         yield running
         running.may_answer.set()
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """One entry for each time that a thread or coroutine had to wait for another one's token."""
-    looks: list[object] = []
-    sleep, async_sleep = time.sleep, asyncio.sleep
+def waiting(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The threads and coroutines that have begun to wait for another one's token."""
+    waiting: list[object] = []
+    wait, wrap_future = client_module.wait, asyncio.wrap_future
 
-    def counted(seconds: float) -> None:
-        looks.append(threading.current_thread())
-        sleep(seconds)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        waiting.append(threading.current_thread())
+        return wait(*args, **kwargs)
 
-    async def async_counted(seconds: float) -> None:
-        looks.append(asyncio.current_task())
-        await async_sleep(seconds)
+    def async_counted(future: Any) -> Any:
+        waiting.append(asyncio.current_task())
+        return wrap_future(future)
 
-    monkeypatch.setattr(auth_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=counted))
-    monkeypatch.setattr(auth_module, "asyncio", SimpleNamespace(sleep=async_counted))
-    return looks
+    monkeypatch.setattr(client_module, "wait", counted)
+    monkeypatch.setattr(asyncio, "wrap_future", async_counted)
+    return waiting
 
 
 @pytest.mark.parametrize(
@@ -474,31 +550,30 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     ids=["threads", "coroutines", "threads and coroutines of two loops"],
 )
 def test_one_token_request_serves_everybody_who_waits(
-    server: Server, looks: list[object], threads: int, loops: int, coroutines: int
+    server: Server, waiting: list[object], threads: int, loops: int, coroutines: int
 ) -> None:
-    statuses: list[int] = []
+    subjects: list[str] = []
 
     def run_loop() -> None:
-        async def all_at_once() -> list[int]:
+        async def all_at_once() -> list[str]:
             return await asyncio.gather(*(server.aget() for _ in range(coroutines)))
 
-        statuses.extend(asyncio.run(all_at_once()))
+        subjects.extend(asyncio.run(all_at_once()))
 
-    workers = [threading.Thread(target=lambda: statuses.append(server.get())) for _ in range(threads)]
+    workers = [threading.Thread(target=lambda: subjects.append(server.get())) for _ in range(threads)]
     workers += [threading.Thread(target=run_loop) for _ in range(loops)]
     for worker in workers:
         worker.start()
     everybody = threads + loops * coroutines
-    deadline = time.monotonic() + 20
     # Everybody but the one who fetches has found somebody else fetching.
-    while len(set(looks)) < everybody - 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(waiting) == everybody - 1)
     server.may_answer.set()
     for worker in workers:
         worker.join(20)
-    assert statuses == [200] * everybody
+    assert subjects == ["s"] * everybody
     assert server.bearers == ["Bearer t1"] * everybody
     assert len(server.token_requests) == 1
+    assert len(waiting) == everybody - 1, "each waits once, it does not look again and again"
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -508,16 +583,18 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_cancelled_coroutine_that_was_fetching_does_not_block_the_others(server: Server) -> None:
-    statuses: list[int] = []
+def test_a_cancelled_coroutine_that_was_fetching_passes_the_login_on(
+    server: Server, waiting: list[object]
+) -> None:
+    subjects: list[str] = []
 
-    async def scene() -> int:
+    async def scene() -> str:
         fetching = asyncio.create_task(server.aget())
         await asyncio.to_thread(until, lambda: len(server.token_requests) == 1)
-        thread = threading.Thread(target=lambda: statuses.append(server.get()))
+        thread = threading.Thread(target=lambda: subjects.append(server.get()))
         thread.start()
-        waiting = asyncio.create_task(server.aget())
-        await asyncio.sleep(0)
+        other = asyncio.create_task(server.aget())
+        await asyncio.to_thread(until, lambda: len(waiting) == 2)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
@@ -525,92 +602,124 @@ def test_a_cancelled_coroutine_that_was_fetching_does_not_block_the_others(serve
         server.may_answer.set()
         async with asyncio.timeout(20):
             await asyncio.to_thread(thread.join)
-            return await waiting
+            return await other
 
-    assert asyncio.run(scene()) == 200
-    assert statuses == [200]
+    assert asyncio.run(scene()) == "s"
+    assert subjects == ["s"]
     assert len(server.token_requests) == 2
 
 
 def test_a_cancelled_coroutine_that_was_waiting_does_not_stop_the_one_that_fetches(
-    server: Server, looks: list[object]
+    server: Server, waiting: list[object]
 ) -> None:
-    async def scene() -> int:
+    async def scene() -> str:
         fetching = asyncio.create_task(server.aget())
         await asyncio.to_thread(until, lambda: len(server.token_requests) == 1)
-        waiting = asyncio.create_task(server.aget())
-        await asyncio.to_thread(until, lambda: waiting in looks)
-        waiting.cancel()
+        other = asyncio.create_task(server.aget())
+        await asyncio.to_thread(until, lambda: other in waiting)
+        other.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await waiting
+            await other
         server.may_answer.set()
         async with asyncio.timeout(20):
             return await fetching
 
-    assert asyncio.run(scene()) == 200
+    assert asyncio.run(scene()) == "s"
     assert len(server.token_requests) == 1
 
 
-def test_a_failed_fetch_is_taken_over_by_one_of_those_who_wait(looks: list[object]) -> None:
+def test_who_waits_for_a_login_waits_no_longer_than_its_own_request_may_take(
+    sender: Sender, server: Server, waiting: list[object]
+) -> None:
+    thread = threading.Thread(target=server.get)
+    thread.start()
+    until(lambda: len(server.token_requests) == 1)
+    with pytest.raises(CdfUnreachableError, match="token endpoint") as caught:
+        sender.send(None, calls.inspect_token(), replace(server.settings, request_timeout=0.1))
+    assert not caught.value.sent
+    assert "another request of this process" in str(caught.value)
+    assert len(server.token_requests) == 1
+    server.may_answer.set()
+    thread.join(20)
+    assert server.bearers == ["Bearer t1"]
+
+
+def test_a_login_that_outlasts_one_request_is_taken_over_by_one_that_has_more_time(
+    server: Server, waiting: list[object]
+) -> None:
+    subjects: list[str] = []
+    errors: list[CdfError] = []
+
+    def impatient() -> None:
+        try:
+            server.get(request_timeout=1)
+        except CdfError as error:
+            errors.append(error)
+
+    first = threading.Thread(target=impatient)
+    first.start()
+    until(lambda: len(server.token_requests) == 1)
+    second = threading.Thread(target=lambda: subjects.append(server.get()))
+    second.start()
+    until(lambda: len(server.token_requests) == 2)
+    server.may_answer.set()
+    for thread in (first, second):
+        thread.join(20)
+    assert subjects == ["s"]
+    assert [type(error) for error in errors] == [CdfUnreachableError]
+
+
+def test_a_login_that_failed_is_told_to_all_who_waited_for_it(waiting: list[object]) -> None:
     asked: list[str] = []
 
     async def scene() -> list[Any]:
         async def answer(request: httpx.Request) -> httpx.Response:
-            if request.url.host != "idp.example.com":
-                return httpx.Response(200)
             asked.append("token")
-            if len(asked) == 1:
-                await asyncio.to_thread(until, lambda: len(looks) > 0)
-                raise httpx.ConnectError("refused")
-            return httpx.Response(200, json={"access_token": "t"})
+            await asyncio.to_thread(until, lambda: len(waiting) == 9)
+            return httpx.Response(401, json={"error": "invalid_client"})
 
-        async with httpx.AsyncClient(
-            auth=ClientCredentialsAuth(CREDENTIALS), transport=httpx.MockTransport(answer)
-        ) as client:
-            both = (client.get(BASE_URL) for _ in range(2))
-            return await asyncio.gather(*both, return_exceptions=True)
+        async with AsyncCdfClient(settings(), transport=httpx.MockTransport(answer)) as client:
+            everybody = (client.send(calls.inspect_token()) for _ in range(10))
+            return await asyncio.gather(*everybody, return_exceptions=True)
 
-    first, second = asyncio.run(scene())
-    assert isinstance(first, httpx.ConnectError)
-    assert second.status_code == 200
-    assert len(asked) == 2
+    errors = asyncio.run(scene())
+    assert {type(error) for error in errors} == {CdfLoginError}
+    assert len({str(error) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 10
+    assert asked == ["token"]
 
 
 IN_A_FORKED_CHILD = """
 import os, signal, threading
 import httpx
-from airflow_provider_cdf.cdf import auth
+from airflow_provider_cdf.cdf import auth, calls
+from airflow_provider_cdf.cdf.client import CdfClient, Settings
 
-credentials = auth.ClientCredentials("https://idp/token", "c", "s")
+settings = Settings("https://cdf", "p", auth.ClientCredentials("https://idp/token", "c", "s"))
 arrived, may_answer = threading.Event(), threading.Event()
 
 
 def answer(request):
     if request.url.host != "idp":
-        return httpx.Response(200)
+        return httpx.Response(200, json={"subject": "s", "projects": [], "capabilities": []})
     if threading.current_thread() is not threading.main_thread():
         arrived.set()
         may_answer.wait(20)
     return httpx.Response(200, json={"access_token": "t"})
 
 
-def get():
-    transport = httpx.MockTransport(answer)
-    with httpx.Client(auth=auth.shared_auth(credentials), transport=transport) as client:
-        assert client.get("https://cdf/").status_code == 200
-
-
-fetching = threading.Thread(target=get)
+client = CdfClient(settings, transport=httpx.MockTransport(answer))
+fetching = threading.Thread(target=client.send, args=(calls.inspect_token(),))
 fetching.start()
 assert arrived.wait(20)
-# The child is made while another thread fetches a token, and another one looks the shared login up.
-auth._shared_lock.acquire()
+# The child is made while another thread fetches a token, and a third one holds the lock of that login.
+auth.shared_login(settings.credentials)._lock.acquire()
 child = os.fork()
 if child == 0:
-    signal.alarm(10)  # ends a child that waits for a lock that nobody holds
-    get()
+    signal.alarm(10)  # ends a child that waits for what nobody in it will ever do
+    client.send(calls.inspect_token())
     os._exit(0)
-auth._shared_lock.release()
+auth.shared_login(settings.credentials)._lock.release()
 _, status = os.waitpid(child, 0)
 may_answer.set()
 fetching.join()

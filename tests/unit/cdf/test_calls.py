@@ -13,7 +13,18 @@ import httpx
 import jsonschema
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from cdf_support import EXECUTION, EXECUTION_ID, SECRET, SESSION, TASK, TASK_ID, Network, Sender, shared_file
+from cdf_support import (
+    EXECUTION,
+    EXECUTION_ID,
+    SECRET,
+    SESSION,
+    TASK,
+    TASK_ID,
+    Network,
+    Sender,
+    shared_file,
+    started,
+)
 
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.calls import Repeat
@@ -57,7 +68,7 @@ def body(call: calls.Call[Any]) -> Any:
     ],
 )
 def test_external_ids_are_percent_encoded_on_the_wire(external_id: str, segment: str) -> None:
-    network = Network(httpx.Response(202, json=EXECUTION))
+    network = Network(started)
     ONE_CLIENT.send(network, run(project=external_id, workflow_external_id=external_id, version=external_id))
     expected = f"/api/v1/projects/{segment}/workflows/{segment}/versions/{segment}/run"
     assert network.paths == [expected]
@@ -466,10 +477,10 @@ SPECIFIED: dict[str, tuple[calls.Call[Any], Any]] = {
         calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
         SESSION,
     ),
-    "run": (run(), EXECUTION),
+    "run": (run(), started),
     "run with all": (
         run(workflow_external_id="a/b ü", input={"a": {"b": [1]}}, metadata={"k" * 32: "v" * 255, "a": "b"}),
-        EXECUTION,
+        started,
     ),
     "get": (calls.get_execution("p", EXECUTION_ID), EXECUTION),
     "list": (calls.list_executions("p"), {"items": []}),
@@ -496,7 +507,7 @@ SPECIFIED: dict[str, tuple[calls.Call[Any], Any]] = {
 def test_requests_are_what_cognite_specifies(name: str) -> None:
     api = shared_file("openapi-workflows.json")
     call, answer = SPECIFIED[name]
-    network = Network(httpx.Response(200, json=answer))
+    network = Network(answer if callable(answer) else httpx.Response(200, json=answer))
     ONE_CLIENT.send(network, call)
     request, path = network.requests[0], network.paths[0]
 

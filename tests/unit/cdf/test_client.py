@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -17,8 +18,10 @@ from cdf_support import (
     EXECUTION_ID,
     SECRET,
     SESSION,
+    TASK,
     TASK_ID,
     Answering,
+    FakeTime,
     Network,
     Sender,
     loopback_server,
@@ -26,7 +29,7 @@ from cdf_support import (
 )
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf import calls, client
+from airflow_provider_cdf.cdf import calls, client, conversations
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -188,14 +191,15 @@ HTML = "<html>\n  <body>Bad   Gateway" + "x" * 10_000 + "</body></html>"
 @pytest.mark.parametrize(
     ("response", "words"),
     [
-        (httpx.Response(502, html=HTML), "<html> <body>Bad Gateway"),
-        (httpx.Response(502), "Bad Gateway"),
-        (httpx.Response(502, content=b"\xff\xfe"), "502"),
-        (httpx.Response(502, json=[]), "502"),
-        (httpx.Response(502, json="text"), "text"),
-        (httpx.Response(502, json=None), "502"),
-        (httpx.Response(502, json={"error": "down"}), "down"),
-        (httpx.Response(502, json={"message": "down"}), "down"),
+        (httpx.Response(502, html=HTML), "Bad Gateway, with an HTML page"),
+        (httpx.Response(502), "Bad Gateway, with an empty answer"),
+        (httpx.Response(502, content=b"\xff\xfe"), "no JSON object"),
+        (httpx.Response(502, json=[]), "no JSON object"),
+        (httpx.Response(502, json="text"), "no JSON object"),
+        (httpx.Response(502, content=b"null"), "no JSON object"),
+        (httpx.Response(502, content=b"[" * 60_000), "no JSON object"),
+        (httpx.Response(502, json={"error": "down"}), "Bad Gateway."),
+        (httpx.Response(502, json={"message": "down"}), "Bad Gateway."),
         (httpx.Response(502, json={"error": {"code": 502}}), "502"),
         (httpx.Response(502, json={"error": {"message": ""}}), "502"),
         (httpx.Response(502, json={"error": {"message": None}}), "502"),
@@ -213,6 +217,7 @@ def test_an_error_that_is_not_from_cdf_is_one_short_line(
     assert message.replace("\ufffd", "").isprintable()
     assert "None" not in message
     assert ".." not in message
+    assert "<" not in message
     assert error.request_id is None
     assert "request id" not in message
 
@@ -242,7 +247,7 @@ def test_an_error_that_repeats_the_secret_is_shown_without_it(sender: Sender, sa
         (b"null", "the answer"),
         (b"{}", "id"),
         (json.dumps({**EXECUTION, "status": None}).encode(), "status"),
-        (json.dumps({**EXECUTION, "startTime": "soon"}).encode(), "startTime"),
+        (json.dumps({**EXECUTION, "id": 5}).encode(), "id"),
     ],
 )
 def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
@@ -258,14 +263,72 @@ def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
     assert "pydantic" not in message
 
 
+@pytest.mark.parametrize(
+    "form", [str, str.upper, lambda said: said.encode().hex()], ids=["as it is", "upper", "hex"]
+)
+def test_a_request_id_that_repeats_a_secret_is_not_shown(sender: Sender, form: Any) -> None:
+    error = refused(sender, envelope(400, **{"x-request-id": form(f"r-1 {SECRET}")}))
+    assert form(SECRET) not in str(error) + str(error.request_id)
+
+
 def test_a_session_without_a_nonce_does_not_show_its_answer(sender: Sender) -> None:
     session = calls.create_session(
         "p", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
     )
-    answer = {"items": [{"id": "x", "nonce": "n0nce"}]}
+    answer = {"items": [{"nonce": ["n0nce"]}]}
     with pytest.raises(CdfAnswerError) as caught:
         sender.send(Network(httpx.Response(200, json=answer)), session)
     assert "n0nce" not in str(caught.value)
+
+
+OTHER_ID = "aaaaaaaa-a17a-4102-910e-2c3591500cce"
+
+
+@pytest.mark.parametrize(
+    ("call", "answer", "other"),
+    [
+        (READ, {**EXECUTION, "id": OTHER_ID, "status": "COMPLETED"}, f"execution {OTHER_ID}"),
+        (calls.cancel("p", EXECUTION_ID), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
+        (calls.retry("p", EXECUTION_ID, nonce="n"), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
+        (calls.update_task("p", TASK_ID, "FAILED"), {**TASK, "id": OTHER_ID}, f"task {OTHER_ID}"),
+        (RUN, {**EXECUTION, "workflowExternalId": "valve"}, "version '1' of workflow 'valve'"),
+        (RUN, {**EXECUTION, "version": "2"}, "version '2' of workflow 'pump'"),
+        (
+            calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
+            {**EXECUTION, "metadata": {calls.SUBMIT_ID: "theirs"}},
+            f"another run, execution {EXECUTION_ID}",
+        ),
+        (
+            calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
+            EXECUTION,
+            f"another run, execution {EXECUTION_ID}",
+        ),
+    ],
+    ids=["get", "cancel", "retry", "update", "run: workflow", "run: version", "run: theirs", "run: none"],
+)
+def test_an_answer_about_something_else_is_none(
+    sender: Sender, call: calls.Call[Any], answer: Any, other: str
+) -> None:
+    network = Network(httpx.Response(200, json=answer, headers={"x-request-id": "r-1"}))
+    with pytest.raises(CdfAnswerError) as caught:
+        sender.send(network, call, settings(retry_for=0))
+    message = str(caught.value)
+    assert message.startswith(
+        f"CDF's answer is about something else: {other}. The request was to {call.purpose}."
+    )
+    assert "r-1" in message
+    assert ("not known whether CDF did it" in message) is (not call.is_read)
+
+
+def test_a_read_that_is_answered_with_something_else_is_sent_again(sender: Sender, time: FakeTime) -> None:
+    wrong, right = ({**EXECUTION, "id": id_} for id_ in (OTHER_ID, EXECUTION_ID))
+    network = Network(httpx.Response(200, json=wrong), httpx.Response(200, json=right))
+    assert sender.send(network, READ, settings(retry_for=60)).id == EXECUTION_ID
+
+
+def test_ids_are_compared_as_the_ids_that_they_are(sender: Sender) -> None:
+    network = Network(httpx.Response(200, json=EXECUTION))
+    assert sender.send(network, calls.get_execution("p", EXECUTION_ID.upper())).id == EXECUTION_ID
 
 
 # -- no answer --------------------------------------------------------------------------------------------
@@ -372,11 +435,67 @@ def test_a_refused_connection_was_never_executed(sender: Sender) -> None:
     assert nobody in str(caught.value)
 
 
-@pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.ConnectError("no")], ids=repr)
-def test_the_trace_back_of_an_error_does_not_show_httpx(sender: Sender, error: Exception) -> None:
-    with pytest.raises(CdfUnreachableError) as caught:
+def shown_by_tools(error: BaseException) -> str:
+    """The local variables of all frames but the test's own, of an error and of what it came from."""
+    shown = []
+    one: BaseException | None = error
+    while one is not None:
+        trace = one.__traceback__
+        while trace is not None:
+            if __file__ != trace.tb_frame.f_code.co_filename:
+                shown += [f"{name}={value!r}" for name, value in trace.tb_frame.f_locals.items()]
+            trace = trace.tb_next
+        one = one.__cause__ or one.__context__
+    return " ".join(shown)
+
+
+TOLD = {
+    "no answer": httpx.ReadTimeout(""),
+    "refused": envelope(400, f"no {SECRET} n0nce token-1"),
+    "unreadable": httpx.Response(200, json={"id": [SECRET, "n0nce", "token-1"]}),
+    "something else": httpx.Response(
+        200, json={**EXECUTION, "workflowExternalId": f"{SECRET} n0nce token-1"}
+    ),
+    "a bug": AssertionError(SECRET, "n0nce", "token-1"),
+}
+
+
+@pytest.mark.parametrize("answer", TOLD.values(), ids=TOLD.keys())
+def test_an_error_leaves_without_the_requests_and_answers_that_it_came_from(
+    sender: Sender, answer: Any
+) -> None:
+    with pytest.raises(CdfError) as caught:
+        sender.send(Network(answer), RUN)
+    error = caught.value
+    assert (error.__cause__, error.__context__) == (None, None)
+    shown = shown_by_tools(error) + str(error) + repr(error) + repr(vars(error))
+    for secret in (SECRET, "n0nce", "token-1"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError("x"), OverflowError(), RecursionError(), ValueError()], ids=repr
+)
+def test_whatever_goes_wrong_below_is_an_error_of_this_package(sender: Sender, error: Exception) -> None:
+    with pytest.raises(CdfUnreachableError, match=type(error).__name__) as caught:
         sender.send(Network(error), RUN)
-    assert caught.value.__suppress_context__
+    assert caught.value.sent, "it may have been"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_what_is_to_end_the_process_or_the_task_passes_through(error: type[BaseException]) -> None:
+    def end(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(error):
+        Sender(is_async=False).send(Network(end), RUN)
+
+
+def test_the_nonce_of_a_conversation_is_in_no_frame_of_its_error(sender: Sender, time: FakeTime) -> None:
+    network = Network(httpx.Response(200, json=SESSION), *[envelope(403, "Forbidden")] * 9)
+    with pytest.raises(CdfError) as caught:
+        sender.perform(network, conversations.run_workflow(settings(), "pump", "1"))
+    assert "the-nonce" not in shown_by_tools(caught.value)
 
 
 # -- lists ------------------------------------------------------------------------------------------------
@@ -400,6 +519,14 @@ def test_a_list_goes_through_all_pages_with_the_same_filter(sender: Sender) -> N
 
 def test_an_empty_list_is_empty(sender: Sender) -> None:
     assert sender.use(Network(page()), "executions", page_at) == []
+
+
+@pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["a", "b", "c", "b"]], ids="".join)
+def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender, cursors: list[str]) -> None:
+    network = Network(*(page("x", cursor=cursor) for cursor in cursors))
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == len(cursors)
 
 
 @pytest.mark.parametrize("cursor", [None, ""])

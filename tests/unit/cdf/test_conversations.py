@@ -28,6 +28,7 @@ from cdf_support import (
     Network,
     Sender,
     settings,
+    started,
 )
 
 from airflow_provider_cdf.cdf import conversations
@@ -77,11 +78,19 @@ def sender() -> Sender:
     return Sender(is_async=False)
 
 
+def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender) -> None:
+    pages = [done({"items": [EXECUTION], "nextCursor": cursor}) for cursor in ("a", "b", "a")]
+    network = Network(*pages)
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
+        sender.perform(network, conversations.list_executions(settings()))
+    assert len(network.requests) == 3
+
+
 # -- run and retry ----------------------------------------------------------------------------------------
 
 
 def test_a_run_is_a_session_and_then_a_run_with_its_nonce(sender: Sender) -> None:
-    network = Network(done(SESSION), done(EXECUTION, 202))
+    network = Network(done(SESSION), started)
     execution = sender.perform(network, run(input={"pump": "P-101"}, metadata={"a": "b"}))
     assert execution.id == EXECUTION_ID
     assert network.paths == [f"{PROJECT}/sessions", f"{PROJECT}/workflows/pump/versions/1/run"]
@@ -100,7 +109,7 @@ def test_a_retry_is_a_session_and_then_a_retry_with_its_nonce(sender: Sender) ->
 
 
 def test_each_run_has_a_session_of_its_own(sender: Sender) -> None:
-    network = Network(done(SESSION), done(EXECUTION), done(SESSION), done(EXECUTION))
+    network = Network(done(SESSION), started, done(SESSION), started)
     sender.perform(network, run())
     sender.perform(network, run())
     assert network.paths.count(f"{PROJECT}/sessions") == 2

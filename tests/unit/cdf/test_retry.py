@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from cdf_support import (
     EXECUTION,
     EXECUTION_ID,
@@ -24,7 +25,13 @@ from cdf_support import (
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.calls import Repeat
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
-from airflow_provider_cdf.cdf.retry import LONGEST_PAUSE, pause_after, read_retry_after
+from airflow_provider_cdf.cdf.retry import (
+    LONGEST_PAUSE,
+    is_transient,
+    pause_after,
+    read_retry_after,
+    was_not_executed,
+)
 
 #: One call of each kind; test_calls.py says of which kind every call is.
 KINDS: dict[Repeat, tuple[calls.Call[Any], Any]] = {
@@ -100,6 +107,65 @@ def test_the_client_for_coroutines_repeats_the_same_calls(time: FakeTime, kind: 
         check_repetition(Sender(is_async=True), time, kind, failure)
 
 
+MAY_BE_REPEATED = {"cdf-is-auto-retryable": "true"}
+
+
+@pytest.mark.parametrize("kind", [Repeat.ALWAYS, Repeat.IF_NOT_EXECUTED])
+@pytest.mark.parametrize("code", [302, 400, 403, 404, 409, 422, 500, 503])
+def test_what_cdf_says_may_be_repeated_is_repeated_whatever_its_code(
+    sender: Sender, time: FakeTime, kind: Repeat, code: int
+) -> None:
+    call, answer = KINDS[kind]
+    network = Network(httpx.Response(code, headers=MAY_BE_REPEATED), httpx.Response(200, json=answer))
+    sender.send(network, call, patient)
+    assert len(network.requests) == 2
+
+
+@pytest.mark.parametrize("code", [302, 400, 403, 404, 409, 422, 503])
+def test_who_decides_about_a_nonce_is_told_that_it_may_be_repeated(sender: Sender, code: int) -> None:
+    network = Network(httpx.Response(code, headers=MAY_BE_REPEATED))
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, KINDS[Repeat.NEVER][0], patient)
+    assert caught.value.is_auto_retryable
+    assert is_transient(caught.value)
+    assert not was_not_executed(caught.value), "CDF does not say that"
+    assert "It is not known whether CDF did it" in str(caught.value)
+    assert not caught.value.is_about_the_id
+    assert not isinstance(caught.value, AirflowFailException), "Airflow may try it again, too"
+
+
+def test_what_may_be_repeated_is_repeated_only_as_long_as_there_is_time(
+    sender: Sender, time: FakeTime
+) -> None:
+    begun = time.now()
+    network = Network(*[httpx.Response(409, headers=MAY_BE_REPEATED)] * 100)
+    with pytest.raises(CdfApiError, match="HTTP 409"):
+        sender.send(network, GET, patient)
+    assert 1 < len(network.requests) < 100
+    assert time.now() - begun < 60
+
+
+@pytest.mark.parametrize("value", ["false", "", "1", "yes"])
+def test_any_other_value_permits_nothing(sender: Sender, time: FakeTime, value: str) -> None:
+    network = Network(httpx.Response(409, headers={"cdf-is-auto-retryable": value}))
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, GET, patient)
+    assert not caught.value.is_auto_retryable
+    assert len(network.requests) == 1
+
+
+@pytest.mark.parametrize("kind", [Repeat.ALWAYS, Repeat.IF_NOT_EXECUTED])
+def test_a_token_endpoint_that_says_html_once_with_200_is_a_gateways_bad_moment(
+    sender: Sender, time: FakeTime, kind: Repeat
+) -> None:
+    call, answer = KINDS[kind]
+    pages = [httpx.Response(200, html="<html>One moment</html>")]
+    token = httpx.Response(200, json={"access_token": "the-token"})
+    network = Network(httpx.Response(200, json=answer), login=lambda _: pages.pop() if pages else token)
+    sender.send(network, call, patient)
+    assert len(network.token_requests) == 2
+
+
 @pytest.mark.parametrize("kind", [Repeat.ALWAYS, Repeat.IF_NOT_EXECUTED])
 def test_a_token_endpoint_that_is_down_for_a_while_is_outlived(
     sender: Sender, time: FakeTime, kind: Repeat
@@ -119,7 +185,7 @@ def test_a_token_endpoint_that_is_down_for_a_while_is_outlived(
     assert (len(network.token_requests), len(network.requests)) == (4, 1)
 
 
-@pytest.mark.parametrize("code", [200, 400, 401])
+@pytest.mark.parametrize("code", [302, 400, 401, 404])
 def test_a_login_that_is_refused_for_good_is_not_repeated(sender: Sender, time: FakeTime, code: int) -> None:
     network = Network(login=httpx.Response(code, html="<html>Sign in</html>"))
     with pytest.raises(CdfLoginError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,9 +81,78 @@ def test_project_and_label_are_for_paths_and_messages() -> None:
     assert (settings.project, settings.label) == ("p-2", "Airflow connection 'cdf_default'")
 
 
-def test_a_secret_is_taken_as_it_is_and_a_client_id_is_trimmed() -> None:
-    credentials = read(login=" the-client\n", password=" secret ").credentials
-    assert (credentials.client_id, credentials.client_secret) == ("the-client", " secret ")
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_client_id_is_trimmed_and_a_secret_loses_the_line_end_of_a_file(end: str) -> None:
+    credentials = read(login=" the-client\n", password=f"se cret{end}").credentials
+    assert (credentials.client_id, credentials.client_secret) == ("the-client", "se cret")
+
+
+@pytest.mark.parametrize(
+    ("secret", "named"),
+    [
+        (" s3cret", "blank"),
+        ("s3cret ", "blank"),
+        ("s3cret \n", "blank"),
+        ("s3\ncret", "printed"),
+        ("\n", "missing"),
+    ],
+)
+def test_a_secret_that_was_not_copied_well_is_named_and_not_shown(secret: str, named: str) -> None:
+    message = problem(password=secret)
+    assert "password (the client secret)" in message
+    assert named in message
+    assert "cret" not in message.replace("client secret", "")
+
+
+@pytest.mark.parametrize("extra", [["project"], ["a", {"b": "c"}], "project", 5, True])
+def test_an_extra_that_is_no_object_is_named(extra: Any) -> None:
+    with pytest.raises(CdfConnectionError, match="extra must be a JSON object") as caught:
+        read_connection("c", host=HOST, port=None, login="i", password=SECRET, extra=extra)
+    assert "'project' is missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [None, "", {}, []])
+def test_an_extra_that_is_empty_misses_what_belongs_there(extra: Any) -> None:
+    with pytest.raises(CdfConnectionError, match="'project' is missing") as caught:
+        read_connection("c", host=HOST, port=None, login="i", password=SECRET, extra=extra)
+    assert "must be a JSON object" not in str(caught.value)
+
+
+# -- times and certificates -------------------------------------------------------------------------------
+
+
+def test_by_default_requests_take_30_s_are_repeated_for_60_s_and_trust_the_usual_certificates() -> None:
+    settings = read()
+    assert (settings.request_timeout, settings.retry_for, settings.ca_bundle) == (30, 60, None)
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(5, 5), (2.5, 2.5), ("5", 5), (" 2.5 ", 2.5)])
+def test_times_are_numbers_of_seconds(value: Any, seconds: float) -> None:
+    settings = read(request_timeout=value, retry_for=value)
+    assert (settings.request_timeout, settings.retry_for) == (seconds, seconds)
+
+
+def test_a_request_may_never_be_repeated() -> None:
+    assert read(retry_for=0).retry_for == 0
+
+
+@pytest.mark.parametrize("name", ["request_timeout", "retry_for"])
+@pytest.mark.parametrize(
+    "value", [-1, "-1", "nan", float("nan"), float("inf"), "inf", "soon", True, [], {"a": 1}, 10**400]
+)
+def test_a_time_that_is_none_is_named(name: str, value: Any) -> None:
+    assert f"extra '{name}' must be a number of seconds" in problem(**{name: value})
+
+
+def test_a_request_needs_some_time() -> None:
+    assert "extra 'request_timeout' must be a number of seconds above 0" in problem(request_timeout=0)
+
+
+def test_a_ca_bundle_is_a_file_that_exists(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    assert "extra 'verify'" in problem(verify=str(bundle))
+    bundle.write_text("")
+    assert read(verify=str(bundle)).ca_bundle == str(bundle)
 
 
 def test_who_keeps_tokens_out_of_logs_is_passed_on() -> None:
@@ -175,6 +245,7 @@ def test_the_scope_of_a_tenant_is_the_cluster_whatever_leads_to_it(
         "http://127.1.2.3",
         "http://localhost:8080",
         "http://[::1]:8080",
+        "http://[0:0:0:0:0:0:0:1]",
         "http://LOCALHOST",
     ],
 )
@@ -238,7 +309,7 @@ def test_a_secret_that_is_null_or_empty_is_missing(nothing: str | None) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, "", " "])
-@pytest.mark.parametrize("name", ["tenant_id", "idp", "scopes", "audience", "organization"])
+@pytest.mark.parametrize("name", ["tenant_id", "idp", "scopes", "audience", "organization", "verify"])
 def test_a_field_that_nobody_touched_is_not_set(name: str, nothing: str | None) -> None:
     assert read(token_url=TOKEN_URL, **{name: nothing}) == read(token_url=TOKEN_URL)
 
@@ -299,7 +370,7 @@ def test_unknown_fields_are_named_with_those_that_are_known() -> None:
     assert "token_url" in message
 
 
-@pytest.mark.parametrize("name", ["project", "tenant_id", "token_url", "scopes", "audience", "idp"])
+@pytest.mark.parametrize("name", ["project", "tenant_id", "token_url", "scopes", "audience", "idp", "verify"])
 @pytest.mark.parametrize("value", [5, ["a"], {"a": "b"}, True])
 def test_a_field_that_is_no_text_is_named(name: str, value: Any) -> None:
     assert f"extra '{name}' must be text, not {type(value).__name__}" in problem(**{name: value})

@@ -632,7 +632,7 @@ class TestOrphans:
         self, cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
         cdf.faults.add("POST", "*/cancel", status=403)
-        operator = make(workflow, ti, wait_for_completion=True, timeout=0)
+        operator = make(workflow, ti, wait_for_completion=True, timeout=0.001)
         self.fail_for_good(operator, ti, CdfTimeoutError)
         assert statuses(project, workflow) == ["TERMINATED"]
 

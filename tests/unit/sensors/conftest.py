@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from support import Project
 
+from airflow_provider_cdf import waiting
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.pace import Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import recovery
+from airflow_provider_cdf.waiting import Patience
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -70,3 +72,5 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {**(CdfHook.__init__.__kwdefaults__ or {}), "retry_for": 0.0}
     monkeypatch.setattr(CdfHook.__init__, "__kwdefaults__", defaults)
     monkeypatch.setattr(recovery, "LOOK_AGAIN_AFTER", 0.05)
+    monkeypatch.setattr(Patience, "REFUSED_FOR", 0.0)
+    monkeypatch.setattr(waiting, "LAG", 0.0)

@@ -120,16 +120,18 @@ def check_result(approval: Approval, ti: FakeTaskInstance) -> Callable[[Executio
     return check_result
 
 
-def resume(sensor: ExecutionSensor, ti: FakeTaskInstance, outcome: str, **more: Any) -> Any:
-    """Resume a sensor with the event of its trigger."""
+def resume(
+    sensor: ExecutionSensor, ti: FakeTaskInstance, outcome: str, end_time: float | None = None, **more: Any
+) -> Any:
+    """Resume a sensor with the event of its trigger and with what it has deferred with."""
     event = {
         "outcome": outcome,
         "execution_id": sensor.execution_id,
-        "end_time": time.time() + 60,
         "message": "What the trigger saw hours ago.",
         **more,
     }
-    return sensor.resume_execution("execute_complete", {"event": event}, {"ti": ti})
+    kept = {"end_time": end_time or time.time() + 60}
+    return sensor.resume_execution("execute_complete", {**kept, "event": event}, {"ti": ti})
 
 
 def resume_broken(sensor: ExecutionSensor, ti: FakeTaskInstance, error: str = "Trigger failure") -> Any:
@@ -325,7 +327,8 @@ class TestTimeout:
             resume(sensor(), ti, "timeout", end_time=time.time() - 1)
 
         assert sensor().goal in str(error.value)
-        assert "; it is IN_PROGRESS" in str(error.value) or "; it is RUNNING" in str(error.value)
+        assert "IN_PROGRESS. It is IN_PROGRESS" not in str(error.value)
+        assert ". It is IN_PROGRESS." in str(error.value) or ". It is RUNNING." in str(error.value)
         assert approval.looks == 1
 
     def test_says_what_the_trigger_saw_last_where_cdf_is_silent_now(
@@ -333,7 +336,7 @@ class TestTimeout:
     ) -> None:
         approval.fail_next()
 
-        with pytest.raises(AirflowSensorTimeout, match="; it is PAUSED"):
+        with pytest.raises(AirflowSensorTimeout, match="It is PAUSED"):
             resume(sensor(), ti, "timeout", end_time=time.time() - 1, observed="PAUSED")
 
     @SKIPPING
@@ -448,7 +451,7 @@ class TestBrokenTrigger:
     ) -> None:
         approval.fail_next()
 
-        with pytest.raises(AirflowSensorTimeout, match="its state is not known"):
+        with pytest.raises(AirflowSensorTimeout, match="Its state is not known"):
             resume_broken(sensor(), ti, "Trigger timeout")
 
     @SKIPPING

@@ -329,8 +329,8 @@ class TestWhatCanNoLongerHappen:
         reason = project.task(execution_id, "approve", "FAILED")["reasonForIncompletion"]
         message = assert_clear(error.value)
         assert message == (
-            f"Task 'approve' of execution {execution_id} ended FAILED before it was COMPLETED: {reason}."
-            " The workflow is FAILED."
+            f"Task 'approve' ended FAILED before it was COMPLETED: {reason}."
+            f" The workflow is FAILED. Execution {execution_id}."
         )
 
     def test_a_task_that_never_started_in_an_execution_that_has_ended(

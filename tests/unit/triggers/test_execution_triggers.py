@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from triggers.scripted_cdf import (
 )
 
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.triggers import polling
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 from airflow_provider_cdf.waiting import Patience
@@ -40,6 +43,7 @@ TASK_KWARGS = {
     "end_time": 1_800_000_000.5,
     "max_poll_silence": 60.0,
     "task_external_id": "approve",
+    "parent_task_external_id": "north",
     "target_statuses": ["COMPLETED", "FAILED"],
 }
 WORKFLOW_KWARGS = {
@@ -49,6 +53,7 @@ WORKFLOW_KWARGS = {
     "end_time": 1_800_000_000.5,
     "max_poll_silence": 60.0,
     "cancel_on_kill": True,
+    "warn_of_standstill": True,
 }
 BOTH = pytest.mark.parametrize(
     ("kind", "kwargs"),
@@ -62,6 +67,7 @@ KINDS = pytest.mark.parametrize("kind", [CdfTaskTrigger, CdfWorkflowTrigger], id
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls after a failure come as soon as others here; how long they really wait is tested elsewhere."""
     monkeypatch.setattr(Patience, "SHORTEST_AFTER_FAILURE", 0.01)
+    monkeypatch.setattr(Patience, "REFUSED_FOR", 0.0)
 
 
 @pytest.fixture
@@ -116,6 +122,7 @@ class TestStorage:
             "end_time": None,
             "max_poll_silence": 900.0,
             "task_external_id": "",
+            "parent_task_external_id": None,
             "target_statuses": ["IN_PROGRESS"],
         }
 
@@ -305,7 +312,46 @@ class TestTaskSequences:
         assert event["cdf_task_id"] == project.task(execution_id, "approve")["id"]
 
 
+class TestParent:
+    @pytest.mark.parametrize("parent", ["north", "south"])
+    def test_only_its_children_count(self, parent: str, scripted: ScriptedCdf) -> None:
+        children = [task("approve", "COMPLETED", parentTaskExternalId=name) for name in ("north", "south")]
+        scripted.looks = [execution("RUNNING", *children)]
+
+        event = fire(task_trigger(parent_task_external_id=parent))
+
+        assert event["cdf_task_id"] == children[["north", "south"].index(parent)]["id"]
+
+    def test_of_several_none_is_guessed(self, scripted: ScriptedCdf) -> None:
+        children = [task("approve", "COMPLETED", parentTaskExternalId=name) for name in ("north", "south")]
+        scripted.looks = [execution("RUNNING", *children)]
+
+        event = fire(task_trigger())
+
+        assert event["outcome"] == "impossible"
+        assert event["message"].startswith(
+            "2 tasks have a child 'approve'. Set parent_task_external_id to one of them: 'north', 'south'."
+        )
+
+
 class TestWorkflowSequences:
+    @pytest.mark.parametrize("is_wanted", [True, False])
+    def test_warns_once_of_what_waits_for_a_report(
+        self, is_wanted: bool, scripted: ScriptedCdf, log: pytest.LogCaptureFixture
+    ) -> None:
+        waiting = task("approve", "IN_PROGRESS", input={"isAsyncComplete": True})
+        scripted.looks = [
+            execution("RUNNING", task("load", "IN_PROGRESS", input={"isAsyncComplete": False})),
+            *[execution("RUNNING", waiting)] * 3,
+            execution("COMPLETED"),
+        ]
+
+        fire(workflow_trigger(warn_of_standstill=is_wanted))
+
+        warnings = [record.getMessage() for record in log.records if record.levelname == "WARNING"]
+        assert len(warnings) == is_wanted
+        assert all("'approve'" in text and "wait_for_completion=False" in text for text in warnings)
+
     @pytest.mark.parametrize("before", [[], [execution("RUNNING")] * 3, [execution("PAUSED")]])
     def test_fires_once_when_the_execution_is_completed(
         self, before: list[Any], scripted: ScriptedCdf
@@ -341,13 +387,95 @@ class TestEveryTrigger:
 
         assert fire(trigger_for(kind, end_time=time.time() + 0.1))["outcome"] == "timeout"
 
-    def test_looks_once_more_before_it_says_that_the_time_is_over(
-        self, kind: type, scripted: ScriptedCdf
-    ) -> None:
+    def test_leaves_the_last_look_to_the_worker(self, kind: type, scripted: ScriptedCdf) -> None:
         # A triggerer that was down for an hour comes back after the end of the wait.
         scripted.looks = [execution("COMPLETED", task("approve", "COMPLETED"))]
 
-        assert fire(trigger_for(kind, end_time=time.time() - 3600))["outcome"] == "reached"
+        assert fire(trigger_for(kind, end_time=time.time() - 3600))["outcome"] == "timeout"
+        assert scripted.looked == 0
+
+    def test_a_poll_has_no_more_time_than_the_wait(
+        self, kind: type, scripted: ScriptedCdf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[float | None] = []
+        read = CdfHook.aget_execution
+
+        async def noting(hook: CdfHook, execution_id: str, *, within: float | None = None) -> Any:
+            given.append(within)
+            return await read(hook, execution_id, within=within)
+
+        monkeypatch.setattr(CdfHook, "aget_execution", noting)
+        scripted.looks = [execution("COMPLETED", task("approve", "COMPLETED"))]
+
+        fire(trigger_for(kind))
+        fire(trigger_for(kind, end_time=time.time() + 1000))
+
+        assert given[0] is None
+        assert given[1] is not None
+        assert 0 < given[1] <= 1000
+
+    @pytest.mark.parametrize("odd", [0, -1, float("nan"), float("inf"), "often", None, True], ids=repr)
+    def test_what_was_stored_as_an_interval_does_not_flood_cdf(
+        self, kind: type, odd: Any, scripted: ScriptedCdf, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses: list[float] = []
+
+        async def note(seconds: float) -> None:
+            pauses.append(seconds)
+
+        monkeypatch.setattr(polling, "asyncio", SimpleNamespace(sleep=note))
+        scripted.looks = [execution("RUNNING"), execution("COMPLETED", task("approve", "COMPLETED"))]
+
+        trigger = trigger_for(kind, poll_interval=odd, max_poll_silence=odd, end_time=odd)
+        assert asyncio.run(first_event(trigger))["outcome"] == "reached"
+
+        assert len(pauses) == 1
+        assert 9 <= pauses[0] <= 11
+
+    def test_what_has_begun_after_a_retry_is_no_contradiction(
+        self, kind: type, scripted: ScriptedCdf, log: pytest.LogCaptureFixture
+    ) -> None:
+        begun = task("approve", "SCHEDULED", startTime=1_700_000_000_001)
+        again = execution("RUNNING", begun, endTime=1_700_000_000_000)
+        scripted.looks = [again, again, execution("COMPLETED", task("approve", "COMPLETED"))]
+
+        assert fire(trigger_for(kind))["outcome"] == "reached"
+
+        assert not [record for record in log.records if record.levelname == "WARNING"]
+
+    def test_an_unknown_status_with_an_end_time_is_a_bad_end(self, kind: type, scripted: ScriptedCdf) -> None:
+        scripted.looks = [execution("ABORTED", endTime=1_700_000_000_000)]
+
+        event = fire(trigger_for(kind))
+
+        assert event["outcome"] == "impossible"
+        assert "ABORTED" in event["message"]
+
+    def test_the_end_of_another_execution_is_none(self, kind: type, scripted: ScriptedCdf) -> None:
+        wrong = execution(
+            "COMPLETED", task("approve", "COMPLETED"), id="aaaaaaaa-2222-4333-8444-555555555555"
+        )
+        scripted.looks = [wrong, wrong, execution("FAILED")]
+
+        event = fire(trigger_for(kind))
+
+        assert event["outcome"] == "impossible"
+        assert scripted.looked == 3
+
+    def test_each_change_of_a_task_is_told(
+        self, kind: type, scripted: ScriptedCdf, log: pytest.LogCaptureFixture
+    ) -> None:
+        first, second = task("load", "IN_PROGRESS", startTime=1000), task("approve", "IN_PROGRESS")
+        scripted.looks = [
+            execution("RUNNING", first),
+            execution("RUNNING", {**first, "status": "COMPLETED", "endTime": 13_000}, second),
+            execution("COMPLETED", {**second, "status": "COMPLETED"}),
+        ]
+
+        assert fire(trigger_for(kind))["outcome"] == "reached"
+
+        assert "CDF is at 'load' (IN_PROGRESS for " in log.messages[0]
+        assert log.messages[1:3] == ["Task 'load' is COMPLETED after 12 s.", "Task 'approve' is IN_PROGRESS."]
 
     def test_does_not_sleep_past_its_end(self, kind: type, scripted: ScriptedCdf) -> None:
         scripted.looks = [execution("RUNNING")]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support import Project, first_event, function_task
 
-from airflow_provider_cdf.cdf import auth
+from airflow_provider_cdf.cdf import auth, clock
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import cdf as hooks
 from airflow_provider_cdf.triggers import polling
@@ -56,7 +56,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     monkeypatch.setattr(polling, "time", time)
     monkeypatch.setattr(polling, "asyncio", SimpleNamespace(sleep=time.sleep))
     monkeypatch.setattr(polling, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
-    monkeypatch.setattr(auth, "time", time)
+    monkeypatch.setattr(clock, "now", time.monotonic)
     # Not the tokens that other tests have fetched, in another time.
     monkeypatch.setattr(auth, "_shared", {})
     return time
@@ -138,6 +138,17 @@ class TestRefusals:
         assert wait(approval)["outcome"] == "reached"
 
         assert approval.answers == [200, 404, 404, 200, 404, 404, 200]
+
+    def test_of_what_was_started_a_moment_ago_are_counted_by_time_and_not_by_polls(
+        self, approval: Approval, time: Time, wait: Any
+    ) -> None:
+        # With polls each second, three of them are over in no time.
+        time.meanwhile = [approval.fail_next(5, status=404), *[nothing] * 5, approval.approve]
+
+        assert wait(approval, poll_interval=1.0)["outcome"] == "reached"
+
+        assert approval.answers == [200, *[404] * 5, 200, 200]
+        assert sum(time.pauses) < 100
 
     @pytest.mark.parametrize("status", [400, 403, 404])
     def test_three_in_a_row_are_an_answer_that_a_retry_would_not_change(
@@ -273,8 +284,9 @@ class TestOutages:
         assert event["outcome"] == "error"
         assert event["is_permanent"] is False
         assert event["message"].startswith("No poll has succeeded for 130 s; the last one failed with: ")
-        assert "HTTP 500" in event["message"]
-        assert "503" not in event["message"]
+        assert "(HTTP 500)" in event["message"]
+        # Not 503 alone: the ids in the message are random.
+        assert "(HTTP 503)" not in event["message"]
 
     def test_of_airflow_are_outlived_too(
         self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
@@ -292,6 +304,36 @@ class TestOutages:
 
         assert approval.answers == [200, 200]
         assert time.pauses == [20, 10]
+
+
+class TestContradiction:
+    """An execution that is RUNNING and has an end time."""
+
+    def test_is_told_once_and_waited_for_as_long_as_a_silence(
+        self, approval: Approval, time: Time, wait: Any, log: pytest.LogCaptureFixture
+    ) -> None:
+        with approval.cdf.turn() as engine:
+            engine.execution(approval.execution_id).end_time = 1_900_000_000_000
+        time.meanwhile = [nothing, nothing]
+
+        event = wait(approval, max_poll_silence=50)
+
+        assert event["outcome"] == "error"
+        assert event["is_permanent"] is False
+        assert "CDF says that the workflow is RUNNING, and when it ended." in event["message"]
+        (told,) = log.messages
+        assert told.startswith("CDF says that the workflow is RUNNING, and when it ended.")
+        assert time.pauses == [20, 40]
+
+    def test_that_passes_is_none(self, approval: Approval, time: Time, wait: Any) -> None:
+        def end(at: int | None) -> None:
+            with approval.cdf.turn() as engine:
+                engine.execution(approval.execution_id).end_time = at
+
+        end(1_900_000_000_000)
+        time.meanwhile = [lambda: end(None), approval.approve]
+
+        assert wait(approval, max_poll_silence=50)["outcome"] == "reached"
 
 
 class TestLogins:

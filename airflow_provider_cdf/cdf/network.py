@@ -1,0 +1,281 @@
+"""
+TCP and TLS that keep to the deadline of a request, directly or through a proxy.
+
+httpx and httpcore limit each wait on a socket, not their sum: a server that sends one byte now and then, or
+one header line, or ``103 Early Hints`` without end, holds a request for as long as it likes. Headers are read
+before they hand anything over, so the limit has to lie below them: under httpcore is a network backend that
+shortens each wait to what is left. Only the resolution of a name by the operating system is outside of it, in
+threads.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+
+from airflow_provider_cdf.cdf import clock
+
+#: When the request that this thread or coroutine has under way ends, on :func:`clock.now`.
+request_ends: ContextVar[float | None] = ContextVar("airflow_provider_cdf_request_ends", default=None)
+
+#: The most that is read from or written to a socket at once, bytes. A write is limited as a whole by its
+#: pieces; what one read brings is parsed in one go, which an event loop has to wait for.
+PIECE = 16 * 1024
+PoolT = TypeVar("PoolT", httpcore.ConnectionPool, httpcore.AsyncConnectionPool)
+
+
+def is_loopback(hostname: str) -> bool:
+    """Whether a host is this machine: plain http is fine there, and no proxy may see it."""
+    if hostname.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(hostname.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def time_left(too_late: type[httpcore.TimeoutException]) -> float | None:
+    """
+    Return the seconds that the request under way may still take; ``None`` outside of one.
+
+    :raises httpcore.TimeoutException: of this class, if there are none.
+    """
+    ends = request_ends.get()
+    if ends is None:
+        return None
+    left = ends - clock.now()
+    if left <= 0:
+        raise too_late("the time for the request is over")
+    return left
+
+
+def pieces(buffer: bytes) -> Iterator[bytes]:
+    for begin in range(0, len(buffer), PIECE):
+        yield buffer[begin : begin + PIECE]
+
+
+class Stream(httpcore.NetworkStream):
+    """A connection, for threads."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for piece in pieces(buffer):
+            self._stream.write(piece, time_left(httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Stream:
+        left = time_left(httpcore.ConnectTimeout)
+        return Stream(self._stream.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class Backend(httpcore.SyncBackend):
+    """Connections, for threads."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> Stream:
+        # A name may have many addresses, and each would get the whole time.
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from None
+        failed: Exception = httpcore.ConnectError("the name has no address")
+        for address in dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found):
+            left = time_left(httpcore.ConnectTimeout)
+            try:
+                return Stream(super().connect_tcp(address, port, left, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+
+class AsyncStream(httpcore.AsyncNetworkStream):
+    """A connection, for coroutines."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
+        return await self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
+        for piece in pieces(buffer):
+            await self._stream.write(piece, time_left(httpcore.WriteTimeout))
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+    ) -> AsyncStream:
+        left = time_left(httpcore.ConnectTimeout)
+        return AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class AsyncBackend(httpcore.AnyIOBackend):
+    """Connections, for coroutines."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> AsyncStream:
+        left = time_left(httpcore.ConnectTimeout)
+        return AsyncStream(await super().connect_tcp(host, port, left, local_address, socket_options))
+
+
+class _Pools(Generic[PoolT]):
+    """One pool of connections for each server, directly or through the proxy that the environment names."""
+
+    def __init__(self, kind: type[PoolT], backend: Any, tls: ssl.SSLContext) -> None:
+        self._kind: type[PoolT] = kind
+        self._backend, self._tls = backend, tls
+        self._by_origin: dict[tuple[str, str], PoolT] = {}
+
+    def pool_for(self, url: httpx.URL) -> PoolT:
+        origin = (url.scheme, url.host)
+        if origin not in self._by_origin:
+            pool = self._kind(
+                ssl_context=self._tls,
+                proxy=_proxy_for(url),
+                network_backend=self._backend,
+                max_connections=100,  # these three as in httpx
+                max_keepalive_connections=20,
+                keepalive_expiry=5.0,
+            )
+            self._by_origin.setdefault(origin, pool)
+        return self._by_origin[origin]
+
+    def all(self) -> list[PoolT]:
+        return list(self._by_origin.values())
+
+
+def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
+    """Return the proxy that ``HTTPS_PROXY``, ``ALL_PROXY`` and so on name for a URL, but for ``NO_PROXY``."""
+    if is_loopback(url.host) or proxy_bypass(url.host):
+        return None
+    proxies = getproxies()
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named:
+        return None
+    try:
+        proxy = httpx.Proxy(named if "://" in named else f"http://{named}")  # takes the password out of it
+        return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw)
+    except (ValueError, httpx.InvalidURL):
+        raise httpcore.ProxyError("the proxy that the environment names has no usable URL") from None
+
+
+def _core_url(url: httpx.URL) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+
+
+def _core_request(request: httpx.Request) -> httpcore.Request:
+    return httpcore.Request(
+        method=request.method,
+        url=_core_url(request.url),
+        headers=request.headers.raw,
+        content=request.content,
+        extensions=request.extensions,
+    )
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class _AsyncBody(httpx.AsyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_stream()
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class Network(httpx.BaseTransport):
+    """The network, for threads."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._pools = _Pools(httpcore.ConnectionPool, Backend(), tls)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._pools.pool_for(request.url).handle_request(_core_request(request))
+        return httpx.Response(response.status, headers=response.headers, stream=_Body(response))
+
+    def close(self) -> None:
+        for pool in self._pools.all():
+            pool.close()
+
+
+class AsyncNetwork(httpx.AsyncBaseTransport):
+    """The network, for the coroutines of one event loop."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._pools = _Pools(httpcore.AsyncConnectionPool, AsyncBackend(), tls)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._pools.pool_for(request.url).handle_async_request(_core_request(request))
+        return httpx.Response(response.status, headers=response.headers, stream=_AsyncBody(response))
+
+    async def aclose(self) -> None:
+        for pool in self._pools.all():
+            await pool.aclose()
+
+
+class _WithoutWhatServersSay(logging.Filter):
+    """Cuts the headers and errors of answers out of httpcore's lines: a server may echo a token there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if request_ends.get() is not None:  # others use httpcore, too, and their log is their own
+            event, _, rest = record.getMessage().partition(" ")
+            if rest and not event.endswith(".started"):
+                record.msg, record.args = event, ()
+        return True
+
+
+for _name in ("http11", "http2", "connection", "proxy", "socks"):
+    logging.getLogger(f"httpcore.{_name}").addFilter(_WithoutWhatServersSay())
