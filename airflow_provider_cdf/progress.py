@@ -111,10 +111,8 @@ def _summary(
     if len(going_on) > MAX_NAMED:
         named.append(f"{len(going_on) - MAX_NAMED} more")
     runs = f"CDF is at {', '.join(named)}" if named else "CDF is at no task"
-    return (
-        f"Waiting: {observed}. {runs}; {len(attempts) - len(going_on)} tasks have ended. "
-        f"Execution {execution.id}."
-    )
+    ended = len(attempts) - len(going_on)
+    return f"Waiting: {observed}. {runs}; {ended} ended. Execution {execution.id}."
 
 
 def _took(task: TaskExecution) -> float | None:

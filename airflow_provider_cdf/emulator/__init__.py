@@ -8,7 +8,7 @@ Needs the extra ``emulator``, most of which Airflow 3 brings along.
 - ``control/``: what tests do to the emulator from outside: faults, the journal, the clock.
 - ``page/``: the page that shows executions.
 
-The modules beside these rooms are the entrance: the server, the program, Toolkit files, the pytest fixture.
+The rest is the entrance: the server, the program, the pytest fixture, and ``toolkit/``, which reads files.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _variables(config: str | None, single: list[tuple[str, str]]) -> dict[str, Any]:
-    from airflow_provider_cdf.emulator.variables import override, read_config
+    from airflow_provider_cdf.emulator.toolkit.variables import override, read_config
 
     variables = read_config(config) if config else {}
     for name, value in single:
@@ -127,7 +127,7 @@ def _greeting(emulator: CdfEmulator) -> str:
     open_to = (
         ""
         if emulator.local_only
-        else f"*** It listens at {emulator.host}: whoever reaches this machine can use it. ***\n"
+        else f"*** It listens at {emulator.host}: all who reach this machine can use it. ***\n"
     )
     return f"""\
 *** This is NOT CDF. It is an emulator: nothing here is stored, secured or run in Cognite Data Fusion. ***

@@ -17,7 +17,7 @@ from airflow_provider_cdf.emulator.rules.functions import Reply
 @dataclass(frozen=True, slots=True)
 class Webhook:
     """
-    A function that sends its data to somebody else: "the function triggers a third party", without any code.
+    A function that sends its data to another system: "the function triggers a third party", without code.
 
     :param url: where to POST the data as JSON; the JSON of the answer becomes the function's response
     :param timeout: seconds to wait for the answer

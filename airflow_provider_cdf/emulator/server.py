@@ -130,7 +130,7 @@ class CdfEmulator:
         """
         The engine for this thread alone, up to date: ``with cdf.turn() as engine: ...``
 
-        Everybody else waits meanwhile, the HTTP server too: a request to the emulator, or a DAG that is run,
+        All others wait meanwhile, the HTTP server too: a request to the emulator, or a DAG that is run,
         inside of it would wait for ever.
         """
         return self._running().turn()

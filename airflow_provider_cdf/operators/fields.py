@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XComArg, XComNotFound
-from jinja2.nativetypes import NativeEnvironment
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Fields that hold one id, which another task leaves in an XCom.
 _IDS = frozenset({"execution_id", "cdf_task_id"})
+#: Attribute of an environment whose templates become text although others of the operator do not.
+_TEXT = "renders_to_text"
 
 
 class TextFields:
@@ -54,10 +55,10 @@ class TextFields:
         render(parent, others, context, jinja_env, seen_oids, **more)
 
     def _render(self, template: Template, context: Context, dag: Any = None) -> Any:
-        # Airflow asks the DAG how to put a rendered template together, not the template's environment.
-        if isinstance(template.environment, NativeEnvironment) or not _is_native(self):
-            return super()._render(template, context, dag=dag)  # type: ignore[misc]  # BaseOperator's
-        return template.render(context)
+        # Airflow asks the operator and the DAG how to put a rendered template together.
+        if getattr(template.environment, _TEXT, False):
+            return template.render(context)
+        return super()._render(template, context, dag=dag)  # type: ignore[misc]  # BaseOperator's
 
 
 def text_env(operator: Any) -> Environment:
@@ -66,6 +67,9 @@ def text_env(operator: Any) -> Environment:
     env: Environment = (
         operator.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
     )
+    # An operator may say so itself since Airflow 3.2.
+    if any(getattr(one, "render_template_as_native_obj", None) for one in (operator, dag)):
+        setattr(env, _TEXT, True)
     return env
 
 
@@ -143,8 +147,3 @@ def _task_id_of(value: Any) -> str | None:
     # Both a plain and a mapped task have these two. Nothing else of Airflow has, and no module is imported.
     is_task = hasattr(value, "task_type") and hasattr(value, "template_fields")
     return str(value.task_id) if is_task and not hasattr(value, "resolve") else None
-
-
-def _is_native(operator: Any) -> bool:
-    # An operator may say so itself since Airflow 3.2.
-    return any(getattr(one, "render_template_as_native_obj", None) for one in (operator, operator.get_dag()))

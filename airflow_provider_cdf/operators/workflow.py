@@ -29,6 +29,7 @@ from airflow_provider_cdf.operators.cancelling import (
     has_ended_badly,
     is_given_up,
 )
+from airflow_provider_cdf.operators.fields import TextFields
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
@@ -347,10 +348,10 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.execution_id = execution.id
         if found.is_under_way_anew:
             self._is_known_by = clock.now() + LAG
-            self.log.info("CDF runs %s: execution %s.", what, execution.id)
+            self.log.info("CDF started execution %s of %s.", execution.id, what)
             return end_time
         self.log.info(
-            "Going on with execution %s (version %s), which this task has started before; it is %s.",
+            "Going on with execution %s (version %s) of an earlier try; it is %s.",
             execution.id,
             execution.version,
             execution.status,
@@ -550,38 +551,49 @@ def _stored(context: Context, key: str) -> Any:
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
-class CdfWorkflowCancelOperator(BaseOperator):
+class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     """
     Cancel an execution, as a teardown for a run that nobody waits for.
 
     An execution that has ended is left alone, and so is one that never started (no id). Returns the status
-    that the execution is in afterwards.
+    that the execution is in afterwards; ``None`` if it was not looked at.
 
     :param execution_id: UUID of the execution. (templated)
     :param reason: becomes the execution's reason; at most 500 characters. (templated)
+    :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
+        that could not be made. So it can stand before a task that waits for the end of the execution.
     :param cdf_conn_id: id of the Airflow connection. (templated)
     """
 
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
+    text_fields = template_fields
 
     def __init__(
         self,
         *,
         execution_id: str,
         reason: str = "Cancelled by Airflow.",
+        only_after_failure: bool = False,
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.execution_id = execution_id
         self.reason = reason
+        self.only_after_failure = only_after_failure
         self.cdf_conn_id = cdf_conn_id
 
     def execute(self, context: Context) -> str | None:
         """Cancel the execution unless it has ended."""
         from airflow_provider_cdf.cdf.calls import is_missing
         from airflow_provider_cdf.hooks.cdf import CdfHook
+        from airflow_provider_cdf.operators.upstream import direct_upstream
 
+        if self.only_after_failure:
+            before = direct_upstream(self, context["ti"])
+            if all(one.state == "success" for one in before):
+                self.log.info("All tasks before have succeeded: the execution is left alone.")
+                return None
         if is_missing(self.execution_id):
             self.log.info("There is no execution to cancel: the run never started.")
             return None

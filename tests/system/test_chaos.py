@@ -34,7 +34,9 @@ TITLE = "chaos: what was killed when, and how the DAG run and its execution ende
 VICTIMS = ("task", "supervisor", "triggerer", "scheduler", "connection")
 #: Seconds that a round may take. A retry that waits for what the try before may have under way takes two
 #: minutes, and begins anew when a blow for another round strikes it: a scheduler's death ends its tasks.
-PATIENCE = 900.0
+PATIENCE = 420.0
+#: Retries that a task has, as a careful user would give it.
+RETRIES = 3
 #: Rounds that may go on while the next one begins. What is struck for one may strike them, too.
 AT_ONCE = 4
 
@@ -67,7 +69,7 @@ def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     for file in examples_folder().glob("*.py"):
         text, replaced = re.subn(
             r'"retries": \d+, "retry_delay": timedelta\(seconds=\d+\)',
-            '"retries": 9, "retry_delay": timedelta(seconds=1)',
+            f'"retries": {RETRIES}, "retry_delay": timedelta(seconds=1)',
             file.read_text(),
         )
         assert replaced == 1, file
@@ -91,7 +93,7 @@ class Round:
 
     def __post_init__(self) -> None:
         self.run_id = self.cluster.airflow.trigger_dag(self.plan.dag_id)
-        self.deadline = time.monotonic() + PATIENCE
+        self.began = time.monotonic()
         time.sleep(self.plan.moment)
         self.hit = self._strike()
 
@@ -101,11 +103,17 @@ class Round:
         state = airflow.dag_run_state(self.plan.dag_id, self.run_id)
         if state in ("success", "failed"):
             return state
-        if time.monotonic() < self.deadline:
-            return None
-        tasks = airflow.task_instances(self.plan.dag_id, self.run_id)
-        return f"{state}: " + ", ".join(
-            f"{task['task_id']} (try {task['try_number']})={task['state']}" for task in tasks
+        return None if self.seconds() < PATIENCE else state
+
+    def seconds(self) -> float:
+        """How long it has been going on."""
+        return time.monotonic() - self.began
+
+    def tasks(self) -> str:
+        """In which state each task is, and in which try."""
+        return ", ".join(
+            f"{task['task_id']} (try {task['try_number']})={task['state']}"
+            for task in self.cluster.airflow.task_instances(self.plan.dag_id, self.run_id)
         )
 
     def executions(self) -> list[Any]:
@@ -181,11 +189,11 @@ def test_nothing_runs_twice_and_nothing_is_lost(
                 if str(task.status) in ("IN_PROGRESS", "SCHEDULED")
             ]
             what = f"{plan.number:3} {plan.dag_id:17} {plan.victim:10} at {plan.moment:4.1f} s ({each.hit})"
-            line = f"{what}: {state}, {statuses}"
+            line = f"{what}: {state} after {each.seconds():.0f} s, {statuses}"
             tell(line)
             struck[plan.victim] += "nobody" not in each.hit
             if state != "success" or statuses != ["COMPLETED"] or left:
-                failures.append(f"{line} left: {left}")
+                failures.append(f"{line} left: {left}, tasks: {each.tasks()}")
         assert all(psutil.pid_exists(process.pid) for process in chaos.airflow.processes.values())
         time.sleep(0.5)
     tell(f"Struck: {dict(struck)}. Rounds that did not end as planned: {len(failures)}")

@@ -266,7 +266,8 @@ def test_a_report_whose_worker_died_on_the_last_try_is_made_as_a_failure(cluster
         cluster.cdf.faults.clear()
     (score,) = scores(execution)
     assert score.status == "FAILED_WITH_TERMINAL_ERROR"
-    assert score.output["airflow"]["failed_tasks"] == {"report": "failed"}
+    (failed,) = score.output["airflow"]["failed_tasks"]
+    assert (failed["task_id"], failed["state"]) == ("report", "failed")
 
 
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Cluster) -> None:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.emulator.variables import read_config
+from airflow_provider_cdf.emulator.toolkit.variables import read_config
 
 pytestmark = pytest.mark.slow
 
@@ -160,7 +160,7 @@ def run_toolkit(command: Path, project: Path, cdf: CdfEmulator, *arguments: str)
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -225,7 +225,7 @@ def test_what_the_toolkit_deploys_is_unchanged_at_the_second_time_and_runs(
     nonce = client.post("/sessions", {"items": [{"tokenExchange": True}]})["items"][0]["nonce"]
     body = {"authentication": {"nonce": nonce}, "input": {"x": [None, 1]}}
     execution = client.post("/workflows/score_north/versions/1.10/run", body)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (found := client.get(f"/workflows/executions/{execution['id']}"))["status"] == "RUNNING":
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -74,4 +74,5 @@ def test_roundtrip_tells_cdf_when_the_work_in_airflow_fails(
     ]
     assert execution["status"] == "FAILED"
     score = project.task(execution["id"], "score", "FAILED_WITH_TERMINAL_ERROR")
-    assert score["output"]["airflow"]["failed_tasks"] == {"judge": "failed"}
+    (failed,) = score["output"]["airflow"]["failed_tasks"]
+    assert (failed["task_id"], failed["state"]) == ("judge", "failed")

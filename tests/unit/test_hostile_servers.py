@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from airflow_provider_cdf.emulator.clock import ManualClock
 from cdf.hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from support import Project, function_task
 from test_fault_matrix import CALLS, READS, TOKEN, WRITES, Time, Wire, World
@@ -35,9 +34,11 @@ from airflow_provider_cdf.cdf.errors import (
     CdfError,
     CdfLoginError,
     CdfRefusedError,
+    CdfReportRefusedError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.emulator.rules.clock import ManualClock
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +192,7 @@ def expected(column: str, row: str) -> type[CdfError] | None:
     if column == "echo, page":
         return CdfUnreachableError if row in WRITES else CdfApiError
     if column.startswith("echo, ") or column == "endless, 400":
-        return CdfRefusedError
+        return CdfReportRefusedError if row == "update" else CdfRefusedError
     if row in WRITES:
         return None  # the work was done, and is found
     return CdfApiError if "503" in column or "charset" in column else CdfAnswerError
@@ -204,10 +205,7 @@ def cells() -> Iterator[Any]:
                 continue
             if column == "endless cursor" and row != "list":
                 continue
-            # A refusal may be the second answer to a request that was carried out.
-            later = pytest.mark.xfail(reason="a retry's refusal is believed at once", strict=False)
-            marks = [later] if (column, row) == ("sends it twice", "retry") else []
-            yield pytest.param(column, row, id=f"{row}-{column}", marks=marks)
+            yield pytest.param(column, row, id=f"{row}-{column}")
 
 
 @pytest.mark.parametrize(("column", "row"), list(cells()))

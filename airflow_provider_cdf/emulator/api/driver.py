@@ -21,7 +21,7 @@ _PATIENCE = 5
 
 class Driver:
     """
-    :param engine: the engine, which nobody else may touch from now on
+    :param engine: the engine, which belongs to the driver from now on
     :param clock: the engine's clock
     :param make_client: makes the client for handlers that take one
     """
@@ -96,7 +96,7 @@ class Driver:
             while not self._stopped:
                 try:
                     self._engine.advance()
-                except Exception:  # a mistake in one rule must not stop the time for everybody
+                except Exception:  # a mistake in one rule must not stop the time for all
                     log.exception("The emulator's engine failed")
                 self._make_calls()
                 due = self._engine.timeline.next_due()

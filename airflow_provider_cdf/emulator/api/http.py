@@ -187,7 +187,7 @@ def _finite(text: str) -> float:
 
 def replay(body: bytes, receive: Receive) -> Receive:
     """
-    A body that has been read already, for whoever reads it next.
+    A body that has been read already, to be read again.
 
     :param body: of the request
     :param receive: what comes after it

@@ -170,7 +170,7 @@ def _repeated(app: ASGIApp, answer: Literal["first", "second"]) -> ASGIApp:
 
 
 async def _nowhere(message: Message) -> None:
-    """Where an answer goes that nobody gets."""
+    """Where an answer goes that no client gets."""
 
 
 def _half_of(send: Send) -> Callable[[Message], Any]:

@@ -21,7 +21,7 @@ function make(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Make a part of the page anew if it changes, so that whoever selects text or uses the keyboard can go on. */
+/** Make a part of the page anew if it changes, so that a selection and the keyboard's focus stay. */
 function show(part, state, children) {
   const text = JSON.stringify(state);
   if (shown.get(part) === text) return;
@@ -159,11 +159,11 @@ async function refresh() {
   try {
     const search = byId("search").value;
     const list = await (await fetch(`/emulator/executions?search=${encodeURIComponent(search)}`)).json();
-    if (search !== byId("search").value) return;  // somebody typed on meanwhile, and asked again
+    if (search !== byId("search").value) return;  // more was typed meanwhile, which asks again
     chosen ??= list.items[0]?.id ?? null;
     const asked = chosen;
     const answer = asked && await fetch(`/emulator/executions/${encodeURIComponent(asked)}`);
-    if (asked !== chosen) return;  // somebody chose another one meanwhile
+    if (asked !== chosen) return;  // another one was chosen meanwhile
     if (answer && !answer.ok) chosen = null;  // forgotten, or from an emulator that is gone: the newest instead
     const execution = answer && answer.ok ? await answer.json() : null;
     showList(list);

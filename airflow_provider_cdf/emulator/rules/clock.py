@@ -19,7 +19,7 @@ class Clock(Protocol):
         """The time that clients live in: tokens and nonces expire by it, however fast workflows run."""
 
     def wait_seconds(self, until: int) -> float | None:
-        """How long to wait, in real seconds, until :meth:`now` reaches ``until``. None: nobody knows."""
+        """How long to wait, in real seconds, until :meth:`now` reaches ``until``. None: unknown."""
 
 
 class RunningClock:

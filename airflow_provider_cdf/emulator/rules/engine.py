@@ -1,7 +1,7 @@
 """
 The engine: what can be done with workflows, their executions and their tasks.
 
-It knows no HTTP and no threads. Whoever drives it calls :meth:`Engine.advance` when time has passed, makes
+It knows no HTTP and no threads. What drives it calls :meth:`Engine.advance` when time has passed, makes
 the calls in :attr:`Engine.calls`, and lets one thread in at a time.
 """
 
@@ -62,7 +62,7 @@ class Engine:
             max_concurrent_executions,
             retain,
         )
-        #: Calls of Python handlers that whoever drives the engine has to make.
+        #: Calls of Python handlers that the driver has to make.
         self.calls = self._lifecycle.calls
 
         self._client_now = clock.client_now

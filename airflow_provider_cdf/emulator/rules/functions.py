@@ -31,7 +31,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """A call of a handler that waits to be made by whoever drives the engine."""
+    """A call of a handler that waits to be made by what drives the engine."""
 
     task_id: str
     call_id: int

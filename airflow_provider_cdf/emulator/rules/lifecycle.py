@@ -55,7 +55,7 @@ class Lifecycle:
         self.timeline = timeline
         self.catalog = catalog
         self.pace = pace
-        #: Calls of Python handlers that whoever drives the engine has to make.
+        #: Calls of Python handlers that the driver has to make.
         self.calls: deque[FunctionCall] = deque()
         self.work = Work(self, timeline, pace, functions, cdf_requests, self.calls)
         self._max_concurrent_executions = max_concurrent_executions

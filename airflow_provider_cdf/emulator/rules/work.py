@@ -46,7 +46,7 @@ class Work:
     :param pace: how much of it
     :param functions: what functions do
     :param cdf_requests: what cdf tasks get as answer
-    :param calls: where calls of handlers are put, for whoever drives the engine to make them
+    :param calls: where calls of handlers are put, for the driver to make them
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from emulator_helpers import World, statuses
 from airflow_provider_cdf.emulator import CdfEmulator, __main__
 from airflow_provider_cdf.emulator.testing import cdf_emulator  # noqa: F401
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
-from airflow_provider_cdf.emulator.variables import override, read_config
+from airflow_provider_cdf.emulator.toolkit.variables import override, read_config
 
 VERSION = """\
 workflowExternalId: wf
@@ -157,9 +157,9 @@ def test_kind_of_a_file_is_the_end_of_its_name(tmp_path: Path, name: str) -> Non
 def test_version_is_what_the_file_says(tmp_path: Path, version: str) -> None:
     child = "workflowExternalId: child\nversion: @\nworkflowDefinition: {tasks: []}"
     parent = (
-        "- &it {workflowExternalId: parent, version: @, workflowDefinition: {tasks: [{externalId: s,"
+        "- {workflowExternalId: parent, version: @, workflowDefinition: {tasks: [{externalId: s,"
         " type: subworkflow, parameters: {subworkflow: {workflowExternalId: child, version: @}}}]}}\n"
-        "- {<<: *it, workflowExternalId: merged}"
+        "- {<<: {version: @}, workflowExternalId: merged, workflowDefinition: {tasks: []}}"
     )
     trigger = (
         "externalId: t\nworkflowExternalId: parent\nworkflowVersion: @\n"

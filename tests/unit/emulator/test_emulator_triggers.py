@@ -179,7 +179,7 @@ def test_what_unix_cron_allows(expression: str) -> None:
 
 def test_rule_of_an_unknown_kind_is_kept_and_fires_when_told(api: Api) -> None:
     name = api.define(function("a"))
-    rule = {"triggerType": "recordStream", "streamExternalId": "s", "batchSize": 5, "batchTimeout": 60}
+    rule = {"triggerType": "recordStream", "streamExternalId": "s", "filter": None}
     item = {
         "externalId": "stream",
         "triggerRule": rule,

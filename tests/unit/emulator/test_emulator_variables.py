@@ -13,7 +13,7 @@ from emulator_helpers import World
 
 from airflow_provider_cdf.emulator import CdfEmulator, __main__
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
-from airflow_provider_cdf.emulator.variables import fill, override, read_config, sets_for
+from airflow_provider_cdf.emulator.toolkit.variables import fill, override, read_config, sets_for
 
 FILE = Path("x.Workflow.yaml")
 

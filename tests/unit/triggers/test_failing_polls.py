@@ -306,6 +306,36 @@ class TestOutages:
         assert time.pauses == [20, 10]
 
 
+class TestContradiction:
+    """An execution that is RUNNING and has an end time."""
+
+    def test_is_told_once_and_waited_for_as_long_as_a_silence(
+        self, approval: Approval, time: Time, wait: Any, log: pytest.LogCaptureFixture
+    ) -> None:
+        with approval.cdf.turn() as engine:
+            engine.execution(approval.execution_id).end_time = 1_900_000_000_000
+        time.meanwhile = [nothing, nothing]
+
+        event = wait(approval, max_poll_silence=50)
+
+        assert event["outcome"] == "error"
+        assert event["is_permanent"] is False
+        assert "CDF says that the workflow is RUNNING, and when it ended." in event["message"]
+        (told,) = log.messages
+        assert told.startswith("CDF says that the workflow is RUNNING, and when it ended.")
+        assert time.pauses == [20, 40]
+
+    def test_that_passes_is_none(self, approval: Approval, time: Time, wait: Any) -> None:
+        def end(at: int | None) -> None:
+            with approval.cdf.turn() as engine:
+                engine.execution(approval.execution_id).end_time = at
+
+        end(1_900_000_000_000)
+        time.meanwhile = [lambda: end(None), approval.approve]
+
+        assert wait(approval, max_poll_silence=50)["outcome"] == "reached"
+
+
 class TestLogins:
     @pytest.fixture
     def approval(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Approval]:

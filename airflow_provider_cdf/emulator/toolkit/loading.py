@@ -7,14 +7,11 @@ https://docs.cognite.com/cdf/deploy/cdf_toolkit/references/resource_library
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from airflow_provider_cdf.emulator.api.schemas import TriggerFields, UnknownRule, VersionItem, WorkflowItem
@@ -22,22 +19,16 @@ from airflow_provider_cdf.emulator.rules.definitions import unknown_tasks, unkno
 from airflow_provider_cdf.emulator.rules.engine import Engine
 from airflow_provider_cdf.emulator.rules.errors import CdfError, UnknownSubworkflowError, describe
 from airflow_provider_cdf.emulator.rules.fields import Absent, Model
-from airflow_provider_cdf.emulator.variables import Filled, ToolkitError, fill, read_config, sets_for
+from airflow_provider_cdf.emulator.toolkit.reading import FieldPath, Item, Location, read_items
+from airflow_provider_cdf.emulator.toolkit.variables import ToolkitError, fill, sets_for
 
-__all__ = ["ToolkitError", "load", "read_config"]
-
-log = logging.getLogger(__name__)
-
-_Location = tuple[int | str, ...]
+log = logging.getLogger("airflow_provider_cdf.emulator.toolkit")
 
 #: What is in a file, by the end of its name in lower case: ``my.WorkflowVersion.yaml``.
 _WORKFLOW, _VERSION, _TRIGGER = "workflow", "workflowversion", "workflowtrigger"
 
-#: What only the Toolkit understands: it replaces names by ids, and logs in.
-_TOOLKIT_ONLY = frozenset({"dataSetExternalId", "authentication"})
-
 #: The fields that are versions: a version is what the file says, and 1.10 is not 1.1. None: any index.
-_VERSIONS: dict[str, list[tuple[str | None, ...]]] = {
+_VERSIONS: dict[str, list[FieldPath]] = {
     _WORKFLOW: [],
     _VERSION: [
         ("version",),
@@ -47,33 +38,12 @@ _VERSIONS: dict[str, list[tuple[str | None, ...]]] = {
 }
 
 
+#: What only the Toolkit understands: it replaces names by ids, and logs in.
+_TOOLKIT_ONLY = frozenset({"dataSetExternalId", "authentication"})
+
+
 class _TriggerFile(TriggerFields):
     is_paused: Absent[bool] = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One resource of a file, and where in the file its parts are."""
-
-    filled: Filled
-    value: Any
-    node: yaml.Node
-
-    def error(self, message: str, location: Iterable[int | str] = ()) -> ToolkitError:
-        return ToolkitError(f"{self.place(location)}: {message}")
-
-    def place(self, location: Iterable[int | str]) -> str:
-        node, line = self.node, self.node.start_mark.line
-        for step in location:
-            if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-                line = node.start_mark.line
-            elif isinstance(node, yaml.MappingNode):
-                for key, value in node.value:
-                    if key.value == step:
-                        node, line = value, key.start_mark.line
-            # Any other step is a key that is missing, or pydantic's name for a member of a union.
-        return f"{self.filled.file}:{self.filled.numbers[line]}"
 
 
 def load(
@@ -95,7 +65,7 @@ def load(
     versions = list(_items(files, _VERSION, variables or {}))
     # A subworkflow must exist before the version that refers to it, whatever the files are called.
     while versions:
-        later: list[_Item] = []
+        later: list[Item] = []
         problem = None
         for item in versions:
             try:
@@ -131,7 +101,7 @@ def _kind(file: Path) -> str:
     return file.stem.rpartition(".")[2].lower() if "." in file.stem else ""
 
 
-def _items(files: Iterable[Path], kind: str, variables: Mapping[str, Any]) -> Iterator[_Item]:
+def _items(files: Iterable[Path], kind: str, variables: Mapping[str, Any]) -> Iterator[Item]:
     for file in files:
         if _kind(file) != kind:
             continue
@@ -140,104 +110,10 @@ def _items(files: Iterable[Path], kind: str, variables: Mapping[str, Any]) -> It
         except (OSError, UnicodeDecodeError) as error:
             raise ToolkitError(f"{file}: {error}") from None
         for chosen in sets_for(file, variables):
-            yield from _read_items(fill(file, text, chosen), kind)
+            yield from read_items(fill(file, text, chosen), _VERSIONS[kind])
 
 
-def _read_items(filled: Filled, kind: str) -> Iterator[_Item]:
-    try:
-        loader = _Loader(filled.text)
-        node = loader.get_single_node()
-        filled.check(node)
-        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if item is not None:
-                for path in _VERSIONS[kind]:
-                    _keep_as_written(loader, item, path)
-                value = loader.construct_document(item)
-                yield _checked(_Item(filled, value, item))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line if error.problem_mark else 0
-        number = filled.numbers[min(line, len(filled.numbers) - 1)]
-        raise ToolkitError(f"{filled.file}:{number}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ToolkitError(f"{filled.file}: {error}") from None
-    except RecursionError:
-        raise ToolkitError(f"{filled.file}: it is nested too deeply, or in itself") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads what has no place in JSON, and what looks like a number and is none, as what can be named."""
-
-
-@dataclass(frozen=True, slots=True)
-class _NoJson:
-    what: str
-
-
-def _date(loader: _Loader, node: yaml.ScalarNode) -> _NoJson:
-    return _NoJson(f"'{node.value}' is a date in YAML, and JSON has none: put it into quotes")
-
-
-def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    read = loader.construct_yaml_int if node.tag.endswith(":int") else loader.construct_yaml_float
-    try:
-        value = read(node)
-    except ValueError:  # 0x_, or more digits than Python reads
-        return _NoJson(f"'{node.value[:20]}' is no number: put it into quotes")
-    return value if math.isfinite(value) else _NoJson(f"'{node.value}' is no number of JSON")
-
-
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
-_Loader.add_constructor("tag:yaml.org,2002:int", _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _number)
-
-
-def _keep_as_written(loader: _Loader, node: yaml.Node, path: tuple[str | None, ...]) -> None:
-    """Let a field be text whatever YAML takes it for: ``1.10``, ``1_0``, ``007`` and ``on``."""
-    if not path:
-        if isinstance(node, yaml.ScalarNode) and not node.tag.endswith(":null"):
-            node.tag = "tag:yaml.org,2002:str"
-    elif isinstance(node, yaml.SequenceNode) and path[0] is None:
-        for item in node.value:
-            _keep_as_written(loader, item, path[1:])
-    elif isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)  # what `<<` brings in
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value == path[0]:
-                _keep_as_written(loader, value, path[1:])
-
-
-def _checked(item: _Item) -> _Item:
-    """
-    The item, which is JSON.
-
-    :raises ToolkitError: if it is not, saying where
-    """
-
-    def check(value: Any, location: _Location, around: tuple[int, ...]) -> None:
-        problem = None
-        if isinstance(value, _NoJson):
-            problem = value.what
-        elif id(value) in around:
-            problem = "it contains itself"
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                if not isinstance(key, str):
-                    what = key.what if isinstance(key, _NoJson) else f"the key '{key}' is no text"
-                    raise item.error(what, location)
-                check(inner, (*location, key), (*around, id(value)))
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                check(inner, (*location, index), (*around, id(value)))
-        elif not isinstance(value, str | int | float | None):
-            problem = f"JSON has no {type(value).__name__}"
-        if problem:
-            raise item.error(problem, location)
-
-    check(item.value, (), ())
-    return item
-
-
-def _create(item: _Item, create: Callable[[_Item], None]) -> None:
+def _create(item: Item, create: Callable[[Item], None]) -> None:
     try:
         create(item)
     except ValidationError as error:
@@ -252,7 +128,7 @@ def _create(item: _Item, create: Callable[[_Item], None]) -> None:
 _M = TypeVar("_M", bound=Model)
 
 
-def _read(item: _Item, model: type[_M]) -> _M:
+def _read(item: Item, model: type[_M]) -> _M:
     if not isinstance(item.value, dict):
         raise item.error("this is not a mapping, with keys and values")
     found = model.model_validate(item.value)
@@ -262,7 +138,7 @@ def _read(item: _Item, model: type[_M]) -> _M:
     return found
 
 
-def _unknown_keys(given: Any, known: Any, location: _Location = ()) -> Iterator[_Location]:
+def _unknown_keys(given: Any, known: Any, location: Location = ()) -> Iterator[Location]:
     """Where there are keys that were dropped when the value was read: misspelled ones, most of the time."""
     if isinstance(given, dict) and isinstance(known, dict):
         for key, item in given.items():
@@ -275,7 +151,7 @@ def _unknown_keys(given: Any, known: Any, location: _Location = ()) -> Iterator[
             yield from _unknown_keys(*pair, (*location, index))
 
 
-def _create_workflow(item: _Item, engine: Engine) -> None:
+def _create_workflow(item: Item, engine: Engine) -> None:
     workflow = _read(item, WorkflowItem)
     engine.catalog.upsert_workflow(
         workflow.external_id,
@@ -286,14 +162,14 @@ def _create_workflow(item: _Item, engine: Engine) -> None:
     )
 
 
-def _create_version(item: _Item, engine: Engine) -> None:
+def _create_version(item: Item, engine: Engine) -> None:
     version = _read(item, VersionItem)
     engine.catalog.upsert_version(version.workflow_external_id, version.version, version.workflow_definition)
     for location, task in unknown_tasks(version.workflow_definition):
         log.warning("%s: %s", item.place((*location, "type")), unknown_type_warning(task))
 
 
-def _create_trigger(item: _Item, engine: Engine) -> None:
+def _create_trigger(item: Item, engine: Engine) -> None:
     trigger = _read(item, _TriggerFile)
     engine.triggers.upsert(
         trigger.external_id,

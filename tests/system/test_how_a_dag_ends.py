@@ -1,0 +1,280 @@
+"""How each way to end a DAG ends, whatever befalls it: the tables of docs/patterns.md, on a real Airflow."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
+from airflow_provider_cdf.demo.local_airflow import LocalAirflow, LocalAirflowError
+from airflow_provider_cdf.emulator import CdfEmulator
+
+pytestmark = pytest.mark.slow
+
+DAGS = Path(__file__).parent / "endings"
+PATTERNS = Path(__file__).parents[2] / "docs" / "patterns.md"
+#: Seconds for all DAG runs of a test, on a machine that does other work beside.
+PATIENCE = 900
+TITLE = "How a DAG ends: DAG run / CDF's task / execution"
+#: By the first words of a row of the tables.
+EVENTS = {
+    "the work succeeds": "success",
+    "the work fails": "failure",
+    "the work fails, in a `fail_fast` DAG": "fail_fast",
+    "a branch skips the work": "branched",
+    "a short circuit skips the work": "short_circuited",
+    "the DAG run is marked failed while the work runs": "marked_running",
+    "… while it waits for its retry": "marked_retry",
+    "… while it waits for a slot": "marked_queued",
+    "… before CDF's task waits for it": "marked_early",
+    "the DAG run is cleared while the work runs": "cleared",
+    "`dagrun_timeout` is over while the work runs": "timed_out",
+    "… with the callback below": "timed_out_with_callback",
+    "the run is skipped": "run_skipped",
+    "the run is refused": "run_refused",
+}
+
+
+def documented() -> dict[tuple[str, str], list[str]]:
+    """Return the cells of the tables by way and event; what is one or the other as both."""
+    cells = {}
+    for section in re.split(r"^## ", PATTERNS.read_text(), flags=re.MULTILINE):
+        way = re.search(r"example_dags/(\w+)\.py", section)
+        for row in re.findall(r"^\| (.+) \|$", section, re.MULTILINE):
+            name, *cell = (one.strip() for one in row.split("|"))
+            if name in EVENTS and way is not None:
+                states, *statuses = (one.replace("`", "") for one in cell)
+                cells[WAYS[way[1]], EVENTS[name]] = [
+                    " / ".join([state, *statuses]) for state in states.split(" or ")
+                ]
+    return cells
+
+
+#: The example DAG that shows a way.
+WAYS = {
+    "cdf_roundtrip": "report",
+    "cdf_report_teardown": "report_teardown",
+    "cdf_cancel_teardown": "cancel_teardown",
+    "cdf_report_and_cancel": "both",
+}
+RECOMMENDED = "both"
+
+
+class Cell:
+    """A DAG run that goes one way, and what befalls it."""
+
+    def __init__(self, airflow: LocalAirflow, cdf: CdfEmulator, way: str, event: str, folder: Path) -> None:
+        self.airflow, self.cdf = airflow, cdf
+        self.way, self.event, self.dag_id = way, event, f"{way}__{event}"
+        self.let_go = folder / self.dag_id
+        self.has_happened = not event.startswith(("timed_out", "cleared", "marked"))
+        self.run_id = self.trigger()
+
+    def trigger(self) -> str:
+        # SQLite takes one writer at a time, and the dag processor writes much as it begins.
+        for _ in range(20):
+            try:
+                return self.airflow.trigger_dag(self.dag_id, conf={"let_go": str(self.let_go)}, timeout=120)
+            except LocalAirflowError as error:
+                if "Database error" not in str(error):
+                    raise
+                time.sleep(1)
+        raise AssertionError(f"{self.dag_id} could not be triggered")
+
+    @property
+    def path(self) -> str:
+        return f"/dags/{self.dag_id}/dagRuns/{quote(self.run_id, safe='')}"
+
+    def states(self) -> dict[str, str]:
+        tasks = self.airflow.task_instances(self.dag_id, self.run_id)
+        return {task["task_id"]: str(task["state"]) for task in tasks}
+
+    def go_on(self) -> bool:
+        """Do what is to befall the DAG run, once its work is where it should be; return if that is done."""
+        if self.has_happened:
+            return True
+        judge = self.states().get("judge")
+        if self.event.startswith("timed_out"):
+            if judge == "running":
+                self.has_happened = True
+            elif self.airflow.dag_run_state(self.dag_id, self.run_id) == "failed":
+                self.run_id = self.trigger()  # too slow: it was over before the work began
+            return self.has_happened
+        if self.event == "marked_early":
+            if self.states().get("waits") not in ("running", "deferred"):
+                return False
+        elif judge != {"marked_retry": "up_for_retry", "marked_queued": "scheduled"}.get(
+            self.event, "running"
+        ):
+            return False
+        if self.event == "cleared":
+            self.airflow.api("POST", f"{self.path}/clear", json={"dry_run": False, "only_failed": False})
+            self.let_go.touch()
+        else:
+            self.airflow.api("PATCH", self.path, json={"state": "failed"})
+        self.has_happened = True
+        return True
+
+    def has_reported(self) -> bool:
+        """Whether there is nothing that CDF must wait for with its own next step."""
+        if self.event != "marked_early":
+            return True
+        states = self.states()
+        before_the_end = [states[task_id] for task_id in ("report", "stop") if task_id in states]
+        return self.has_happened and all(
+            state in ("success", "failed", "skipped") for state in before_the_end
+        )
+
+    def has_ended(self) -> bool:
+        states = self.states().values()
+        ended = self.airflow.dag_run_state(self.dag_id, self.run_id) in ("success", "failed")
+        # A DAG run that is marked failed has that state at once, and its teardowns run then.
+        return ended and not {"running", "queued", "scheduled", "deferred", "restarting"}.intersection(states)
+
+    def goes_on_for_long(self) -> bool:
+        """Whether what is left of the DAG run waits for CDF's task to time out, as is documented."""
+        expected = documented().get((self.way, self.event), [""])
+        return expected[0].startswith("running") and self.has_reported()
+
+    def is_marked_skipped(self) -> bool:
+        """Whether CDF is told that its task is COMPLETED because a branch has skipped the work."""
+        return self.event == "branched" and all(
+            task.output.get("airflow", {}).get("skipped") is True for task in self.scores()[-1]
+        )
+
+    def scores(self) -> list[list[Any]]:
+        """Return the attempts at CDF's task in each execution of the DAG run."""
+        with self.cdf.turn() as engine:
+            return [
+                [task for task in one.tasks() if task.external_id == "score"]
+                for one in engine.store.executions.values()
+                if one.metadata.get("airflow_run_id") == self.run_id
+                and one.metadata.get("airflow_dag_id") == self.dag_id
+            ]
+
+    def outcome(self) -> str:
+        """Return state of the DAG run, status of CDF's task and of the execution; of several, one by one."""
+        with self.cdf.turn() as engine:
+            executions = [
+                one
+                for one in engine.store.executions.values()
+                if one.metadata.get("airflow_run_id") == self.run_id
+                and one.metadata.get("airflow_dag_id") == self.dag_id
+            ]
+            scores = [
+                [str(task.status) for task in one.tasks() if task.external_id == "score"] or ["-"]
+                for one in executions
+            ]
+            statuses = [str(one.status) for one in executions]
+        state = self.airflow.dag_run_state(self.dag_id, self.run_id)
+        task = ", then ".join(attempts[-1] for attempts in scores) or "-"
+        return f"{state} / {task} / {', then '.join(statuses) or '-'}"
+
+    def __str__(self) -> str:
+        return f"{self.dag_id}: {self.outcome()} {self.states()}"
+
+
+#: Until then, CDF's task does not begin to wait in the DAG runs that are marked failed before.
+cdf_goes_on = threading.Event()
+
+
+def read_sensors(data: dict[str, Any]) -> Any:
+    if data["pump"] == "marked_early":
+        cdf_goes_on.wait(PATIENCE)
+    return FUNCTIONS["read_sensors"]
+
+
+@pytest.fixture(scope="module")
+def cdf() -> Iterator[CdfEmulator]:
+    functions = {**FUNCTIONS, "read_sensors": read_sensors}
+    with CdfEmulator(workflows=[examples_folder() / "workflows"], functions=functions) as emulator:
+        try:
+            yield emulator
+        finally:
+            cdf_goes_on.set()
+
+
+@pytest.fixture(scope="module")
+def airflow(cdf: CdfEmulator) -> Iterator[LocalAirflow]:
+    env = {
+        "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
+        # Works that go on until they are let go of take a slot each.
+        "AIRFLOW__CORE__PARALLELISM": "16",
+    }
+    with LocalAirflow(DAGS, env=env) as airflow:
+        airflow.wait_until_healthy(180)
+        # Work in this pool waits for a slot for ever.
+        airflow.api("POST", "/pools", json={"name": "closed", "slots": 0})
+        yield airflow
+
+
+def wait_until(what: Callable[[], list[Any]], seconds: float) -> None:
+    """Wait until nothing is left of what is to be waited for."""
+    deadline = time.monotonic() + seconds
+    while left := what():
+        assert time.monotonic() < deadline, "\n".join(map(str, left))
+        time.sleep(0.5)
+
+
+def play(airflow: LocalAirflow, cdf: CdfEmulator, folder: Path, way: str) -> list[Cell]:
+    """Let everything befall a way to end a DAG, all at once, and return the DAG runs as they have ended."""
+    cdf_goes_on.clear()
+    # Those that wait for the longest first.
+    events = sorted(EVENTS.values(), key=lambda event: not event.startswith("timed_out"))
+    cells = [Cell(airflow, cdf, way, event, folder) for event in events]
+
+    def going_on() -> list[Cell]:
+        airflow.check()
+        if all(cell.has_reported() for cell in cells):
+            cdf_goes_on.set()
+        return [
+            cell for cell in cells if not cell.go_on() or not (cell.has_ended() or cell.goes_on_for_long())
+        ]
+
+    wait_until(going_on, PATIENCE)
+    return cells
+
+
+def check(cells: list[Cell], record_property: Callable[[str, object], None]) -> None:
+    expected = documented()
+
+    def wrong() -> list[str]:
+        return [
+            f"{cell}, but documented is {expected.get((cell.way, cell.event))}"
+            for cell in cells
+            if cell.outcome() not in expected.get((cell.way, cell.event), [])
+        ]
+
+    try:
+        # What CDF does by itself, after a report, takes its time.
+        wait_until(wrong, 60)
+    finally:
+        for cell in cells:
+            record_property("cell", (TITLE, cell.event, cell.way, cell.outcome()))
+    # And nothing changes any more.
+    time.sleep(5)
+    assert not wrong()
+    # Whatever happens, CDF is told that the work is done only where it is.
+    for cell in cells:
+        if "COMPLETED /" in cell.outcome():
+            assert cell.states()["judge"] == "success" or cell.is_marked_skipped(), cell
+
+
+@pytest.mark.parametrize(
+    "way", [way if way == RECOMMENDED else pytest.param(way, marks=pytest.mark.long) for way in WAYS.values()]
+)
+def test_a_way_to_end_a_dag_ends_as_documented(
+    airflow: LocalAirflow,
+    cdf: CdfEmulator,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+    way: str,
+) -> None:
+    check(play(airflow, cdf, tmp_path, way), record_property)

@@ -1,0 +1,266 @@
+"""What CDF knows as text stays text, and mistakes in a DAG file are seen while it is parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound
+from support import FakeTaskInstance
+
+from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
+
+UNKNOWN = "11111111-2222-4333-8444-555555555555"
+
+
+class Runs(TextFields, BaseOperator):
+    """An operator with the fields of a run."""
+
+    template_fields: Sequence[str] = ("version", "metadata", "names", "input", "execution_id")
+    text_fields: Sequence[str] = ("version", "metadata", "names", "execution_id")
+
+    def __init__(
+        self,
+        *,
+        version: Any = None,
+        metadata: Any = None,
+        names: Any = None,
+        input: Any = None,  # noqa: A002 - as the real one
+        execution_id: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.version, self.metadata, self.names = version, metadata, names
+        self.input, self.execution_id = input, execution_id
+
+
+def rendered(context: dict[str, Any] | None = None, *, native: bool = True, **fields: Any) -> Runs:
+    with DAG("plant", render_template_as_native_obj=native) as dag:
+        operator = Runs(task_id="run", **fields)
+    # As Airflow does.
+    operator.render_template_fields(context or {}, dag.get_template_env())
+    return operator
+
+
+both = pytest.mark.parametrize("native", [True, False])
+
+
+@both
+@pytest.mark.parametrize("text", ["1", "2024_01", "1.10", "1_0", "007", "None", "True", "[1]", "0x10", "1e3"])
+def test_text_without_a_template_is_left_as_written(text: str, native: bool) -> None:
+    operator = rendered(native=native, version=text, metadata={"batch": text}, names=[text])
+    assert operator.version == text
+    assert operator.metadata == {"batch": text}
+    assert operator.names == [text]
+
+
+@both
+@pytest.mark.parametrize("text", ["1", "2024_01", "1.10", "007"])
+def test_a_template_that_becomes_text_stays_it(text: str, native: bool) -> None:
+    context = {"params": {"version": text}}
+    operator = rendered(
+        context, native=native, version="{{ params.version }}", metadata={"v": "{{ params.version }}"}
+    )
+    assert operator.version == text
+    assert operator.metadata == {"v": text}
+
+
+def test_other_fields_are_rendered_as_the_dag_says() -> None:
+    context = {"params": {"pump": 101}}
+    fields: dict[str, Any] = {
+        "version": "{{ params.pump }}",
+        "input": {"pump": "{{ params.pump }}", "v": "1"},
+    }
+    operator = rendered(context, **fields)
+    assert operator.version == "101"
+    assert operator.input == {"pump": 101, "v": 1}
+    assert rendered(context, native=False, **fields).input == {"pump": "101", "v": "1"}
+
+
+def test_an_operator_may_ask_for_native_values_by_itself() -> None:
+    with DAG("plant") as dag:
+        operator = Runs(
+            task_id="run", version="1", input={"pump": "{{ 101 }}"}, render_template_as_native_obj=True
+        )
+    operator.render_template_fields({}, dag.get_template_env())
+    assert operator.version == "1"
+    assert operator.input == {"pump": 101}
+
+
+def test_a_mapped_task_keeps_its_text_too() -> None:
+    with DAG("plant", render_template_as_native_obj=True) as dag:
+        mapped = Runs.partial(task_id="run", version="1", input={"a": "1"}).expand(names=[["007"]])
+    operator = mapped.unmap({"names": ["007"]})
+    operator._do_render_template_fields(operator, mapped.template_fields, {}, dag.get_template_env(), set())
+    assert (operator.version, operator.names, operator.input) == ("1", ["007"], {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"),
+        (0, "0"),
+        (1.1, 1.1),  # 1.10 is the same number: refused later
+        (True, True),
+        (None, None),
+        ("1", "1"),
+        ({"a": 1, "b": 0.72, "c": True, 7: None}, {"a": "1", "b": "0.72", "c": True, "7": None}),
+        ([1, "2", 3.5], ["1", "2", "3.5"]),
+        ((1, 2), ["1", "2"]),
+    ],
+    ids=repr,
+)
+def test_a_number_becomes_its_text_where_it_has_one(value: Any, text: Any) -> None:
+    assert as_text(value) == text
+    assert type(as_text(value)) is type(text)
+
+
+@pytest.mark.parametrize("key", ["return_value", "execution_id"])
+@pytest.mark.parametrize("make", [Runs, CdfWorkflowCancelOperator])
+def test_an_id_that_no_task_has_left_is_none_however_it_is_asked_for(
+    key: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DAG("plant") as dag:
+        before = BaseOperator(task_id="before")
+        operator = make(task_id="stop", execution_id=before.output[key])
+
+    def resolve(*_: Any, **__: Any) -> Any:
+        if key == "return_value":
+            return None
+        raise XComNotFound("plant", "before", key)
+
+    monkeypatch.setattr(type(before.output), "resolve", resolve)
+    operator.render_template_fields({}, dag.get_template_env())
+    assert operator.execution_id is None
+
+
+def test_an_id_from_an_xcom_is_not_rendered_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DAG("plant") as dag:
+        before = BaseOperator(task_id="before")
+        operator = Runs(task_id="run", execution_id=before.output)
+    monkeypatch.setattr(type(before.output), "resolve", lambda *_, **__: "{{ conn.cdf_default.password }}")
+    operator.render_template_fields({}, dag.get_template_env())
+    assert operator.execution_id == "{{ conn.cdf_default.password }}"
+
+
+def test_another_error_of_an_xcom_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DAG("plant") as dag:
+        before = BaseOperator(task_id="before")
+        operator = Runs(task_id="run", execution_id=before.output["execution_id"])
+
+    def resolve(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("object storage: 503")
+
+    monkeypatch.setattr(type(before.output), "resolve", resolve)
+    with pytest.raises(ConnectionError):
+        operator.render_template_fields({}, dag.get_template_env())
+
+
+def test_a_callback_renders_to_text_too(monkeypatch: pytest.MonkeyPatch, ti: FakeTaskInstance) -> None:
+    from airflow_provider_cdf.operators import reporting
+
+    seen = []
+    monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", '{"conn_type": "cdf"}')
+    monkeypatch.setattr(reporting, "report", lambda hook, ti, target, *_, **__: seen.append(target))
+    with DAG("plant", render_template_as_native_obj=True):
+        operator = CdfTaskUpdateOperator(
+            task_id="report",
+            execution_id="{{ id }}",
+            task_external_id="2024_01",
+            output={"a": "{{ nothing.x }}"},
+        )
+    report_failure({"ti": ti, "task": operator, "id": UNKNOWN})
+    assert seen == [reporting.Target(UNKNOWN, "2024_01")]
+
+
+# -- while a DAG file is parsed -----------------------------------------------------------------------------
+
+
+def make(**arguments: Any) -> CdfTaskUpdateOperator:
+    return CdfTaskUpdateOperator(
+        task_id="report", **{"execution_id": UNKNOWN, "task_external_id": "approve", **arguments}
+    )
+
+
+def make_mapped(**arguments: Any) -> Any:
+    partial = CdfTaskUpdateOperator.partial(task_id="report", **{"task_external_id": "approve", **arguments})
+    return partial.expand(execution_id=[UNKNOWN])
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown status": ({"status": "SUCCESS"}, "Did you mean COMPLETED?"),
+    "misspelt status": ({"status": "COMPLETE"}, "Did you mean COMPLETED?"),
+    "status of a sensor": ({"status": "in_progress"}, "It must be COMPLETED or FAILED or"),
+    "status for skipped work": ({"skipped_status": "skipped"}, "'skipped' is not a status"),
+    "list": ({"output": ["a"]}, "The output must be a JSON object (a dict), not list."),
+    "list with templates": ({"output": ["{{ a }}"]}, "The output must be a JSON object (a dict), not list."),
+    "text": ({"output": '{"a": 1}'}, "output=task.output"),
+    "number": ({"output": 7}, "not int"),
+    "NaN": ({"output": {"a": [float("nan")]}}, "The output.a[0] is not JSON: it is nan."),
+    "size": ({"output": {"a": "x" * 100_000}}, "100008 bytes"),
+    "our key": ({"output": {"airflow": 1}}, "has the key 'airflow'"),
+    "our key beside a template": ({"output": {"airflow": "{{ a }}"}}, "has the key 'airflow'"),
+}
+
+
+@pytest.mark.parametrize("how", [make, make_mapped], ids=["plain", "mapped"])
+@pytest.mark.parametrize(("arguments", "what"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
+    arguments: dict[str, Any], what: str, how: Any
+) -> None:
+    with DAG("plant"), pytest.raises(ValueError, match=r".") as caught:
+        how(**arguments)
+    assert what in str(caught.value)
+    assert "Nothing was sent" not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["execution_id", "task_external_id", "output", "in output", "in a list"])
+def test_an_operator_in_place_of_its_output_is_refused(where: str) -> None:
+    with DAG("plant"):
+        judge = BaseOperator(task_id="judge")
+        values: dict[str, Any] = {
+            "output": {"output": judge},
+            "in output": {"output": {"risk": judge}},
+            "in a list": {"output": {"risk": [judge]}},
+        }
+        with pytest.raises(ValueError, match=r"is the task 'judge' itself: write judge\.output"):
+            make(**values.get(where, {where: judge}))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda judge: {"status": "{{ status }}"},
+        lambda judge: {"output": "{{ native }}"},
+        lambda judge: {"output": judge.output},
+        lambda judge: {"output": {"risk": judge.output, "all": [judge.output["x"]], "text": "{{ a }}"}},
+        lambda judge: {"task_external_id": "{{ name }}"},
+    ],
+)
+def test_what_is_no_literal_is_left_for_later(arguments: Any) -> None:
+    with DAG("plant"):
+        make(**arguments(BaseOperator(task_id="judge")))
+
+
+def test_numbers_are_taken_as_their_text() -> None:
+    with DAG("plant"):
+        assert make(task_external_id=1).task_external_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        ("a", True),
+        ("{{ a }}", False),
+        ("{% if a %}", False),
+        ({"a": [1, {"b": None}]}, True),
+        ({"a": [1, {"b": "{{ c }}"}]}, False),
+        ({"{{ a }}": 1}, False),
+        (lambda context, jinja_env: {}, False),
+    ],
+)
+def test_what_a_literal_is(value: Any, literal: bool) -> None:
+    assert is_literal(value) is literal

@@ -1,0 +1,165 @@
+"""What is refused where a DAG file is read, and what is not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.sdk import DAG
+
+from airflow_provider_cdf.arguments import is_literal, number_or, refuse_operators, seconds
+from airflow_provider_cdf.cdf.errors import CdfInputError
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
+from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
+
+ODD: list[Any] = [0, -1, 0.0, float("nan"), float("inf"), 1e12, "10", None, True, timedelta(0), timedelta(-1)]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_a_duration_is_positive_and_finite(odd: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^poll_interval must be a positive number of seconds or a timedelta"
+    ):
+        seconds(odd, "poll_interval")
+
+
+@pytest.mark.parametrize(("given", "taken"), [(5, 5), (0.01, 0.01), (timedelta(minutes=1), 60.0), (1e9, 1e9)])
+def test_a_duration_is_taken_in_seconds(given: Any, taken: float) -> None:
+    assert seconds(given) == taken
+
+
+@pytest.mark.parametrize("odd", [one for one in ODD if one != 1e12], ids=repr)
+def test_a_trigger_takes_the_default_for_what_is_no_positive_number(odd: Any) -> None:
+    assert number_or(odd, 7.0) == 7.0
+    assert number_or(odd, None) is None
+    assert number_or(2, 7.0) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("COMPLETED", True),
+        (["A", "B"], True),
+        (("A",), True),
+        ("{{ params.status }}", False),
+        ("{% if x %}A{% endif %}", False),
+        (["A", "{{ b }}"], False),
+        (None, False),
+        (object(), False),
+    ],
+)
+def test_text_without_a_template_is_literal(value: Any, expected: bool) -> None:
+    assert is_literal(value) is expected
+
+
+# -- sensors ----------------------------------------------------------------------------------------------
+
+
+def sensor(kind: type, **arguments: Any) -> Any:
+    more = {"task_external_id": "approve"} if kind is CdfTaskSensor else {}
+    return kind(**{"task_id": "wait", "execution_id": "{{ params.id }}", **more, **arguments})
+
+
+SENSORS = pytest.mark.parametrize("kind", [CdfTaskSensor, CdfWorkflowSensor])
+
+
+@SENSORS
+@pytest.mark.parametrize("name", ["poke_interval", "timeout", "max_poll_silence"])
+@pytest.mark.parametrize("odd", [0, -5, float("nan"), float("inf"), timedelta(0), "10"], ids=repr)
+def test_a_sensor_refuses_durations_that_are_none(kind: type, name: str, odd: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be a positive number of seconds"):
+        sensor(kind, **{name: odd})
+
+
+@SENSORS
+def test_a_sensor_takes_durations_that_are(kind: type) -> None:
+    made = sensor(kind, poke_interval=timedelta(seconds=5), timeout=timedelta(hours=1), max_poll_silence=60)
+    assert (made.poke_interval, made.timeout, made.max_poll_silence) == (5, 3600, 60)
+    assert sensor(kind, timeout=None).timeout == 7 * 24 * 3600
+
+
+@SENSORS
+def test_deferrable_is_true_or_false(kind: type) -> None:
+    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
+        sensor(kind, deferrable="False")
+
+
+@SENSORS
+def test_an_operator_in_place_of_its_output_is_refused_with_what_to_write(kind: type) -> None:
+    with DAG("plant"):
+        run = BaseOperator(task_id="run")
+        with pytest.raises(
+            TypeError, match=r"^execution_id is the operator 'run' itself: write run\.output\.$"
+        ):
+            sensor(kind, execution_id=run)
+        mapped = BaseOperator.partial(task_id="each").expand(pool=["a"])
+        with pytest.raises(TypeError, match=r"write each\.output\."):
+            sensor(kind, task_id="mapped", execution_id=mapped)
+        sensor(kind, task_id="right", execution_id=run.output)
+
+
+@pytest.mark.parametrize("name", ["task_external_id", "target_status", "parent_task_external_id"])
+def test_each_argument_of_the_task_sensor_is_looked_at(name: str) -> None:
+    with DAG("plant"), pytest.raises(TypeError, match=f"^{name} is the operator 'plan' itself"):
+        sensor(CdfTaskSensor, **{name: BaseOperator(task_id="plan")})
+
+
+def test_only_what_is_named_is_looked_at() -> None:
+    with DAG("plant"):
+        made = sensor(CdfWorkflowSensor)
+        made.other = BaseOperator(task_id="run")
+    refuse_operators(made, ["execution_id", "nothing", "task_id"])
+
+
+@pytest.mark.parametrize(
+    ("literal", "nearest"),
+    [
+        ("SUCCESS", "COMPLETED"),
+        ("success", "COMPLETED"),
+        (["COMPLETED", "done"], "COMPLETED"),
+        ("CANCELLED", "CANCELED"),
+        ("RUNNING", "IN_PROGRESS"),
+        ("IN PROGRESS", "IN_PROGRESS"),
+        ("error", "FAILED"),
+        ("queued", "SCHEDULED"),
+        ("timeout", "TIMED_OUT"),
+    ],
+)
+def test_an_unknown_status_is_refused_with_the_nearest_one(literal: Any, nearest: str) -> None:
+    with pytest.raises(
+        CdfInputError, match=rf"^CDF has no status .* Did you mean {nearest}\? It has SCHEDULED,"
+    ):
+        sensor(CdfTaskSensor, target_status=literal)
+
+
+def test_a_status_that_nothing_is_near_to_is_refused_too() -> None:
+    with pytest.raises(CdfInputError, match=r"^CDF has no status 'xyz' here\. It has SCHEDULED,"):
+        sensor(CdfTaskSensor, target_status="xyz")
+
+
+@pytest.mark.parametrize("target", ["{{ params.status }}", ["COMPLETED", "{{ params.status }}"], "completed"])
+def test_a_status_that_may_be_right_is_not_refused(target: Any) -> None:
+    assert sensor(CdfTaskSensor, target_status=target).target_status == target
+
+
+@SENSORS
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_what_default_args_combine_is_not_refused(kind: type, option: str) -> None:
+    """They are written for a whole DAG, whose other tasks are no sensors, or other ones."""
+    defaults = {
+        "timeout": 600,
+        "poke_interval": 5,
+        "poll_interval": 5,
+        "mode": "reschedule",
+        "deferrable": True,
+        "retries": 3,
+        "execution_timeout": timedelta(hours=2),
+        "max_poll_silence": 60,
+        "wait_for_completion": False,
+        "target_status": "COMPLETED",
+        option: True,
+    }
+    with DAG("plant", default_args=defaults):
+        assert sensor(kind).timeout == 600
