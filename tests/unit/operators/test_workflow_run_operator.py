@@ -910,13 +910,13 @@ class TestOnKill:
         assert execution["status"] == "RUNNING"
 
     @pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
-    def test_during_a_look_starts_nothing_more(
-        self, project: Project, ti: FakeTaskInstance, after: bool
+    def test_during_a_look_starts_nothing_more_and_does_not_defer(
+        self, project: Project, ti: FakeTaskInstance, after: bool, deferrable: bool
     ) -> None:
         # What it sees next has been cancelled by a process of its task: by this one.
         workflow = project.define(function_task("approve", waits=True))
         ti.states = {ti.task_id: {ti.task_id: "running"}}
-        operator = make(workflow)
+        operator = make(workflow, deferrable=deferrable)
         when_sending(operator, "", operator.on_kill, after=after, polling=True)
         with pytest.raises(CdfError, match=r"The task was killed\. Execution \S+ was cancelled"):
             operator.execute(context(ti))
