@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+#: Pairs of metadata that a DAG author has: CDF takes 10, and two are needed to find a run again.
+OWN_METADATA_PAIRS = 8
 #: Seconds, some 30 years: beyond what any date can be moved by.
 LONGEST = 1e9
 

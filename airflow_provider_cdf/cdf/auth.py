@@ -157,46 +157,47 @@ class Login:
                 others = self._fetching
                 if others is None:
                     mine: Future[None] = Future()
-                    mine.set_running_or_notify_cancel()  # so that who waits cannot cancel it
                     self._fetching = mine
             if others is None:
-                yield from self._fetch(mine, is_replacement)
-            else:
-                yield others
-                if not others.done():
-                    raise NoAnswer(
-                        "another request of this process is still waiting for it",
-                        sent=False,
-                        is_timeout=True,
-                        at_login=True,
-                    )
+                return (yield from self._fetch(mine, is_replacement))
+            yield others
+            if not others.done():
+                raise NoAnswer(
+                    "another request of this process is still waiting for it",
+                    sent=False,
+                    is_timeout=True,
+                    at_login=True,
+                )
 
-    def _fetch(self, mine: Future[None], is_replacement: bool) -> Generator[httpx.Request, Any, None]:
-        outcome: _Token | CdfLoginError | NoAnswer | None = None  # that of a cancellation is none
+    def _fetch(self, mine: Future[None], is_replacement: bool) -> Generator[httpx.Request, Any, _Token]:
+        outcome: _Token | _Failure | None = None  # a cancellation is neither
         try:
             read = self._read((yield self._token_request()), is_replacement)
             if isinstance(read, _Token) and self._on_token is not None:
                 self._on_token(read.value)
-            outcome = read
+            outcome = read if isinstance(read, _Token) else self._failed(read)
         except NoAnswer as error:
             if error.is_timeout:  # the time of this request is over; another one may have more
                 raise NoAnswer(error.reason, sent=False, is_timeout=True, at_login=True) from None
-            outcome = error
+            outcome = self._failed(error)
         finally:
             with self._lock:
                 self._fetching = None
-                self._keep(outcome)
+                if isinstance(outcome, _Token):
+                    self._recent.append(outcome.value)
+                    self._token, self._failure, self._failures_in_a_row = outcome, None, 0
+                elif outcome is not None:
+                    self._failure = outcome
             mine.set_result(None)
+        if isinstance(outcome, _Failure):
+            raise outcome.told()
+        return outcome
 
-    def _keep(self, outcome: _Token | CdfLoginError | NoAnswer | None) -> None:
-        if isinstance(outcome, _Token):
-            self._recent.append(outcome.value)
-            self._token, self._failure, self._failures_in_a_row = outcome, None, 0
-        elif outcome is not None:
-            self._failures_in_a_row += 1
-            pause = min(2.0 ** min(self._failures_in_a_row, 10), LONGEST_SHARED_FAILURE)
-            asked_for = min(outcome.retry_after or 0.0, LONGEST_RETRY_AFTER)
-            self._failure = _Failure(outcome, clock.now() + max(pause, asked_for))
+    def _failed(self, error: CdfLoginError | NoAnswer) -> _Failure:
+        self._failures_in_a_row += 1
+        pause = min(2.0 ** min(self._failures_in_a_row, 10), LONGEST_SHARED_FAILURE)
+        asked_for = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        return _Failure(error, clock.now() + max(pause, asked_for))
 
     def _token_request(self) -> httpx.Request:
         form = {

@@ -52,11 +52,11 @@ SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
 
-#: What people write for a status where the letters alone do not lead to CDF's word.
-_MEANT = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "SUCCESSFUL", "DONE", "OK", "FINISHED"), "COMPLETED"),
+#: What other systems call the same.
+_NEAREST = {
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "DONE", "FINISHED", "OK"), "COMPLETED"),
+    **dict.fromkeys(("RUNNING", "STARTED", "WAITING"), "IN_PROGRESS"),
     **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
-    **dict.fromkeys(("STARTED", "WAITING"), "IN_PROGRESS"),
     **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -453,18 +453,10 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
 def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
     wanted = value.strip().upper() if isinstance(value, str) else value
     if wanted not in allowed:
-        raise CdfInputError(
-            f"{value!r} is not a status to be used here.{_suggestion(wanted, allowed)} "
-            f"It must be {' or '.join(allowed)}."
-        )
+        nearest = _NEAREST.get(str(wanted)) or next(iter(get_close_matches(str(wanted), allowed, n=1)), None)
+        hint = f" Did you mean {nearest}?" if nearest in allowed else ""
+        raise CdfInputError(f"CDF has no status {value!r:.60} here.{hint} It has {', '.join(allowed)}.")
     return enum(wanted)
-
-
-def _suggestion(wanted: object, allowed: Sequence[str]) -> str:
-    word = re.sub(r"[\s-]+", "_", str(wanted))
-    meant = _MEANT.get(word)
-    near = [meant] if meant in allowed else get_close_matches(word, [str(one) for one in allowed], n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _project(project: str) -> str:

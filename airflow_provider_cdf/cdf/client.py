@@ -368,8 +368,8 @@ class AsyncCdfClient(_Sender):
     def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         super().__init__(settings)
         self._given = transport
-        #: By process and event loop; the loop, because its number may be another one's later.
-        self._opened: dict[tuple[int, int], tuple[asyncio.AbstractEventLoop, httpx.AsyncBaseTransport]] = {}
+        #: By process and event loop.
+        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}
 
     async def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
@@ -417,16 +417,14 @@ class AsyncCdfClient(_Sender):
     def _transport(self) -> httpx.AsyncBaseTransport:
         if self._given is not None:
             return self._given
-        loop = asyncio.get_running_loop()
-        here = (os.getpid(), id(loop))
-        known, opened = self._opened.get(here, (None, None))
-        if opened is None or known is not loop:
-            opened = self._network(AsyncNetwork)
-            for key, (other, _) in list(self._opened.items()):
+        here = (os.getpid(), asyncio.get_running_loop())
+        opened = self._opened.get(here)
+        if opened is None:
+            opened = self._opened[here] = self._network(AsyncNetwork)
+            for pid, loop in list(self._opened):
                 # Dropped, not closed: the parent process goes on with its own, and an ended loop cannot.
-                if key[0] != here[0] or other.is_closed():
-                    self._opened.pop(key, None)
-            self._opened[here] = (loop, opened)
+                if pid != here[0] or loop.is_closed():
+                    self._opened.pop((pid, loop), None)
         return opened
 
     async def perform(self, conversation: Conversation[ResultT]) -> ResultT:
@@ -465,7 +463,7 @@ class AsyncCdfClient(_Sender):
 
     async def close(self) -> None:
         """Close the connections of this event loop. The next call opens others."""
-        _, opened = self._opened.pop((os.getpid(), id(asyncio.get_running_loop())), (None, None))
+        opened = self._opened.pop((os.getpid(), asyncio.get_running_loop()), None)
         if opened is not None:
             await opened.aclose()
 

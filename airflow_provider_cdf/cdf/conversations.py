@@ -170,7 +170,7 @@ def cancel_execution(
 
     call = calls.cancel(settings.project, execution_id, reason)
     hint = f"look whether execution {execution_id} still runs"
-    execution = yield from _send_until_known(settings, call, _Trace(look_up, hint), ask_after_refusal=True)
+    execution = yield from _send_until_known(settings, call, _Trace(look_up, hint))
     until = clock.now() + min(CANCEL_WITHIN, settings.retry_for)
     while not execution.has_ended and clock.now() < until:
         yield Pause(CANCEL_LOOK_INTERVAL)
@@ -509,13 +509,9 @@ def _may_be_due_to_the_nonce(error: CdfError) -> bool:
 
 
 def _send_until_known(
-    settings: Settings, call: calls.Call[Any], trace: _Trace[ResultT], *, ask_after_refusal: bool = False
+    settings: Settings, call: calls.Call[Any], trace: _Trace[ResultT]
 ) -> Conversation[ResultT]:
-    """
-    Send a call that CDF carries out once at most, until it is known what became of it.
-
-    :param ask_after_refusal: whether a refusal may mean that it has been done before.
-    """
+    """Send a call until it is known what became of it; a refusal may mean that it has been done before."""
     give_up_at = clock.now() + settings.retry_for
     lost: CdfError | None = None
     tries = 0
@@ -530,16 +526,13 @@ def _send_until_known(
         elif lost is None and was_not_executed(failed):
             raise failed  # the sender has repeated it for as long as it may
         unread: CdfError | None = None
-        if lost is not None or ask_after_refusal:
-            try:
-                found = yield from trace.look_up()
-            except CdfNothingToReportToError:
-                raise
-            except CdfError as error:
-                unread = error
-            else:
-                if found is not None:
-                    return found
+        try:
+            found = yield from trace.look_up()
+        except CdfError as error:
+            unread = error
+        else:
+            if found is not None:
+                return found
         tries += 1
         pause = pause_after(failed, tries)
         if is_transient(failed) and clock.now() + pause < give_up_at:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from airflow_provider_cdf.demo.airflow_api import LocalAirflowError
 
+#: What ``[database] sql_alchemy_connect_args`` names.
+SQLITE_PATIENCE = "sqlite_patience.CONNECT_ARGS"
+
 
 def write_secrets(config: Path) -> None:
     """
@@ -29,6 +32,19 @@ def write_secrets(config: Path) -> None:
         f"[api]\nsecret_key = {secrets.token_urlsafe(32)}\n"
         f"[api_auth]\njwt_secret = {secrets.token_urlsafe(64)}\n"
     )
+
+
+def write_patience(home: Path) -> None:
+    """
+    Let Airflow's processes wait for each other's writes for 20 seconds instead of five.
+
+    SQLite takes one writer at a time, and a scheduler that finds its database locked ends.
+
+    :param home: the ``AIRFLOW_HOME``, whose ``config`` Airflow imports from
+    """
+    (home / "config").mkdir(exist_ok=True)
+    module, name = SQLITE_PATIENCE.split(".")
+    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 20}}\n')
 
 
 def never_reuse_trigger_ids(database: Path) -> None:

@@ -18,7 +18,12 @@ from typing import Self
 import httpx
 
 from airflow_provider_cdf.demo.airflow_api import AirflowApi, LocalAirflowError
-from airflow_provider_cdf.demo.airflow_home import never_reuse_trigger_ids, write_secrets
+from airflow_provider_cdf.demo.airflow_home import (
+    SQLITE_PATIENCE,
+    never_reuse_trigger_ids,
+    write_patience,
+    write_secrets,
+)
 from airflow_provider_cdf.demo.processes import MARK, Guard, Process, end_all
 
 __all__ = ["LocalAirflow", "LocalAirflowError"]
@@ -99,6 +104,9 @@ class LocalAirflow(AirflowApi):
         # Airflow talks to itself on loopback, where a company's proxy cannot reach it.
         proxied = env.get("no_proxy") or env.get("NO_PROXY")
         no_proxy = ",".join(filter(None, [proxied, HOST, "localhost"]))
+        # Another database, which the caller may name, knows nothing of SQLite's arguments.
+        if "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN" not in self._own_env:
+            env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS"] = SQLITE_PATIENCE
         return {
             **env,
             "no_proxy": no_proxy,
@@ -149,6 +157,7 @@ class LocalAirflow(AirflowApi):
             self._home.mkdir(parents=True, exist_ok=True)
             self._guard = Guard(self._mark, None if self._keep or self._given_home else self._home)
             write_secrets(self._home / "airflow.cfg")
+            write_patience(self._home)
             # It imports for longer than the migration takes, and asks the database nothing meanwhile.
             self.start("api-server")
             migration = self._start_process("db-migrate", ["db", "migrate"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS
 from airflow_provider_cdf.cdf.calls import MAX_METADATA_PAIRS, MAX_METADATA_VALUE, check_metadata
 from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN, RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfInputError
@@ -137,11 +138,10 @@ def run_metadata(
     :raises CdfInputError: if the user's pairs leave no room for the keys, use their names, or are too long.
     """
     own = check_metadata(own or {}, workflow)
-    room_for_own = MAX_METADATA_PAIRS - 2
-    if len(own) > room_for_own:
+    if len(own) > OWN_METADATA_PAIRS:
         raise CdfInputError(
-            f"Metadata of {workflow} has {len(own)} pairs; {room_for_own} is the most, because CDF takes "
-            f"{MAX_METADATA_PAIRS} and two are needed to find the run again ({RUN_KEY!r}, {SUBMIT_ID!r})."
+            f"Metadata of {workflow} has {len(own)} pairs; {OWN_METADATA_PAIRS} is the most: CDF takes "
+            f"{MAX_METADATA_PAIRS}, and two are needed to find the run again ({RUN_KEY!r}, {SUBMIT_ID!r})."
         )
     if taken := sorted({RUN_KEY, SUBMIT_ID} & own.keys()):
         raise CdfInputError(f"Metadata of {workflow} must not set {' and '.join(map(repr, taken))}.")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_cdf.cdf.errors import (
+    CdfApiError,
     CdfError,
     CdfInputError,
     CdfNothingToReportToError,
     CdfRefusedError,
+    CdfReportRefusedError,
 )
 from airflow_provider_cdf.operators.airflow_urls import run_url, task_url
 from airflow_provider_cdf.operators.upstream import Upstream
@@ -101,7 +103,9 @@ def report(
             output,
             execution_id=None if is_missing(target.execution_id) else target.execution_id,
         )
-    except CdfRefusedError as error:
+    except CdfApiError as error:
+        if isinstance(error, CdfReportRefusedError) or not error.is_about_the_id:
+            raise
         raise CdfNothingToReportToError(f"There is no task to report {status} to. {error}") from None
     log.info("Set task %r to %s. [task %s]", updated.external_id, updated.status, updated.id)
     return updated

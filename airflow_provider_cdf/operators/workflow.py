@@ -5,43 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskDeferred, conf
-from airflow.triggers.base import BaseTrigger
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred, conf
 
+from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS, seconds
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.errors import (
-    CdfApiError,
-    CdfError,
-    CdfExecutionFailedError,
-    CdfInputError,
-    CdfOutputMissingError,
-    CdfTimeoutError,
-    CdfWaitRefusedError,
-)
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
-from airflow_provider_cdf.operators.cancelling import (
-    KILL_PATIENCE,
-    Cancellation,
-    after_cancelling,
-    has_ended_badly,
-    is_given_up,
-)
-from airflow_provider_cdf.operators.fields import TextFields
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, seconds
-from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
+from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
+from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal, refuse_operators
+from airflow_provider_cdf.operators.waits import WaitsForEnd
+from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_cdf.cdf.client import ResultT
-    from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
-    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.cdf.models import WorkflowExecution
     from airflow_provider_cdf.operators.identity import Try
     from airflow_provider_cdf.operators.starts import Starts, Steps
-    from airflow_provider_cdf.waiting import Patience
+
+__all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
 #: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
@@ -53,7 +39,7 @@ class _KilledError(CdfError):
     """The task was told to stop."""
 
 
-class CdfWorkflowRunOperator(BaseOperator):
+class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     """
     Start a workflow, wait until it has ended, and return the execution's id.
 
@@ -97,6 +83,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         "task_outputs",
         "cdf_conn_id",
     )
+    text_fields = tuple(name for name in template_fields if name != "input")
 
     def __init__(
         self,
@@ -117,54 +104,46 @@ class CdfWorkflowRunOperator(BaseOperator):
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
+        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+            _refuse_mistakes(
+                input,
+                metadata,
+                workflow_external_id=workflow_external_id,
+                version=version,
+                task_outputs=task_outputs,
+            )
         super().__init__(**kwargs)
         # Only now does it hold the user's, which may come from default_args.
         self.on_failure_callback = with_callback(self.on_failure_callback, cancel_orphan)
-        if task_outputs and not wait_for_completion:
-            raise ValueError("task_outputs needs wait_for_completion=True: a running task has no output yet.")
-        if timeout is not None and not wait_for_completion:
-            raise ValueError("timeout needs wait_for_completion=True: it is the time to wait for the end.")
-        self.workflow_external_id = workflow_external_id
-        self.version = version
+        # What only matters while waiting is ignored where nothing is waited for: default_args may hold it.
+        self.workflow_external_id = as_text(workflow_external_id)
+        self.version = as_text(version)
         self.input = input
         self.metadata = metadata
         self.task_outputs = task_outputs
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
-        self.poll_interval = seconds(poll_interval)
-        self.timeout = None if timeout is None else seconds(timeout)
+        self.poll_interval = seconds(poll_interval, "poll_interval")
+        self.timeout = None if timeout is None else seconds(timeout, "timeout")
         self.cancel_on_timeout = cancel_on_timeout
         self.cancel_on_kill = cancel_on_kill
-        self.max_poll_silence = seconds(max_poll_silence)
+        self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
         self.cdf_conn_id = cdf_conn_id
         self.retry_from_failure = retry_from_failure
-        self.execution_id: str | None = None
-        #: Whether it is decided what becomes of what this very object has started or found in CDF, or left to
-        #: others such as a trigger. ``None`` if it has not run.
-        self.is_settled: bool | None = None
         self._context: Context | None = None
         self._try: Try | None = None
         self._starts: Starts | None = None
         self._killed = False
         self._cancellation: Cancellation | None = None
-        self._is_known_by = 0.0
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
+        named = ("workflow_external_id", "version", "task_outputs")
+        _refuse_mistakes(
+            kwargs.get("input"), kwargs.get("metadata"), **{name: kwargs.get(name) for name in named}
+        )
         return partial_with_callback(super().partial(**kwargs), cancel_orphan)
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this operator's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
-
-    @cached_property
-    def _poll_hook(self) -> CdfHook:
-        """The hook for polls, which have a patience of their own."""
-        return self.hook.sibling(retry_for=0)
 
     def execute(self, context: Context) -> str:
         """Start the execution, or find the one of an earlier try, and wait for its end, here or deferred."""
@@ -173,10 +152,19 @@ class CdfWorkflowRunOperator(BaseOperator):
             raise CdfInputError("task_outputs must be a list of external ids, not one string.")
         return self._to_the_last(lambda: self._start_and_wait(context))
 
-    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Go on where the trigger left off."""
+    def execute_complete(
+        self, context: Context, event: dict[str, Any] | None = None, end_time: float | None = None
+    ) -> str:
+        """
+        Go on where the trigger left off.
+
+        :param event: what the trigger has seen. None where Airflow has started a deferred task once more
+            (apache/airflow#65248): then waiting goes on.
+        :param end_time: when ``timeout`` is over, in seconds since the epoch.
+        """
         self._begin(context)
-        return self._to_the_last(lambda: self._go_on_after(context, event or {}))
+        end_time = _stored(context, "end_time") if end_time is None else end_time
+        return self._to_the_last(lambda: self._go_on_after(context, event or {}, end_time))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
@@ -184,12 +172,15 @@ class CdfWorkflowRunOperator(BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
         self._begin(context)
         error = (next_kwargs or {}).get("error")
-        self.log.warning(
-            "The trigger that waited for this task's execution has broken (%s); waiting goes on here.", error
-        )
+        if error == GIVEN_UP:
+            self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
+        else:
+            self.log.warning("The trigger has broken (%s). Waiting goes on here, in a worker slot.", error)
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
-        end_time = time.time() if error == GIVEN_UP else _stored(context, "end_time")
+        end_time = _stored(context, "end_time")
+        if error == GIVEN_UP and end_time is not None:
+            end_time = min(end_time, time.time())
         return self._to_the_last(lambda: self._go_on_with_the_stored(context, end_time))
 
     def on_kill(self) -> None:
@@ -274,7 +265,7 @@ class CdfWorkflowRunOperator(BaseOperator):
             return str(self.execution_id)
         return self._wait(context, end_time)
 
-    def _go_on_after(self, context: Context, event: Mapping[str, Any]) -> str:
+    def _go_on_after(self, context: Context, event: Mapping[str, Any], end_time: float | None) -> str:
         outcome = event.get("outcome")
         if outcome == "error":
             self.is_settled = True
@@ -287,7 +278,7 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.execution_id = event.get("execution_id")
         # What the trigger saw may be hours old: the execution may have been retried in CDF since, and may
         # have ended since its time was over.
-        return self._go_on_with_the_stored(context, event.get("end_time", _stored(context, "end_time")))
+        return self._go_on_with_the_stored(context, end_time)
 
     def _go_on_with_the_stored(self, context: Context, end_time: float | None) -> str:
         # XComs survive a deferral; what the deferral itself carried does not survive its failure.
@@ -348,10 +339,10 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.execution_id = execution.id
         if found.is_under_way_anew:
             self._is_known_by = clock.now() + LAG
-            self.log.info("CDF runs %s: execution %s.", what, execution.id)
+            self.log.info("CDF started execution %s of %s.", execution.id, what)
             return end_time
         self.log.info(
-            "Going on with execution %s (version %s), which this task has started before; it is %s.",
+            "Going on with execution %s (version %s) of an earlier try; it is %s.",
             execution.id,
             execution.version,
             execution.status,
@@ -367,96 +358,6 @@ class CdfWorkflowRunOperator(BaseOperator):
         # Used up and left to go on: it was meant to, so this try waits as long again.
         is_left_to_go_on = of_first_try <= time.time() and not self.cancel_on_timeout
         return end_time if is_left_to_go_on else of_first_try
-
-    def _store(self, context: Context, end_time: float | None) -> None:
-        """Leave in XComs what a broken trigger would lose."""
-        try:
-            context["ti"].xcom_push(key="execution_id", value=self.execution_id)
-            if end_time is not None:
-                context["ti"].xcom_push(key="end_time", value=end_time)
-        except Exception:
-            self.log.warning("Execution %s runs in CDF, but Airflow did not store its id.", self.execution_id)
-            raise
-
-    def _wait(self, context: Context, end_time: float | None) -> str:
-        """Look once, then defer or poll until the execution has ended."""
-        from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
-
-        patience = Patience(interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now())
-        while True:
-            is_over = end_time is not None and time.time() >= end_time
-            # A cancellation is a look, too, and tells more.
-            execution = self._look(patience, is_last=is_over and not self.cancel_on_timeout)
-            self._stop_if_killed()
-            if execution is not None:
-                verdict = wait_for_end(execution)
-                if isinstance(verdict, Impossible):
-                    if is_given_up(execution):
-                        self.is_settled = True
-                        raise CdfExecutionFailedError(verdict.reason)
-                    self.log.warning(
-                        "Execution %s was cancelled by another process of this task.", execution.id
-                    )
-                    _check_that_it_is_wanted(context)
-                    self.execution_id = None
-                    end_time = self._find_or_start(context, end_time)
-                    self._store(context, end_time)
-                elif not isinstance(verdict, GoOn):
-                    return self._finish(context, execution)
-            if is_over:
-                return self._time_is_over(context, execution)
-            # A trigger would take it for unknown if CDF does not know it yet where it is read.
-            if self.deferrable and (execution is not None or clock.now() >= self._is_known_by):
-                self._defer(end_time)
-            left = None if end_time is None else max(end_time - time.time(), 0)
-            self._pause(patience.next_interval if left is None else min(patience.next_interval, left))
-
-    def _look(self, patience: Patience, *, is_last: bool) -> WorkflowExecutionDetails | None:
-        """
-        Read the execution; ``None`` if that failed, and the wait goes on.
-
-        The last look takes its time, because no other makes up for it.
-        """
-        hook = self.hook if is_last else self._poll_hook
-        try:
-            execution = hook.get_execution(str(self.execution_id))
-        except CdfError as error:
-            if isinstance(error, CdfApiError) and error.code == 404 and clock.now() < self._is_known_by:
-                return None  # started a moment ago: what reads it lags behind
-            try:
-                note = patience.failed(error, now=clock.now())
-            except CdfError as last:
-                self.is_settled = True
-                raise last.adding(f"Execution {self.execution_id} was left as it is.") from None
-            if note:
-                self.log.warning(note)
-            return None
-        if note := patience.answered(now=clock.now()):
-            self.log.info(note)
-        return execution
-
-    def _defer(self, end_time: float | None) -> NoReturn:
-        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
-            self.log.warning(
-                "Airflow below 3.3 does not tell a deferred task that it was marked or cleared: execution %s "
-                "will go on then, in spite of cancel_on_kill=True.",
-                self.execution_id,
-            )
-        self.is_settled = True
-        self.defer(
-            trigger=CdfWorkflowTrigger(
-                cdf_conn_id=self.cdf_conn_id,
-                execution_id=str(self.execution_id),
-                poll_interval=self.poll_interval,
-                end_time=end_time,
-                max_poll_silence=self.max_poll_silence,
-                cancel_on_kill=self.cancel_on_kill,
-            ),
-            method_name="execute_complete",
-            timeout=None
-            if end_time is None
-            else timedelta(seconds=max(end_time - time.time(), 0) + BACKSTOP),
-        )
 
     def _pause(self, seconds: float) -> None:
         until = clock.now() + seconds
@@ -479,71 +380,6 @@ class CdfWorkflowRunOperator(BaseOperator):
         self.is_settled = self._starts is None or not self._starts.open_submission
         raise _KilledError(f"The task was killed. {fate}")
 
-    def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
-        from airflow_provider_cdf.waiting import current_attempt
-
-        self.is_settled = True
-        self.log.info("Execution %s is COMPLETED.", execution.id)
-        if self.task_outputs:
-            tasks = {name: current_attempt(execution, name) for name in self.task_outputs}
-            if missing := [name for name, task in tasks.items() if task is None]:
-                known = dict.fromkeys(task.external_id for task in execution.executed_tasks)
-                raise CdfOutputMissingError(
-                    f"Execution {execution.id} is COMPLETED, but task_outputs names tasks that it does not "
-                    f"have: {', '.join(map(repr, missing))}. It has {', '.join(map(repr, known)) or 'none'}."
-                )
-            outputs = {name: task.output for name, task in tasks.items() if task is not None}
-            context["ti"].xcom_push(key="task_outputs", value=outputs)
-        return execution.id
-
-    def _time_is_over(self, context: Context, seen: WorkflowExecution | None) -> str:
-        """
-        Cancel the execution if that is wanted, and fail, unless it ends by itself in the last moment.
-
-        :param seen: what the last look has seen; ``None`` if it failed.
-        """
-        from airflow_provider_cdf.waiting import describe_bad_end
-
-        message = f"Execution {self.execution_id} has not ended within timeout={self.timeout:g} s."
-        if not self.cancel_on_timeout:
-            self.is_settled = True
-            if seen is None:
-                raise CdfTimeoutError(
-                    f"The timeout={self.timeout:g} s of execution {self.execution_id} is over, and CDF does "
-                    "not say what has become of it. It was left as it is (cancel_on_timeout=False)."
-                )
-            raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
-        reason = f"Not ended within the {self.timeout:g} s that Airflow waited for it."
-        try:
-            patient = self.hook.sibling(retry_for=self.max_poll_silence)
-            execution = patient.cancel_execution(str(self.execution_id), reason)
-        except CdfError as error:
-            raise CdfTimeoutError(
-                f"{message} It may still run in CDF, because it could not be cancelled: {error}"
-            ) from None
-        if execution.status == "COMPLETED":
-            return self._finish(context, self.hook.get_execution(execution.id))
-        self.is_settled = True
-        if has_ended_badly(execution) and execution.status != "TERMINATED":
-            raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
-        raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
-
-
-def _check_that_it_is_wanted(context: Context) -> None:
-    """
-    Check that Airflow still counts on this process, before it starts something in the middle of a wait.
-
-    :raises CdfError: if its task has been ended.
-    """
-    ti: Any = context["ti"]
-    if not hasattr(ti, "get_task_states"):
-        return  # Airflow 2
-    key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
-    state = states.get(ti.run_id, {}).get(key)
-    if state not in (None, "running"):
-        raise CdfError(f"The task is {state} in Airflow, so this process of it starts nothing more.")
-
 
 def _stored(context: Context, key: str) -> Any:
     """Return what this very task has left in an XCom before it was deferred."""
@@ -551,55 +387,20 @@ def _stored(context: Context, key: str) -> Any:
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
-class CdfWorkflowCancelOperator(TextFields, BaseOperator):
+def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  # noqa: A002 - the API's own name
     """
-    Cancel an execution, as a teardown for a run that nobody waits for.
+    Refuse what a DAG file says and CDF would refuse, while the file is read. Only literals can be judged.
 
-    An execution that has ended is left alone, and so is one that never started (no id). Returns the status
-    that the execution is in afterwards; ``None`` if it was not looked at.
-
-    :param execution_id: UUID of the execution. (templated)
-    :param reason: becomes the execution's reason; at most 500 characters. (templated)
-    :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
-        that could not be made. So it can stand before a task that waits for the end of the execution.
-    :param cdf_conn_id: id of the Airflow connection. (templated)
+    :raises ValueError: with what to write instead.
     """
-
-    template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
-    text_fields = template_fields
-
-    def __init__(
-        self,
-        *,
-        execution_id: str,
-        reason: str = "Cancelled by Airflow.",
-        only_after_failure: bool = False,
-        cdf_conn_id: str = "cdf_default",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.execution_id = execution_id
-        self.reason = reason
-        self.only_after_failure = only_after_failure
-        self.cdf_conn_id = cdf_conn_id
-
-    def execute(self, context: Context) -> str | None:
-        """Cancel the execution unless it has ended."""
-        from airflow_provider_cdf.cdf.calls import is_missing
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-        from airflow_provider_cdf.operators.upstream import direct_upstream
-
-        if self.only_after_failure:
-            before = direct_upstream(self, context["ti"])
-            if all(one.state == "success" for one in before):
-                self.log.info("All tasks before have succeeded: the execution is left alone.")
-                return None
-        if is_missing(self.execution_id):
-            self.log.info("There is no execution to cancel: the run never started.")
-            return None
-        try:
-            execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)
-        except CdfError as error:
-            raise error.adding(f"Execution {self.execution_id} may still run in CDF.") from None
-        self.log.info(after_cancelling(execution))
-        return execution.status
+    refuse_operators(input=input, metadata=metadata, **fields)
+    if input is not None and is_literal(input) and not isinstance(input, Mapping):
+        raise ValueError(f"input must be a JSON object (a dict), not {type(input).__name__}.")
+    if isinstance(metadata, Mapping) and len(metadata) > OWN_METADATA_PAIRS:
+        raise ValueError(
+            f"metadata has {len(metadata)} pairs; {OWN_METADATA_PAIRS} is the most. CDF takes two more, "
+            "which are needed to find the run again."
+        )
+    names = fields.get("task_outputs")
+    if isinstance(names, str) and is_literal(names):
+        raise ValueError("task_outputs must be a list of external ids, not one string.")

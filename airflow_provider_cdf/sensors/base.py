@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cdf.arguments import refuse_operators, seconds
-from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError, CdfWaitRefusedError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.hooks.cdf import CdfHook
-    from airflow_provider_cdf.progress import Progress
+    from airflow_provider_cdf.sensors.looks import Looks
     from airflow_provider_cdf.triggers.polling import ExecutionTrigger
-    from airflow_provider_cdf.waiting import Patience, Reached, Verdict
+    from airflow_provider_cdf.waiting import Reached, Verdict
 
 
 class ExecutionSensor(BaseSensorOperator):
@@ -83,9 +83,6 @@ class ExecutionSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
         refuse_operators(self, ExecutionSensor.template_fields)
-        self._patience: Patience | None = None
-        self._look_again_at = 0.0
-        self._observed: str | None = None
         #: The attempt at a task that the trigger saw in a wanted status.
         self._seen: str | None = None
         self._is_unserved = False
@@ -96,6 +93,20 @@ class ExecutionSensor(BaseSensorOperator):
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
         return CdfHook(self.cdf_conn_id)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """The looks of this process."""
+        from airflow_provider_cdf.sensors.looks import Looks
+
+        return Looks(
+            self.hook,
+            self.execution_id,
+            self.decide,
+            interval=self.poke_interval,
+            max_silence=self.max_poll_silence,
+            log=self.log,
+        )
 
     @property
     @abstractmethod
@@ -146,13 +157,17 @@ class ExecutionSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
         # Airflow calls this at its own fixed interval; after failing looks, not every call is one.
-        if time.monotonic() < self._look_again_at:
+        if not self.looks.is_due:
             return PokeReturnValue(is_done=False)
-        if self.reschedule and self._patience is None and _has_been_rescheduled(context["ti"], context):
+        if self.reschedule and not self.looks.has_begun and _has_been_rescheduled(context["ti"], context):
             # Its looks are the first ones of their processes, but not of the wait.
-            self._begin()
-        left = _started_at(context["ti"]) + self.timeout - time.time()
-        reached = self._look(context, within=None if self.reschedule else max(left, 1.0))
+            self.looks.begin()
+        end_time = _started_at(context["ti"]) + self.timeout
+        if self.looks.has_begun:
+            within = None if self.reschedule else max(end_time - time.time(), 1.0)
+            reached = self.looks.next(within=within)
+        else:
+            reached = self.looks.first(started_at=_started_at(context["ti"]), until=end_time)
         if reached is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self.arrived(context, reached))
@@ -167,7 +182,10 @@ class ExecutionSensor(BaseSensorOperator):
             end_time = _started_at(context["ti"]) + self.timeout
         until = min(end_time, self._execution_end(context))
         is_over = time.time() >= until
-        reached = self._look(context, is_last=is_over)
+        if not self.looks.has_begun:
+            reached = self.looks.first(started_at=_started_at(context["ti"]), until=end_time)
+        else:
+            reached = self.looks.last() if is_over else self.looks.next()
         if reached is not None:
             return self.arrived(context, reached)
         if is_over:
@@ -207,10 +225,10 @@ class ExecutionSensor(BaseSensorOperator):
         outcome = event.get("outcome", "unknown")
         if outcome in ("reached", "impossible", "timeout", None):
             # Things may have changed while this task waited for a slot, which can take hours.
-            self._observed = event.get("observed")
+            self.looks.observed = event.get("observed")
             self._seen = event.get("cdf_task_id")
             if outcome == "timeout" or end_time is None or time.time() < end_time:
-                self._begin()  # otherwise a look that fails must not make a timeout of what was in time
+                self.looks.begin()  # otherwise a look that fails must not make a timeout of what was in time
             return self.look_or_defer(context, end_time)
         kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
         what = event.get("message") or f"The trigger ended with an unknown event: {event}."
@@ -222,109 +240,17 @@ class ExecutionSensor(BaseSensorOperator):
 
         :param is_over: whether the time for it is over, so that there is one more look only.
         """
-        patience = self._begin()
+        self.looks.begin()
         end_time = _started_at(context["ti"]) + self.timeout
         until = min(end_time, self._execution_end(context))
         while True:
             left = 0 if is_over else until - time.time()
-            reached = self._look(context, is_last=left <= 0, within=left)
+            reached = self.looks.next(within=left) if left > 0 else self.looks.last()
             if reached is not None:
                 return self.arrived(context, reached)
             if left <= 0:
                 self._time_is_over(context, end_time)
-            time.sleep(min(patience.next_interval, max(until - time.time(), 0)))
-
-    def _begin(self) -> Patience:
-        """Note that the wait has begun: from here on, a look that fails does not end it."""
-        from airflow_provider_cdf.waiting import Patience
-
-        self._patience = Patience(
-            interval=self.poke_interval, max_silence=self.max_poll_silence, now=time.monotonic()
-        )
-        return self._patience
-
-    def _look(
-        self, context: Context, *, is_last: bool = False, within: float | None = None
-    ) -> Reached | None:
-        """
-        Look once; log what has changed, and outlive a failing look while the wait goes on.
-
-        :param is_last: whether no other look makes up for this one, which therefore takes its time.
-        :param within: otherwise, the seconds that are left for it.
-        """
-        from airflow_provider_cdf.waiting import GoOn, Reached, contradiction
-
-        try:
-            if self._patience is None:
-                execution = self._first_read(context)
-            elif is_last:
-                execution = self.hook.get_execution(self.execution_id)
-            else:
-                execution = self._poll_hook.get_execution(self.execution_id, within=within)
-        except CdfError as error:
-            if self._patience is None:
-                raise error.adding("Nothing was changed in CDF.") from None
-            self._failed(self._patience, error)
-            return None
-        patience = self._patience or self._begin()
-        verdict = self.decide(execution)
-        if isinstance(verdict, GoOn) and (doubt := contradiction(execution)):
-            self._failed(patience, doubt)
-            return None
-        if note := patience.answered(now=time.monotonic()):
-            self.log.info(note)
-        if isinstance(verdict, Reached):
-            return verdict
-        if not isinstance(verdict, GoOn):
-            from airflow_provider_cdf.progress import table
-
-            self.log.info("The tasks of execution %s:\n%s", self.execution_id, table(execution))
-            raise CdfWaitImpossibleError(verdict.reason)
-        self._observed = verdict.observed
-        for line in self._progress.lines(execution, verdict.observed, now=time.time()):
-            self.log.info(line)
-        return None
-
-    def _first_read(self, context: Context) -> WorkflowExecutionDetails:
-        """Read the execution, which CDF may not know yet where it is read."""
-        from airflow_provider_cdf.waiting import may_not_be_listed_yet
-
-        has_told = False
-        while True:
-            try:
-                return self.hook.get_execution(self.execution_id)
-            except CdfError as error:
-                now, started_at = time.time(), _started_at(context["ti"])
-                if not may_not_be_listed_yet(error, started_at=started_at, now=now):
-                    raise
-                left = started_at + self.timeout - now
-                if left <= 0:
-                    raise
-                if not has_told:
-                    self.log.info("It may have been started a moment ago; looking again. %s", error)
-                    has_told = True
-                time.sleep(min(self.poke_interval, left))
-
-    def _failed(self, patience: Patience, error: CdfError) -> None:
-        """Outlive a look that failed, or raise what ends the wait."""
-        try:
-            note = patience.failed(error, now=time.monotonic())
-        except CdfError as last:
-            raise last.adding("Nothing was changed in CDF.") from None
-        if note:
-            self.log.warning(note)
-        self._look_again_at = time.monotonic() + patience.next_interval - self.poke_interval / 2
-
-    @cached_property
-    def _progress(self) -> Progress:
-        from airflow_provider_cdf.progress import Progress
-
-        return Progress()
-
-    @cached_property
-    def _poll_hook(self) -> CdfHook:
-        """The hook for the looks of a wait, which is patient itself."""
-        return self.hook.sibling(retry_for=0)
+            time.sleep(min(self.looks.next_interval, max(until - time.time(), 0)))
 
     def _execution_end(self, context: Context) -> float:
         """Return when ``execution_timeout`` is over: Airflow counts it anew after each deferral."""
@@ -349,7 +275,8 @@ class ExecutionSensor(BaseSensorOperator):
         unserved = (
             "No triggerer has served this wait: none runs, or it is stuck. " if self._is_unserved else ""
         )
-        observed = f"It is {self._observed}" if self._observed else "Its state is not known"
+        seen = self.looks.observed
+        observed = f"It is {seen}" if seen else "Its state is not known"
         return (
             f"{unserved}Waited in vain for {name}={limit:g} s until {self.goal}. {observed}. "
             f"Nothing was changed in CDF. Execution {self.execution_id}."

@@ -114,6 +114,10 @@ def test_one_look_does_not_tell_of_200_tasks() -> None:
     (summary,) = tell((1, execution(*tasks)))[0]
     assert summary.count("IN_PROGRESS") == MAX_NAMED
     assert "180 more;" in summary
+    few = execution(*tasks[:MAX_NAMED])
+    told = tell((0, execution()), (1, few))[1] + tell((1, few))[0]
+    assert len(told) == MAX_NAMED + 1
+    assert "more" not in "".join(told)
 
 
 def test_text_from_outside_stays_on_its_line() -> None:

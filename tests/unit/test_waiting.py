@@ -251,6 +251,18 @@ def test_the_child_of_a_dynamic_task_is_found() -> None:
     assert verdict.task.parent_task_external_id == "parent"
 
 
+def test_a_parent_is_named_in_messages_and_must_be_one_that_has_children() -> None:
+    seen = execution("FAILED", attempt("IN_PROGRESS", parentTaskExternalId="north"))
+    never = wait_for_task(seen, "score", ["COMPLETED"], parent_task_external_id="south")
+    assert reason(never).startswith("Task 'score' of 'south' never started, so it was never COMPLETED. ")
+    running = execution("RUNNING", workflowDefinition=defined("score", north="subworkflow"))
+    for parent in ("south", "score"):
+        verdict = wait_for_task(running, "child", ["COMPLETED"], parent_task_external_id=parent)
+        assert f"will never start: the workflow has no task '{parent}' with children." in reason(verdict)
+    waits = wait_for_task(running, "child", ["COMPLETED"], parent_task_external_id="north")
+    assert waits == GoOn("not started")
+
+
 # -- several attempts -------------------------------------------------------------------------------------
 
 FIRST, SECOND, THIRD = (
@@ -438,6 +450,10 @@ def test_failing_polls_come_at_growing_intervals_up_to_a_minute_and_good_ones_at
     assert intervals == [10, 20, 40, 60, 60, 60, 60]
     patience.answered(now=7)
     assert patience.next_interval == 10
+
+
+def test_good_polls_come_at_their_own_interval_however_short() -> None:
+    assert Patience(interval=0.05, max_silence=60, now=0).next_interval == 0.05
 
 
 @pytest.mark.parametrize("interval", [60, 90, 3600])

@@ -104,8 +104,9 @@ def test_one_of_several_children_is_refused_with_their_parents_named(seen: Workf
     assert current_attempt(seen, "north") is None
 
 
-def test_another_subworkflow_has_children_of_its_own() -> None:
-    other = {"subworkflow": {"workflowExternalId": "site", "version": "2"}}
+@pytest.mark.parametrize(("workflow", "version"), [("site", "2"), ("other", "1")])
+def test_another_subworkflow_has_children_of_its_own(workflow: str, version: str) -> None:
+    other = {"subworkflow": {"workflowExternalId": workflow, "version": version}}
     seen = execution(listed("north"), defined=[defined("north", **SITE), defined("south", **other)])
     assert found(seen, "approve") == "north/approve"
 

@@ -366,7 +366,7 @@ def test_a_failure_can_be_reported(status: str) -> None:
     ],
 )
 def test_no_other_status_can_be_reported(status: Any) -> None:
-    with pytest.raises(CdfInputError, match="COMPLETED or FAILED or FAILED_WITH_TERMINAL_ERROR") as caught:
+    with pytest.raises(CdfInputError, match="COMPLETED, FAILED, FAILED_WITH_TERMINAL_ERROR") as caught:
         update(status=status)
     assert repr(status) in str(caught.value)
 

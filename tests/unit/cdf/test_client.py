@@ -29,7 +29,7 @@ from cdf_support import (
 )
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf import calls, client, conversations
+from airflow_provider_cdf.cdf import calls, client
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -491,11 +491,24 @@ def test_what_is_to_end_the_process_or_the_task_passes_through(error: type[BaseE
         Sender(is_async=False).send(Network(end), RUN)
 
 
-def test_the_nonce_of_a_conversation_is_in_no_frame_of_its_error(sender: Sender, time: FakeTime) -> None:
-    network = Network(httpx.Response(200, json=SESSION), *[envelope(403, "Forbidden")] * 9)
+def test_an_error_of_a_conversation_leaves_without_its_frames(sender: Sender) -> None:
+    def conversation() -> Any:
+        nonce = "the-nonce"
+        yield calls.run("p", "pump", "1", nonce=nonce)
+
     with pytest.raises(CdfError) as caught:
-        sender.perform(network, conversations.run_workflow(settings(), "pump", "1"))
-    assert "the-nonce" not in shown_by_tools(caught.value)
+        sender.perform(Network(envelope(403, "Forbidden")), conversation())
+    assert "conversation" not in [entry.name for entry in caught.traceback]
+
+
+@pytest.mark.parametrize("at", ["login", "CDF"])
+def test_what_is_no_http_is_not_quoted(sender: Sender, at: str) -> None:
+    """It may be anything, such as a token that this side has never seen."""
+    error = httpx.RemoteProtocolError("""illegal status line: bytearray(b'{"access_token": "unheard-of"}')""")
+    network = Network(login=error) if at == "login" else Network(error)
+    with pytest.raises(CdfUnreachableError, match="RemoteProtocolError: illegal status line") as caught:
+        sender.send(network, RUN)
+    assert "unheard-of" not in str(caught.value)
 
 
 # -- lists ------------------------------------------------------------------------------------------------

@@ -1005,6 +1005,26 @@ def test_a_refusal_that_stays_is_an_error_that_airflow_retries(sender: Sender, t
     assert caught.value.__suppress_context__
 
 
+@pytest.mark.parametrize("execution_id", [EXECUTION_ID, None])
+def test_a_refusal_that_cdf_marks_as_retryable_is_repeated_for_as_long_as_there_is_time(
+    sender: Sender, time: FakeTime, execution_id: str | None
+) -> None:
+    marked = httpx.Response(409, json={"error": {}}, headers={"cdf-is-auto-retryable": "true"})
+    task = patient_update(
+        sender, *[marked] * 4, done({**TASK, "status": "COMPLETED"}), execution_id=execution_id
+    )
+    assert task.status == "COMPLETED"
+
+    def always(request: httpx.Request) -> httpx.Response:
+        return marked if request.method == "POST" else execution_with(WAITS)
+
+    begun = time.now()
+    with pytest.raises(CdfApiError) as caught:
+        patient_update(sender, *[always] * 500, execution_id=execution_id)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert time.now() - begun > 40
+
+
 def test_a_refused_report_of_a_task_that_is_not_asynchronous_is_final(sender: Sender, time: FakeTime) -> None:
     synchronous = {"status": "IN_PROGRESS", "input": {"isAsyncComplete": False}}
     with pytest.raises(CdfNothingToReportToError, match="isAsyncComplete") as caught:

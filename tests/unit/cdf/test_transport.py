@@ -7,7 +7,6 @@ import gzip
 import inspect
 import json
 import logging
-import os
 import socket
 import ssl
 import subprocess
@@ -16,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpcore
@@ -34,6 +34,7 @@ from cdf_support import (
 from hostile_server import HOSTILITIES, Gateway, hostile_gateway
 
 from airflow_provider_cdf.cdf import calls, clock, network, transport
+from airflow_provider_cdf.cdf import client as client_module
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
@@ -605,10 +606,34 @@ def test_what_was_opened_before_a_fork_is_dropped_and_not_closed(monkeypatch: py
         client = CdfClient(settings(url, f"{url}/token"))
         client.send(READ)
         (parents,) = client._opened.values()
-        monkeypatch.setattr(os, "getpid", lambda: -1)
+        monkeypatch.setattr(client_module, "os", SimpleNamespace(getpid=lambda: -1))
         client.send(READ)
         (childs,) = client._opened.values()
         client.close()
+    assert childs is not parents
+    assert closed == [childs]
+
+
+def test_what_an_event_loop_opened_before_a_fork_is_dropped_and_not_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loop itself may outlive a fork: made before it, and run on both sides."""
+    closed = []
+
+    async def close(self: network.AsyncNetwork) -> None:
+        closed.append(self)
+
+    async def ask(client: AsyncCdfClient) -> Any:
+        await client.send(READ)
+        return next(iter(client._opened.values()))
+
+    monkeypatch.setattr(network.AsyncNetwork, "aclose", close)
+    with loopback_server(reply_as_both) as url, asyncio.Runner() as runner:
+        client = AsyncCdfClient(settings(url, f"{url}/token"))
+        parents = runner.run(ask(client))
+        monkeypatch.setattr(client_module, "os", SimpleNamespace(getpid=lambda: -1))
+        childs = runner.run(ask(client))
+        runner.run(client.close())
     assert childs is not parents
     assert closed == [childs]
 

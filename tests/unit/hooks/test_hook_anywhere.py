@@ -199,3 +199,24 @@ def test_an_airflow_that_cannot_be_asked_just_now_is_no_wrong_connection(
         ask(CdfHook(), is_async)
     assert not isinstance(caught.value, AirflowFailException)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("error", [ValueError, TypeError, AttributeError])
+def test_what_cannot_be_parsed_in_a_connection_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], is_async: bool
+) -> None:
+    """Such as Python about a URI whose password has a slash in it."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error(f"Port could not be cast to integer value as {SECRET!r}")
+
+    async def afail(*_: Any, **__: Any) -> Any:
+        fail()
+
+    monkeypatch.setattr(CdfHook, "get_connection", fail)
+    monkeypatch.setattr(hook_module, "get_async_connection", afail)
+    with pytest.raises(CdfConnectionError, match="connection 'cdf_default' cannot be read") as caught:
+        ask(CdfHook(), is_async)
+    assert error.__name__ in str(caught.value)
+    assert SECRET not in everything_of(caught.value)

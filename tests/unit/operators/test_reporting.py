@@ -125,6 +125,17 @@ def test_a_read_that_cdf_forbids_is_final_and_says_that_nothing_was_reported(
     assert not isinstance(caught.value, CdfNothingToReportToError)
 
 
+@pytest.mark.parametrize("code", [400, 404, 409, 422])
+def test_a_refusal_that_cannot_be_read_back_is_believed(
+    code: int, execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance
+) -> None:
+    cdf_task_id = project.task(execution_id, "approve")["id"]
+    cdf.faults.add("POST", "*/tasks/*/update", status=code, times=3)
+    operator = CdfTaskUpdateOperator(task_id="report", cdf_task_id=cdf_task_id, status="COMPLETED")
+    with pytest.raises(CdfNothingToReportToError, match="There is no task to report COMPLETED to"):
+        operator.execute({"ti": ti})
+
+
 @pytest.mark.parametrize("code", [429, 500, 503])
 def test_an_answer_that_says_nothing_about_the_task_is_not_nothing_to_report_to(
     code: int, execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance

@@ -122,12 +122,14 @@ def test_retry_from_failure_leaves_other_logical_runs_alone(
     assert sorted(statuses(project, workflow)) == ["FAILED", "RUNNING"]
 
 
+@pytest.mark.parametrize("retries", [0, 1, 5])
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(
-    project: Project, workflow: str, ti: FakeTaskInstance
+    workflow: str, ti: FakeTaskInstance, retries: int
 ) -> None:
-    first = run(workflow, ti, retries=1)
-    ti.try_number = 2
-    assert run(workflow, ti, retries=5) == first
+    store, ti.max_tries = Store(), 3
+    first = run(workflow, ti, store=store, retries=3)
+    for ti.try_number in (2, 3, 4):
+        assert run(workflow, ti, store=store, retries=retries) == first
 
 
 @pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without"])

@@ -193,8 +193,8 @@ def make_mapped(**arguments: Any) -> Any:
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "unknown status": ({"status": "SUCCESS"}, "Did you mean COMPLETED?"),
     "misspelt status": ({"status": "COMPLETE"}, "Did you mean COMPLETED?"),
-    "status of a sensor": ({"status": "in_progress"}, "It must be COMPLETED or FAILED or"),
-    "status for skipped work": ({"skipped_status": "skipped"}, "'skipped' is not a status"),
+    "status of a sensor": ({"status": "in_progress"}, "It has COMPLETED, FAILED, "),
+    "status for skipped work": ({"skipped_status": "skipped"}, "CDF has no status 'skipped' here."),
     "list": ({"output": ["a"]}, "The output must be a JSON object (a dict), not list."),
     "list with templates": ({"output": ["{{ a }}"]}, "The output must be a JSON object (a dict), not list."),
     "text": ({"output": '{"a": 1}'}, "output=task.output"),

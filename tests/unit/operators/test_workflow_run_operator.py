@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, TaskDeferred
 from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
@@ -44,6 +44,14 @@ def make(workflow: str, **arguments: Any) -> CdfWorkflowRunOperator:
         "poll_interval": 0.05,
     }
     return CdfWorkflowRunOperator(**{**defaults, **arguments})
+
+
+def rendered(workflow: str, **values: Any) -> CdfWorkflowRunOperator:
+    """Make an operator whose fields have come from templates, where a DAG file shows nothing of them."""
+    operator = make(workflow)
+    for name, value in values.items():
+        setattr(operator, name, value)
+    return operator
 
 
 def test_waits_until_the_execution_is_completed_and_returns_its_id(
@@ -305,10 +313,37 @@ class TestMetadata:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowFailException) as error:
-            make(workflow, metadata=metadata).execute(context(ti))
+            rendered(workflow, metadata=metadata).execute(context(ti))
 
         clear(error.value, named)
         assert project.executions(workflow) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"metadata": {str(number): "x" for number in range(9)}}, "metadata has 9 pairs; 8 is the most"),
+        ({"input": ["a", "list"]}, r"input must be a JSON object \(a dict\), not list"),
+        ({"input": '{"a": 1}'}, "input must be a JSON object"),
+        ({"task_outputs": "score"}, "task_outputs must be a list"),
+        ({"poll_interval": 0}, "poll_interval must be a positive number"),
+        ({"poll_interval": float("nan")}, "poll_interval must be a positive number"),
+        ({"timeout": -1}, "timeout must be a positive number"),
+        ({"max_poll_silence": float("inf")}, "max_poll_silence must be a positive number"),
+    ],
+)
+def test_a_mistake_in_a_literal_is_seen_while_the_dag_file_is_read(
+    arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        make("w", **arguments)
+
+
+def test_what_a_template_or_another_task_will_give_is_not_judged() -> None:
+    with DAG("plant"):
+        other = make("other")
+        make("w", task_id="a", input="{{ params.input }}", task_outputs="{{ params.names }}")
+        make("w", task_id="b", input=other.output, metadata=other.output)
 
 
 class TestInput:
@@ -352,7 +387,7 @@ class TestInput:
         workflow = project.define(function_task("score"))
 
         with pytest.raises(AirflowFailException) as error:
-            make(workflow, input=value).execute(context(ti))
+            rendered(workflow, input=value).execute(context(ti))
 
         clear(error.value, "input")
         assert project.executions(workflow) == []
@@ -378,7 +413,7 @@ class TestTaskOutputs:
     ) -> None:
         workflow = project.define(function_task("score"))
         with pytest.raises(CdfInputError, match="task_outputs must be a list"):
-            make(workflow, task_outputs="score").execute(context(ti))
+            rendered(workflow, task_outputs="score").execute(context(ti))
         assert project.executions(workflow) == []
 
     def test_are_not_pushed_where_nobody_asked(self, project: Project, ti: FakeTaskInstance) -> None:
@@ -563,10 +598,10 @@ class TestTimeout:
         operator = make(workflow, timeout=0.1)
         cancel = operator._time_is_over
 
-        def in_the_last_moment(context: Any, seen: Any) -> str:
+        def in_the_last_moment(*arguments: Any) -> str:
             project.update(project.task(str(operator.execution_id), "approve")["id"], "COMPLETED")
             wait_until(lambda: project.execution(str(operator.execution_id))["status"] == "COMPLETED")
-            return cancel(context, seen)
+            return cancel(*arguments)
 
         operator._time_is_over = in_the_last_moment  # type: ignore[method-assign]
 
@@ -576,8 +611,8 @@ class TestTimeout:
         self, operator: CdfWorkflowRunOperator, ti: FakeTaskInstance, execution_id: str
     ) -> str:
         """Resume a task that waited for a slot until after its time, and whose look CDF stumbles over."""
-        event = {"outcome": "reached", "execution_id": execution_id, "end_time": time.time() - 1}
-        return operator.execute_complete(context(ti), event)
+        event = {"outcome": "reached", "execution_id": execution_id}
+        return operator.execute_complete(context(ti), event, end_time=time.time() - 1)
 
     def test_one_failing_look_does_not_make_a_timeout_of_a_success(
         self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
@@ -598,7 +633,7 @@ class TestTimeout:
         operator = make("w", timeout=1, cancel_on_timeout=False)
         cdf.faults.add("GET", f"*/executions/{execution_id}", status=503)
 
-        with pytest.raises(CdfError, match=f"{execution_id} is over, and CDF does not say what has become"):
+        with pytest.raises(CdfError, match=f"is over, and CDF does not say what has become .*{execution_id}"):
             self.resume_too_late(operator, ti, execution_id)
 
     def test_a_bad_end_is_told_as_such_although_the_last_look_failed(
@@ -612,9 +647,12 @@ class TestTimeout:
         with pytest.raises(CdfExecutionFailedError, match="Failed tasks: 'approve' FAILED"):
             self.resume_too_late(make("w", timeout=1), ti, execution_id)
 
-    def test_without_waiting_there_is_none(self) -> None:
-        with pytest.raises(ValueError, match="timeout needs wait_for_completion=True"):
-            make("w", timeout=5, wait_for_completion=False)
+    def test_without_waiting_it_is_ignored(self) -> None:
+        """It is meant for the sensors, where it stands in default_args."""
+        with DAG("plant", default_args={"timeout": 600, "task_outputs": ["score"]}):
+            CdfWorkflowRunOperator(
+                task_id="run", workflow_external_id="w", version="1", wait_for_completion=False
+            )
 
     def test_an_outage_does_not_prolong_it(
         self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
@@ -625,7 +663,7 @@ class TestTimeout:
         operator.hook.retry_for = 60
         cdf.faults.add("GET", "*/executions/*", status=503, times=50)
         try:
-            with pytest.raises(CdfError, match=r"not ended within timeout=0\.5 s\. .*was cancelled"):
+            with pytest.raises(CdfError, match=r"ot ended within timeout=0\.5 s\. .*was cancelled"):
                 operator.execute(context(ti))
         finally:
             cdf.faults.clear()
@@ -872,13 +910,13 @@ class TestOnKill:
         assert execution["status"] == "RUNNING"
 
     @pytest.mark.parametrize("after", [True, False], ids=["after", "before"])
-    def test_during_a_look_starts_nothing_more(
-        self, project: Project, ti: FakeTaskInstance, after: bool
+    def test_during_a_look_starts_nothing_more_and_does_not_defer(
+        self, project: Project, ti: FakeTaskInstance, after: bool, deferrable: bool
     ) -> None:
         # What it sees next has been cancelled by a process of its task: by this one.
         workflow = project.define(function_task("approve", waits=True))
         ti.states = {ti.task_id: {ti.task_id: "running"}}
-        operator = make(workflow)
+        operator = make(workflow, deferrable=deferrable)
         when_sending(operator, "", operator.on_kill, after=after, polling=True)
         with pytest.raises(CdfError, match=r"The task was killed\. Execution \S+ was cancelled"):
             operator.execute(context(ti))

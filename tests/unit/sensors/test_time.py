@@ -19,7 +19,7 @@ from triggers.scripted_cdf import ScriptedCdf, execution, scripted_cdf, task
 
 from airflow_provider_cdf import waiting
 from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfSilenceError, CdfWaitImpossibleError
-from airflow_provider_cdf.sensors import base
+from airflow_provider_cdf.sensors import base, looks
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -52,6 +52,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """The time of the sensor. Airflow's own loop is not in it."""
     time = Time()
     monkeypatch.setattr(base, "time", time)
+    monkeypatch.setattr(looks, "time", time)
     return time
 
 
@@ -345,13 +346,13 @@ class TestLooksAfterFailingOnes:
         sensor = make(mode=mode)
         sensor.poke({"ti": ti})
         given: list[float | None] = []
-        read = sensor._poll_hook.get_execution
+        read = sensor.looks._poll_hook.get_execution
 
         def noting(execution_id: str, *, within: float | None = None) -> Any:
             given.append(within)
             return read(execution_id, within=within)
 
-        sensor._poll_hook.get_execution = noting
+        sensor.looks._poll_hook.get_execution = noting
         time.now = ti.start_date.timestamp() + 590
         sensor.poke({"ti": ti})
         time.now += 3600

@@ -1,0 +1,69 @@
+"""The operator that cancels an execution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.operators.cancelling import after_cancelling
+from airflow_provider_cdf.operators.fields import TextFields
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class CdfWorkflowCancelOperator(TextFields, BaseOperator):
+    """
+    Cancel an execution, as a teardown for a run that nobody waits for.
+
+    An execution that has ended is left alone, and so is one that never started (no id). Returns the status
+    that the execution is in afterwards; ``None`` if it was not looked at.
+
+    :param execution_id: UUID of the execution. (templated)
+    :param reason: becomes the execution's reason; at most 500 characters. (templated)
+    :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
+        that could not be made. So it can stand before a task that waits for the end of the execution.
+    :param cdf_conn_id: id of the Airflow connection. (templated)
+    """
+
+    template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
+    text_fields = template_fields
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        reason: str = "Cancelled by Airflow.",
+        only_after_failure: bool = False,
+        cdf_conn_id: str = "cdf_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.execution_id = execution_id
+        self.reason = reason
+        self.only_after_failure = only_after_failure
+        self.cdf_conn_id = cdf_conn_id
+
+    def execute(self, context: Context) -> str | None:
+        """Cancel the execution unless it has ended."""
+        from airflow_provider_cdf.cdf.calls import is_missing
+        from airflow_provider_cdf.hooks.cdf import CdfHook
+        from airflow_provider_cdf.operators.upstream import direct_upstream
+
+        if self.only_after_failure:
+            before = direct_upstream(self, context["ti"])
+            if all(one.state == "success" for one in before):
+                self.log.info("All tasks before have succeeded: the execution is left alone.")
+                return None
+        if is_missing(self.execution_id):
+            self.log.info("There is no execution to cancel: the run never started.")
+            return None
+        try:
+            execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)
+        except CdfError as error:
+            raise error.adding(f"Execution {self.execution_id} may still run in CDF.") from None
+        self.log.info(after_cancelling(execution))
+        return execution.status
