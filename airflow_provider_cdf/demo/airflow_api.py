@@ -14,6 +14,11 @@ from urllib.parse import quote
 import httpx
 
 
+#: How often a request is repeated that SQLite's lock was in the way of. Airflow 3.3 writes its audit log in
+#: the event loop that a transaction of another request needs to end: each waits for the other, for 5 s.
+DATABASE_ERRORS = 3
+
+
 class LocalAirflowError(RuntimeError):
     """Something about the local Airflow went wrong. The message is meant for people."""
 
@@ -34,11 +39,19 @@ class AirflowApi:
     def check(self) -> None:
         """Raise if Airflow cannot work any more; called before and while waiting for something."""
 
-    def trigger_dag(self, dag_id: str, *, conf: Mapping[str, Any] | None = None, timeout: float = 60) -> str:
+    def trigger_dag(
+        self,
+        dag_id: str,
+        *,
+        run_id: str | None = None,
+        conf: Mapping[str, Any] | None = None,
+        timeout: float = 60,
+    ) -> str:
         """
         Start a DAG run, once the DAG has been parsed, and return its run id.
 
         :param dag_id: the DAG; it is unpaused
+        :param run_id: the run's id; by default Airflow makes one
         :param conf: the run's configuration
         :param timeout: seconds to wait for the DAG to be parsed
         :raises LocalAirflowError: its file cannot be imported, or no file defines it
@@ -46,7 +59,10 @@ class AirflowApi:
         self._wait(lambda: self._is_parsed(dag_id), timeout, lambda: self._why_missing(dag_id, timeout))
         dag = f"/dags/{_quoted(dag_id)}"
         self.api("PATCH", dag, json={"is_paused": False})
-        run = self.api("POST", f"{dag}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
+        run = self.api("POST", f"{dag}/dagRuns", json=body)
         return str(run["dag_run_id"])
 
     def _is_parsed(self, dag_id: str) -> bool:
@@ -147,13 +163,18 @@ class AirflowApi:
         :raises LocalAirflowError: the api-server does not answer, or answers with an error
         """
         headers = {"Accept": "application/json"}
-        try:
-            response = self._http.request(method, f"/api/v2{path}", json=json, params=params, headers=headers)
-        except httpx.TransportError as error:
-            self.check()
-            raise LocalAirflowError(
-                f"Airflow's api-server does not answer {method} {path}: {error}"
-            ) from error
+        for _ in range(DATABASE_ERRORS + 1):
+            try:
+                response = self._http.request(
+                    method, f"/api/v2{path}", json=json, params=params, headers=headers
+                )
+            except httpx.TransportError as error:
+                self.check()
+                raise LocalAirflowError(
+                    f"Airflow's api-server does not answer {method} {path}: {error}"
+                ) from error
+            if response.status_code != 500 or "Database error" not in response.text:
+                break
         if response.is_error:
             raise LocalAirflowError(
                 f"Airflow answers {response.status_code} to {method} {path}: {response.text[:1000]}"
