@@ -31,7 +31,7 @@ from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settin
 from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution
-from airflow_provider_cdf.cdf.retry import is_ambiguous
+from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient
 from airflow_provider_cdf.operators.cancelling import (
     GOES_ON_WITHOUT,
     TASK_HAS_DIED,
@@ -172,12 +172,20 @@ class Starts:
 
         :param retry_from_failure: whether CDF is to run the failed tasks of one that has ended badly again.
         """
-        try:
-            found = yield from self.find()
-        except CdfError as error:
-            raise error.adding("An execution of an earlier try may still run in CDF.") from None
-        if found is not None and not has_ended_badly(found):
-            return Found(found)
+        while True:
+            try:
+                found = yield from self.find()
+            except CdfError as error:
+                raise error.adding("An execution of an earlier try may still run in CDF.") from None
+            if found is not None and not has_ended_badly(found):
+                return Found(found)
+            if not self._has_store or clock.now() - self._read_at < QUICK:
+                break
+            # To look has taken a while, in which another process of this task may have noted a submission.
+            self._read_at = clock.now()
+            self._learn_of_others((yield ReadNote()))
+            if not self._others:
+                break
         # Airflow starts a try twice now and then: what this very try has started has ended, and that was it.
         if found is not None and self._this.has_started(found) and is_given_up(found):
             return Found(found)
@@ -225,10 +233,6 @@ class Starts:
         """Start an execution, and return it; or the one that another process of the task has started."""
         this = self._this
         own = Submission(this.new_submit_id(), this.number, this.key.max_tries, this.clears)
-        if self._has_store and clock.now() - self._read_at >= QUICK:
-            # To look has taken a while, in which another process of this task may have noted a submission.
-            self._read_at = clock.now()
-            self._learn_of_others((yield ReadNote()))
         before = self._noted
         self._noted = [*before, own][-LONGEST_NOTE:]
         if self._has_store:
@@ -251,11 +255,15 @@ class Starts:
                 yield from self._note_that_nothing_was_started(before)
             raise
         self.open_submission, self.started = None, started.id
-        try:
-            return (yield from self._settle_with_others(started, own, was_quick))
-        except CdfError as error:
-            log.warning("It could not be checked that no other process has started one, too: %s", error)
-            return started
+        give_up_at = clock.now() + conversations.SUBMIT_WITHIN
+        while True:
+            try:
+                return (yield from self._settle_with_others(started, own, was_quick))
+            except CdfError as error:
+                log.warning("It could not be checked that no other process has started one, too: %s", error)
+                if not is_transient(error) or clock.now() >= give_up_at:
+                    return started
+            yield Pause(LOOK_AGAIN_AFTER)
 
     def cancel_all(
         self, is_open: Callable[[Collection[object]], bool], within: float

@@ -176,12 +176,12 @@ class ExecutionSensor(BaseSensorOperator):
         """
         Look once, and defer if it has not happened yet and there is time left.
 
-        :param end_time: when ``timeout`` is over, in seconds since the epoch, if the wait has begun before.
+        :param end_time: when the time is over, in seconds since the epoch, if the wait has begun before.
         """
+        name, limit = self._limit
         if end_time is None:
-            end_time = _started_at(context["ti"]) + self.timeout
-        until = min(end_time, self._execution_end(context))
-        is_over = time.time() >= until
+            end_time = _started_at(context["ti"]) + limit
+        is_over = time.time() >= end_time
         if not self.looks.has_begun:
             reached = self.looks.first(started_at=_started_at(context["ti"]), until=end_time)
         else:
@@ -189,12 +189,12 @@ class ExecutionSensor(BaseSensorOperator):
         if reached is not None:
             return self.arrived(context, reached)
         if is_over:
-            self._time_is_over(context, end_time)
+            self._time_is_over()
         self.log.info(
             "Deferred: the triggerer looks every %g s until %s (%s). Execution %s.",
             self.poke_interval,
-            datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-            "timeout" if until == end_time else "execution_timeout",
+            datetime.fromtimestamp(end_time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            name,
             self.execution_id,
         )
         self.defer(
@@ -202,13 +202,13 @@ class ExecutionSensor(BaseSensorOperator):
                 cdf_conn_id=self.cdf_conn_id,
                 execution_id=self.execution_id,
                 poll_interval=self.poke_interval,
-                end_time=until,
+                end_time=end_time,
                 max_poll_silence=self.max_poll_silence,
             ),
             method_name="execute_complete",
             # Airflow keeps the start of a try over a deferral only if there are some of these.
             kwargs={"end_time": end_time},
-            timeout=timedelta(seconds=max(until - time.time(), 0) + BACKSTOP),
+            timeout=timedelta(seconds=max(end_time - time.time(), 0) + BACKSTOP),
         )
 
     def execute_complete(
@@ -219,10 +219,12 @@ class ExecutionSensor(BaseSensorOperator):
 
         :param event: what the trigger has seen. None where Airflow has started a deferred task once more
             (apache/airflow#65248): then waiting goes on.
-        :param end_time: when ``timeout`` is over, in seconds since the epoch.
+        :param end_time: when the time is over, in seconds since the epoch.
         """
         event = event or {"outcome": None}
         outcome = event.get("outcome", "unknown")
+        if end_time is None:
+            end_time = event.get("end_time")  # all that dag.test() leaves of a deferral
         if outcome in ("reached", "impossible", "timeout", None):
             # Things may have changed while this task waited for a slot, which can take hours.
             self.looks.observed = event.get("observed")
@@ -241,28 +243,33 @@ class ExecutionSensor(BaseSensorOperator):
         :param is_over: whether the time for it is over, so that there is one more look only.
         """
         self.looks.begin()
-        end_time = _started_at(context["ti"]) + self.timeout
-        until = min(end_time, self._execution_end(context))
+        _, limit = self._limit
+        end_time = _started_at(context["ti"]) + limit
         while True:
-            left = 0 if is_over else until - time.time()
+            left = 0 if is_over else end_time - time.time()
             reached = self.looks.next(within=left) if left > 0 else self.looks.last()
             if reached is not None:
                 return self.arrived(context, reached)
             if left <= 0:
-                self._time_is_over(context, end_time)
-            time.sleep(min(self.looks.next_interval, max(until - time.time(), 0)))
+                self._time_is_over()
+            time.sleep(min(self.looks.next_interval, max(end_time - time.time(), 0)))
 
-    def _execution_end(self, context: Context) -> float:
-        """Return when ``execution_timeout`` is over: Airflow counts it anew after each deferral."""
-        if self.execution_timeout is None:
-            return math.inf
-        return _started_at(context["ti"]) + self.execution_timeout.total_seconds()
+    @property
+    def _limit(self) -> tuple[str, float]:
+        """
+        What ends a try that is deferred, and after how many seconds.
 
-    def _time_is_over(self, context: Context, end_time: float) -> NoReturn:
-        """Fail, or skip, because time is over: ``timeout`` at the end time, or what came before it."""
-        if self.execution_timeout is None or end_time <= self._execution_end(context):
+        Airflow does not look at ``execution_timeout`` meanwhile, and counts it anew after each deferral.
+        """
+        longest = self.execution_timeout.total_seconds() if self.execution_timeout else math.inf
+        return ("execution_timeout", longest) if longest < self.timeout else ("timeout", self.timeout)
+
+    def _time_is_over(self) -> NoReturn:
+        """Fail, or skip, because time is over."""
+        name, limit = self._limit
+        if name == "timeout":
             raise self._in_vain()
-        message = self._why("execution_timeout", self.execution_timeout.total_seconds())
+        message = self._why(name, limit)
         # Airflow skips for its own, too, where that strikes in a look.
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(f"Skipped instead of failed: {message}")

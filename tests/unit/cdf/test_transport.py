@@ -68,7 +68,7 @@ def test_an_answer_has_at_most_32_mb_unpacked(
     content = execution_of(size)
     assert len(content) == size
     headers = {"Content-Encoding": "gzip"} if is_packed else {}
-    packed = gzip.compress(content, compresslevel=1) if is_packed else content
+    packed = gzip.compress(content, compresslevel=1, mtime=0) if is_packed else content
     answer = httpx.Response(200, stream=httpx.ByteStream(packed), headers=headers)
     # Not by way of Network, which copies decoded bodies.
     handler = httpx.MockTransport(lambda request: token_or(request, answer))
@@ -115,7 +115,7 @@ def raw(content: bytes, encoding: str, status: int = 200) -> httpx.MockTransport
 
 
 WHOLE = httpx.Response(200, json=EXECUTION).content
-PACKED = gzip.compress(WHOLE)
+PACKED = gzip.compress(WHOLE, mtime=0)
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class TestExecutionTimeout:
     ) -> None:
         arguments = {"timeout": 86_400, "execution_timeout": self.HOUR, "deferrable": True}
         deferred = defer(make(**arguments), ti)
-        time.now += 3600
+        time.now += 3601
 
         with pytest.raises(AirflowTaskTimeout) as error:
             resume(make(**arguments), deferred, ti, {"outcome": "timeout", "observed": "IN_PROGRESS"})
@@ -147,7 +147,7 @@ class TestExecutionTimeout:
     ) -> None:
         arguments = {"timeout": 86_400, "execution_timeout": self.HOUR, "deferrable": True}
         deferred = defer(make(**arguments), ti)
-        time.now += 3600
+        time.now += 3601
         cdf.looks = [COMPLETED]
 
         assert resume(make(**arguments), deferred, ti, {"outcome": "timeout"})
@@ -229,6 +229,31 @@ class TestNoEvent:
         self, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance
     ) -> None:
         assert defer(make(deferrable=True), ti).kwargs == {"end_time": ti.start_date.timestamp() + 600}
+
+
+class TestDagTest:
+    """``dag.test()`` keeps the event of a trigger only, and counts each resumption as a start."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ({"timeout": 60}, AirflowSensorTimeout),
+            ({"execution_timeout": timedelta(minutes=1)}, AirflowTaskTimeout),
+        ],
+        ids=["timeout", "execution_timeout"],
+    )
+    def test_a_wait_comes_to_its_end(
+        self, arguments: Any, error: type[BaseException], make: Any, cdf: ScriptedCdf, time: Time
+    ) -> None:
+        deferred = defer(make(deferrable=True, **arguments), FakeTaskInstance())
+        time.now += 61
+        event = {"outcome": "timeout", "end_time": deferred.trigger.end_time}
+        again = FakeTaskInstance(start_date=datetime.fromtimestamp(time.now, UTC))
+
+        with pytest.raises(error):
+            make(deferrable=True, **arguments).resume_execution(
+                "execute_complete", {"event": event}, {"ti": again}
+            )
 
 
 class TestYoungExecution:
@@ -355,7 +380,7 @@ class TestLooksAfterFailingOnes:
         sensor.looks._poll_hook.get_execution = noting
         time.now = ti.start_date.timestamp() + 590
         sensor.poke({"ti": ti})
-        time.now += 3600
+        time.now += 3601
         sensor.poke({"ti": ti})
 
         assert given == ([pytest.approx(10), 1.0] if expected else [None, None])
