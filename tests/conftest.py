@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 #: Test files that take minutes, in the order in which they are begun.
-MINUTES = ("test_exactly_once.py", "test_local_airflow.py", "test_demo_command.py", "test_chaos.py")
+MINUTES = (
+    "test_exactly_once.py",
+    "test_local_airflow.py",
+    "test_two_at_once.py",
+    "test_demo_command.py",
+    "test_chaos.py",
+)
 HOME = Path(tempfile.mkdtemp(prefix="cdf-tests-"))
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW")]:

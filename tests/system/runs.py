@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +62,15 @@ class Run:
                 )
             time.sleep(0.2)
 
+    def wait_for_log(self, text: str, try_number: int = 1) -> None:
+        def is_there() -> bool:
+            task = self.task()
+            return (
+                task["try_number"] >= try_number and bool(task["start_date"]) and text in self.log(try_number)
+            )
+
+        self.wait_until(is_there)
+
     def wait_for(self, state: str) -> None:
         self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
 
@@ -94,6 +105,24 @@ class Run:
             "reset_dag_runs": True,
         }
         self.cluster.airflow.api("POST", f"/dags/{self.dag_id}/clearTaskInstances", json=body)
+
+    def set_back_to_scheduled(self) -> None:
+        """
+        Do what Airflow's scheduler does to a task that it wrongly takes for stuck in the queue.
+
+        It keeps the try number, and asks neither for the state nor for a process (apache/airflow#65248).
+        """
+        task_id = self.task()["id"]
+        with (
+            contextlib.closing(sqlite3.connect(self.cluster.airflow.home / "airflow.db", timeout=60)) as db,
+            db,
+        ):
+            changed = db.execute(
+                "UPDATE task_instance SET state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, "
+                "scheduled_dttm = CURRENT_TIMESTAMP WHERE replace(id, '-', '') = ?",
+                [task_id.replace("-", "")],
+            )
+            assert changed.rowcount == 1
 
     def finish_in_cdf(self, status: str = "COMPLETED") -> None:
         """Report the task that the last execution still running waits with, well or badly."""

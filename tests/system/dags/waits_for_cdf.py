@@ -36,7 +36,8 @@ class WaitsAtTheDoor(CdfWorkflowRunOperator):
         return super().execute(context)
 
 
-for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), ("without_retry", False, 0)):
+# Airflow 3.3 now and then fails a task that it resumes soon after its deferral: hence the retries.
+for name, deferrable, retries in (("deferred", True, 3), ("poking", False, 1), ("without_retry", False, 0)):
     with DAG(f"waits_{name}", schedule=None):
         CdfWorkflowRunOperator(
             task_id="run",
@@ -50,16 +51,18 @@ for name, deferrable, retries in (("deferred", True, 1), ("poking", False, 1), (
             cdf_conn_id=CONNECTION,
         )
 
-with DAG("waits_at_the_door", schedule=None):
-    WaitsAtTheDoor(
-        task_id="run",
-        workflow_external_id="pump_health",
-        version="1",
-        input={"pump": "P-101"},
-        poll_interval=1,
-        retries=1,
-        retry_delay=RETRY_DELAY,
-    )
+for name, waits in (("at_the_door", True), ("at_the_door_to_start", False)):
+    with DAG(f"waits_{name}", schedule=None):
+        WaitsAtTheDoor(
+            task_id="run",
+            workflow_external_id="pump_health",
+            version="1",
+            input={"pump": "P-101"},
+            wait_for_completion=waits,
+            poll_interval=1,
+            retries=1,
+            retry_delay=RETRY_DELAY,
+        )
 
 for name, deferrable in (("mapped", False), ("mapped_deferred", True)):
     with DAG(f"waits_{name}", schedule=None):
