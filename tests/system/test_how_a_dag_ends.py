@@ -16,7 +16,7 @@ from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow, LocalAirflowError
 from airflow_provider_cdf.emulator import CdfEmulator
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 DAGS = Path(__file__).parent / "endings"
 PATTERNS = Path(__file__).parents[2] / "docs" / "patterns.md"
@@ -299,9 +299,7 @@ def check(world: World, cells: list[Cell], record_property: Callable[[str, objec
             assert cell.states["judge"] == "success" or cell.is_marked_skipped(), cell
 
 
-@pytest.mark.parametrize(
-    "way", [way if way == RECOMMENDED else pytest.param(way, marks=pytest.mark.long) for way in WAYS.values()]
-)
+@pytest.mark.parametrize("way", list(WAYS.values()))
 def test_a_way_to_end_a_dag_ends_as_documented(
     airflow: LocalAirflow,
     cdf: CdfEmulator,

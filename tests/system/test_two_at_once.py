@@ -23,7 +23,7 @@ from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 #: The connection of the DAG runs: without and with an ``airflow_name``.
 CONNECTIONS = ("cdf_default", "cdf_named")

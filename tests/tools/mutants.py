@@ -5,7 +5,7 @@ Breaks the package in one place at a time, and prints what no unit test notices.
     uv run python tests/tools/mutants.py airflow_provider_cdf/triggers --tests tests/unit/triggers
 
 First the tests run once, to see which functions each of them enters. Then each mutant gets a process, a fork
-of one that has imported everything: it swaps one function's code, and runs the tests that enter that function,
+of one that has imported everything: it swaps one function's code and runs the tests that enter it,
 the quick ones first, until one fails. Code outside of functions, and text for people, is left alone.
 
 mutmut and cosmic-ray do not sample by a seed, and cosmic-ray starts Airflow anew for each mutant.
