@@ -64,7 +64,6 @@ WAYS = {
     "cdf_cancel_teardown": "cancel_teardown",
     "cdf_report_and_cancel": "both",
 }
-RECOMMENDED = "both"
 
 
 class World:
