@@ -175,7 +175,9 @@ def _execution(
             f"There is no execution to report {status} to: the CDF workflow of task "
             f"{target.task_external_id!r} was never started. Nothing was changed in CDF."
         )
-    began = 0.0 if ti.start_date is None else ti.start_date.timestamp()
+    # In a callback that the DAG processor runs, a task instance has none.
+    start_date = getattr(ti, "start_date", None)
+    began = 0.0 if start_date is None else start_date.timestamp()
     give_up_at = time.monotonic() + patience
     refusals = 0
     while True:

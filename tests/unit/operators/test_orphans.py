@@ -281,7 +281,9 @@ class TestOrphans:
                 task_id="report", execution_id=execution_id, task_external_id="approve", output={"a": 1}
             )
         project.task(execution_id, "approve")
-        report_failure(context(FakeTaskInstance(task_id="report"), fresh))
+        reporter = FakeTaskInstance(task_id="report")
+        del reporter.start_date  # which the DAG processor does not know
+        report_failure(context(reporter, fresh))
         task = project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
         (failed,) = task["output"]["airflow"]["failed_tasks"]
         assert (failed["task_id"], failed["state"]) == ("report", "failed")
