@@ -42,9 +42,11 @@ class Project:
             "client_id": cdf.client_id,
             "client_secret": cdf.client_secret,
         }
-        token = httpx.post(cdf.token_url, data=form).raise_for_status().json()["access_token"]
+        token = httpx.post(cdf.token_url, data=form, timeout=60).raise_for_status().json()["access_token"]
         self._http = httpx.Client(
-            base_url=f"{cdf.url}/api/v1/projects/{cdf.project}", headers={"Authorization": f"Bearer {token}"}
+            base_url=f"{cdf.url}/api/v1/projects/{cdf.project}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=60,  # however busy this machine is
         )
         self._cdf = cdf
 

@@ -19,5 +19,5 @@ def cdf() -> Iterator[CdfEmulator]:
 
 @pytest.fixture(scope="module")
 def api(cdf: CdfEmulator) -> Iterator[Api]:
-    with httpx.Client(base_url=cdf.url) as client:
+    with httpx.Client(base_url=cdf.url, timeout=60) as client:
         yield Api(cdf, client)

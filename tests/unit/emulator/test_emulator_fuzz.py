@@ -29,7 +29,7 @@ def fuzzed() -> Iterator[Api]:
     """An emulator of its own, which the requests may fill with whatever they like."""
     with (
         CdfEmulator(project="fuzzed", max_concurrent_executions=100_000) as cdf,
-        httpx.Client(base_url=cdf.url) as client,
+        httpx.Client(base_url=cdf.url, timeout=60) as client,
     ):
         yield Api(cdf, client)
 
