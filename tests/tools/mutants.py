@@ -5,7 +5,7 @@ Breaks the package in one place at a time, and prints what no unit test notices.
     uv run python tests/tools/mutants.py airflow_provider_cdf/triggers --tests tests/unit/triggers
 
 First the tests run once, to see which functions each of them enters. Then each mutant gets a process, a fork
-of one that has imported everything: it swaps one function's code and runs the tests that enter it,
+of one that has imported everything: it swaps one function's code, and runs the tests that enter the function,
 the quick ones first, until one fails. Code outside of functions, and text for people, is left alone.
 
 mutmut and cosmic-ray do not sample by a seed, and cosmic-ray starts Airflow anew for each mutant.
@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import faulthandler
 import gc
 import importlib
 import os
 import pickle
 import random
-import select
 import signal
 import sys
 import threading
@@ -35,6 +35,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+#: Seconds after which a test of a mutant is taken for one that hangs.
+LONGEST = 30
 PAIRS = [(ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn), (ast.And, ast.Or), (ast.Add, ast.Sub)]
 SWAPS = {
     **dict(PAIRS),
@@ -128,42 +130,52 @@ def mutants_of(path: Path, node: ast.AST, functions: list[Any]) -> Iterator[Muta
         yield from mutants_of(path, child, [*functions, node] if is_function else functions)
 
 
-def in_a_fork(work: Callable[[], Any], seconds: float) -> Any:
-    """Return what some work returns in a process of its own; ``None`` if it does not within its time."""
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """Return what some work returns in a process of its own; ``None`` if that dies."""
     readable, writable = os.pipe()
     if (pid := os.fork()) == 0:
         os.setsid()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for output in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
         with os.fdopen(writable, "wb") as pipe:
-            pickle.dump(work(), pipe)
+            try:
+                pickle.dump(work(), pipe)
+            except BaseException as error:
+                pickle.dump(repr(error), pipe)
         os._exit(0)
     os.close(writable)
     with os.fdopen(readable, "rb") as pipe:
-        answer = pipe.read() if select.select([pipe], [], [], seconds)[0] else b""
+        answer = pipe.read()
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return pickle.loads(answer) if answer else None
+    result = pickle.loads(answer) if answer else None
+    if isinstance(result, str):
+        raise RuntimeError(result)
+    return result
 
 
 class Sampler:
     """The plugin of pytest that runs the tests, again and again."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.has_failed = options, False
+        self.options, self.has_failed, self.longest = options, False, 0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.has_failed |= report.failed
 
     def passing(self, items: list[pytest.Item]) -> Iterator[bool]:
         for item, then in zip(items, [*items[1:], None], strict=False):
+            if self.longest:
+                faulthandler.dump_traceback_later(self.longest, exit=True, file=sys.__stderr__)
             self.has_failed = False
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=then)
             yield not self.has_failed
 
     def survives(self, code: CodeType, items: list[pytest.Item]) -> bool:
         for one in gc.get_objects():
-            if isinstance(one, FunctionType) and key(one.__code__) == key(code):
+            if type(one) is FunctionType and key(one.__code__) == key(code):
                 one.__code__ = code
+        self.longest = LONGEST
         return all(self.passing(items))
 
     def watch(self, items: list[pytest.Item]) -> list[tuple[bool, float, set[tuple[str, int]]]]:
@@ -191,7 +203,7 @@ class Sampler:
             importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
         mutants = [one for file in files for one in mutants_of(file, ast.parse(file.read_bytes()), [])]
         sample = random.Random(self.options.seed).sample(mutants, min(self.options.number, len(mutants)))
-        seen = in_a_fork(partial(self.watch, items), 3600)
+        seen = in_a_fork(partial(self.watch, items))
         failing = sum(not passes for passes, _, _ in seen)
         print(
             f"{len(sample)} of {len(mutants)} mutants, {len(items)} tests; {failing} fail unmutated",
@@ -203,7 +215,7 @@ class Sampler:
                 (s, n) for n, (ok, s, entered) in enumerate(seen) if ok and mutant.key(-1) in entered
             )
             work = partial(self.survives, mutant.code(), [items[n] for _, n in chosen])
-            if in_a_fork(work, 30 + 5 * sum(seconds for seconds, _ in chosen)):
+            if in_a_fork(work):
                 survivors += 1
                 print(f"{mutant}  ({len(chosen)} tests)", flush=True)
         print(f"{len(sample) - survivors} of {len(sample)} were noticed", flush=True)

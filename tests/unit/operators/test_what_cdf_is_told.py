@@ -125,8 +125,9 @@ def test_one_that_could_not_run_with_nothing_to_blame_is_named_itself(
     assert (one["task_id"], one["state"]) == ("judge", "upstream_failed")
 
 
+@pytest.mark.parametrize("index", [0, 1])
 def test_in_a_mapped_group_only_the_own_instances_are_followed(
-    execution_id: str, project: Project, ti: Instance
+    execution_id: str, project: Project, ti: Instance, index: int
 ) -> None:
     made = []
     with DAG("plant"):
@@ -138,7 +139,7 @@ def test_in_a_mapped_group_only_the_own_instances_are_followed(
             EmptyOperator(task_id="load") >> EmptyOperator(task_id="judge") >> operator
 
         pump.expand(number=[1, 2])
-    ti.map_index = 1
+    ti.map_index = index
     ti.states = {
         "pump.load": {"pump.load_0": "failed", "pump.load_1": "failed"},
         "pump.judge": {"pump.judge_0": "upstream_failed", "pump.judge_1": "upstream_failed"},
@@ -148,9 +149,9 @@ def test_in_a_mapped_group_only_the_own_instances_are_followed(
         made[0].execute({"ti": ti})
 
     says = told(project, execution_id)
-    assert says["map_index"] == 1
-    assert [(one["task_id"], one["map_index"]) for one in says["failed_tasks"]] == [("pump.load", 1)]
-    assert says["failed_tasks"][0]["url"].endswith("/tasks/pump.load/mapped/1")
+    assert says["map_index"] == index
+    assert [(one["task_id"], one["map_index"]) for one in says["failed_tasks"]] == [("pump.load", index)]
+    assert says["failed_tasks"][0]["url"].endswith(f"/tasks/pump.load/mapped/{index}")
 
 
 def test_on_airflow_2_tries_and_logs_are_told_too(execution_id: str, project: Project) -> None:

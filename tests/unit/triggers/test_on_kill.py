@@ -18,6 +18,7 @@ from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.triggers import workflow
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -308,10 +309,15 @@ def test_a_cancelled_coroutine_passes_it_on_and_the_execution_is_cancelled_never
         killing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await killing
+        # The event loop itself would let it be collected.
+        left_behind = asyncio.all_tasks() - {asyncio.current_task()}
+        assert left_behind
+        assert left_behind == workflow._cancellations
         may_answer.set()
         async with asyncio.timeout(20):
-            # Whatever on_kill has left behind on this loop.
-            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+            await asyncio.gather(*left_behind)
+        await asyncio.sleep(0)
+        assert not workflow._cancellations
 
     asyncio.run(heartbeat())
 
