@@ -11,7 +11,7 @@ from support import FakeTaskInstance
 
 from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
-from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
+from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -228,6 +228,16 @@ def test_an_operator_in_place_of_its_output_is_refused(where: str) -> None:
         }
         with pytest.raises(ValueError, match=r"is the task 'judge' itself: write judge\.output"):
             make(**values.get(where, {where: judge}))
+
+
+@pytest.mark.parametrize("name", ["workflow_external_id", "version", "input", "metadata", "task_outputs"])
+def test_the_run_operator_looks_at_each_of_its_arguments(name: str) -> None:
+    with DAG("plant"):
+        value = BaseOperator(task_id="judge")
+        arguments: dict[str, Any] = {"workflow_external_id": "pumps", "version": "1"}
+        arguments[name] = {"a": value} if name in ("input", "metadata") else value
+        with pytest.raises(ValueError, match=rf"^{name}.* is the task 'judge' itself: write judge\.output"):
+            CdfWorkflowRunOperator(task_id="run", **arguments)
 
 
 @pytest.mark.parametrize(

@@ -700,18 +700,19 @@ class TestBrokenTrigger:
 
         assert project.execution(execution_id)["status"] == "TERMINATED"
 
+    @pytest.mark.parametrize("timeout", [600, None])
     @pytest.mark.parametrize("is_done", [True, False], ids=["already ended", "still running"])
     def test_one_that_crashed_is_waited_on_for_on_the_worker(
-        self, is_done: bool, project: Project, ti: FakeTaskInstance
+        self, is_done: bool, timeout: float | None, project: Project, ti: FakeTaskInstance
     ) -> None:
-        workflow, execution_id = self.deferred(project, ti)
+        workflow, execution_id = self.deferred(project, ti, timeout=timeout)
         task_id = project.task(execution_id, "approve")["id"]
         end = threading.Timer(0 if is_done else 0.3, project.update, [task_id, "COMPLETED"])
         end.start()
         if is_done:
             end.join()
 
-        resumed = make(workflow, deferrable=True).resume_execution(
+        resumed = make(workflow, deferrable=True, timeout=timeout).resume_execution(
             "__fail__", {"error": "Trigger failure"}, context(ti)
         )
 
