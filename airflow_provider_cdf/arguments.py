@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 #: Pairs of metadata that a DAG author has: CDF takes 10, and two are needed to find a run again.
 OWN_METADATA_PAIRS = 8
@@ -38,23 +37,13 @@ def number_or(value: object, default: _Default) -> _Default | float:
     return value if isinstance(value, int | float) and is_number(value) and value > 0 else default
 
 
-def refuse_operators(operator: Any, names: Iterable[str]) -> None:
+def flag(value: object, name: str) -> bool:
     """
-    Refuse an operator in place of its result, as in ``execution_id=run`` instead of ``run.output``.
+    Return an argument that is True or False: the text "False" would count as true.
 
-    :param operator: whose arguments these are.
-    :param names: of the arguments.
-    :raises TypeError: naming the argument and what to write.
+    :param name: the argument's name, for the message.
+    :raises TypeError: if it is neither.
     """
-    for name in names:
-        value: Any = getattr(operator, name, None)
-        # Operators, mapped ones too; Airflow would render them as the text "<Task(...): ...>".
-        if hasattr(value, "task_id") and hasattr(type(value), "output"):
-            raise TypeError(f"{name} is the operator {value.task_id!r} itself: write {value.task_id}.output.")
-
-
-def is_literal(value: object) -> bool:
-    """Whether a templated argument holds text (or several) that is as it will be when the task runs."""
-    if isinstance(value, list | tuple):
-        return all(is_literal(one) for one in value)
-    return isinstance(value, str) and not ("{{" in value or "{%" in value)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}.")
+    return value

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.fields import render_only
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
-from airflow_provider_cdf.operators.fields import render_only
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

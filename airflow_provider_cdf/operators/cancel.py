@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.operators.cancelling import after_cancelling
-from airflow_provider_cdf.operators.fields import TextFields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

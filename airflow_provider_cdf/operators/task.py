@@ -14,13 +14,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
+from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import (
     CALLBACK_PATIENCE,
     operator_of,
     partial_with_callback,
     with_callback,
 )
-from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal, refuse_operators
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred, conf
 
-from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS, seconds
+from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS, flag, seconds
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
+from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
-from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.waits import WaitsForEnd
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 
@@ -122,7 +122,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self.metadata = metadata
         self.task_outputs = task_outputs
         self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
+        self.deferrable = flag(deferrable, "deferrable")
         self.poll_interval = seconds(poll_interval, "poll_interval")
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
         self.cancel_on_timeout = cancel_on_timeout

@@ -21,8 +21,9 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_cdf.arguments import refuse_operators, seconds
+from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
+from airflow_provider_cdf.fields import TextFields, refuse_operators
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.waiting import Reached, Verdict
 
 
-class ExecutionSensor(BaseSensorOperator):
+class ExecutionSensor(TextFields, BaseSensorOperator):
     """
     Wait for something to happen to an execution.
 
@@ -56,11 +57,12 @@ class ExecutionSensor(BaseSensorOperator):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
         of its own: there ``timeout`` ends the wait, also one that CDF refuses.
-    :raises ValueError: if a duration is not positive and finite.
-    :raises TypeError: if an operator is given in place of its ``.output``.
+    :raises ValueError: if a duration is not positive and finite, or an operator stands in place of its
+        ``.output``.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
+    text_fields = template_fields
 
     def __init__(
         self,
@@ -75,14 +77,12 @@ class ExecutionSensor(BaseSensorOperator):
         seconds(poke_interval, "poke_interval")
         if kwargs.get("timeout") is not None:
             seconds(kwargs["timeout"], "timeout")
-        if not isinstance(deferrable, bool):
-            raise TypeError(f"deferrable must be True or False, not {deferrable!r}.")
+        refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id
-        self.deferrable = deferrable
+        self.deferrable = flag(deferrable, "deferrable")
         self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
-        refuse_operators(self, ExecutionSensor.template_fields)
         #: The attempt at a task that the trigger saw in a wanted status.
         self._seen: str | None = None
         self._is_unserved = False

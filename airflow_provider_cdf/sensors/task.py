@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdf.arguments import is_literal, refuse_operators
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.fields import as_text, is_literal, refuse_operators
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 
@@ -39,6 +39,7 @@ class CdfTaskSensor(ExecutionSensor):
         "target_status",
         "parent_task_external_id",
     )
+    text_fields = template_fields
 
     def __init__(
         self,
@@ -49,10 +50,14 @@ class CdfTaskSensor(ExecutionSensor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.task_external_id = task_external_id
+        refuse_operators(
+            task_external_id=task_external_id,
+            target_status=target_status,
+            parent_task_external_id=parent_task_external_id,
+        )
+        self.task_external_id = as_text(task_external_id)
         self.target_status = target_status
-        self.parent_task_external_id = parent_task_external_id
-        refuse_operators(self, CdfTaskSensor.template_fields)
+        self.parent_task_external_id = as_text(parent_task_external_id)
         # The default is right, and what a template becomes is not known yet.
         if target_status != "IN_PROGRESS" and is_literal(target_status):
             _ = self.target_statuses

@@ -9,9 +9,11 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound
 from support import FakeTaskInstance
 
-from airflow_provider_cdf.operators.fields import TextFields, as_text, is_literal
+from airflow_provider_cdf.fields import TextFields, as_text, is_literal
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
+from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -35,6 +37,28 @@ class Runs(TextFields, BaseOperator):
         super().__init__(**kwargs)
         self.version, self.metadata, self.names = version, metadata, names
         self.input, self.execution_id = input, execution_id
+
+
+REAL: dict[str, tuple[Any, dict[str, Any]]] = {
+    "run": (CdfWorkflowRunOperator, {"workflow_external_id": "2024_01", "version": "1"}),
+    "cancel": (CdfWorkflowCancelOperator, {"execution_id": UNKNOWN, "reason": "007"}),
+    "update": (CdfTaskUpdateOperator, {"execution_id": UNKNOWN, "task_external_id": "2024_01"}),
+    "task sensor": (
+        CdfTaskSensor,
+        {"execution_id": UNKNOWN, "task_external_id": "1e3", "parent_task_external_id": "007"},
+    ),
+    "workflow sensor": (CdfWorkflowSensor, {"execution_id": UNKNOWN, "cdf_conn_id": "1"}),
+}
+
+
+@pytest.mark.parametrize(("kind", "fields"), REAL.values(), ids=REAL.keys())
+def test_every_operator_and_sensor_keeps_its_text_under_native_rendering(
+    kind: Any, fields: dict[str, Any]
+) -> None:
+    with DAG("plant", render_template_as_native_obj=True) as dag:
+        operator = kind(task_id="a", **fields)
+    operator.render_template_fields({}, dag.get_template_env())
+    assert {name: getattr(operator, name) for name in fields} == fields
 
 
 def rendered(context: dict[str, Any] | None = None, *, native: bool = True, **fields: Any) -> Runs:
