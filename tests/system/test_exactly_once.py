@@ -101,11 +101,14 @@ def test_a_task_that_lost_its_supervisor_goes_on_beside_its_retry_and_does_no_ha
     run = Run(cluster, "poking")
     run.wait_for("running")
     run.wait_until(lambda: "CDF started execution" in run.log())
+    # Until then it has more to log, and it does not outlive a log line that no supervisor takes.
+    run.wait_until(lambda: "CDF waits for a report" in run.log())
     orphan, supervisor = run.processes()
     supervisor.kill()
     run.wait_until(lambda: run.task()["try_number"] == 2 and run.task()["state"] == "running")
     run.wait_until(lambda: "of an earlier try" in run.log(2))
-    # The orphan may have ended at its next log line, which nobody takes; or it goes on beside its retry.
+    assert orphan.is_running(), "the task process ended with its supervisor, so there was nothing to show"
+    assert orphan.status() != psutil.STATUS_ZOMBIE
     assert run.processes()[0].pid != orphan.pid
     run.finish_in_cdf()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
