@@ -95,6 +95,8 @@ class WaitsForEnd(BaseOperator):
             context["ti"].xcom_push(key="execution_id", value=self.execution_id)
             if end_time is not None:
                 context["ti"].xcom_push(key="end_time", value=end_time)
+            if self.execution_timeout is not None:
+                context["ti"].xcom_push(key="execution_end", value=self._execution_end(context))
         except Exception:
             self.log.warning("Execution %s runs in CDF, but Airflow did not store its id.", self.execution_id)
             raise
@@ -200,9 +202,15 @@ class WaitsForEnd(BaseOperator):
             raise CdfError(f"The task is {state} in Airflow, so this process of it starts nothing more.")
 
     def _execution_end(self, context: Context) -> float:
-        """Return when ``execution_timeout`` is over: Airflow counts it anew after each deferral."""
+        """
+        Return when ``execution_timeout`` is over, from the start of the try over all its deferrals.
+
+        Airflow counts it anew after each deferral, and ``dag.test()`` also moves the start of the try.
+        """
         if self.execution_timeout is None:
             return math.inf
+        if (noted := stored(context, "execution_end")) is not None:
+            return float(noted)
         started_at = context["ti"].start_date
         began = started_at.timestamp() if started_at is not None else time.time()
         end: float = began + self.execution_timeout.total_seconds()
@@ -294,3 +302,9 @@ class WaitsForEnd(BaseOperator):
         if has_ended_badly(execution) and execution.status != "TERMINATED":
             raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
         raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
+
+
+def stored(context: Context, key: str) -> Any:
+    """Return what this very task has left in an XCom before it was deferred."""
+    ti = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)

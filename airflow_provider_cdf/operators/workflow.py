@@ -16,7 +16,7 @@ from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
-from airflow_provider_cdf.operators.waits import WaitsForEnd
+from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         :param end_time: when ``timeout`` is over, in seconds since the epoch.
         """
         self._begin(context)
-        end_time = _stored(context, "end_time") if end_time is None else end_time
+        end_time = stored(context, "end_time") if end_time is None else end_time
         return self._to_the_last(lambda: self._go_on_after(context, event or {}, end_time))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -178,10 +178,10 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
             self.log.warning("The trigger has broken (%s). Waiting goes on here, in a worker slot.", error)
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
-        end_time = _stored(context, "end_time")
+        end_time = stored(context, "end_time")
         if error == GIVEN_UP and end_time is not None:
             end_time = min(end_time, time.time())
-        return self._to_the_last(lambda: self._go_on_with_the_stored(context, end_time))
+        return self._to_the_last(lambda: self._go_on_with_thestored(context, end_time))
 
     def on_kill(self) -> None:
         """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
@@ -270,7 +270,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if outcome == "error":
             self.is_settled = True
             kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
-            execution = event.get("execution_id") or _stored(context, "execution_id")
+            execution = event.get("execution_id") or stored(context, "execution_id")
             raise kind(f"{event.get('message')} Execution {execution} was left as it is.")
         if outcome not in ("reached", "impossible", "timeout"):
             # Airflow may resume a deferred task without an event (apache/airflow#65248): it still waits.
@@ -278,11 +278,11 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self.execution_id = event.get("execution_id")
         # What the trigger saw may be hours old: the execution may have been retried in CDF since, and may
         # have ended since its time was over.
-        return self._go_on_with_the_stored(context, end_time)
+        return self._go_on_with_thestored(context, end_time)
 
-    def _go_on_with_the_stored(self, context: Context, end_time: float | None) -> str:
+    def _go_on_with_thestored(self, context: Context, end_time: float | None) -> str:
         # XComs survive a deferral; what the deferral itself carried does not survive its failure.
-        self.execution_id = self.execution_id or _stored(context, "execution_id")
+        self.execution_id = self.execution_id or stored(context, "execution_id")
         if self.execution_id is None:
             end_time = self._find_or_start(context, end_time)
             self._store(context, end_time)
@@ -379,12 +379,6 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         # A submission that is open is looked for as long as the process lives.
         self.is_settled = self._starts is None or not self._starts.open_submission
         raise _KilledError(f"The task was killed. {fate}")
-
-
-def _stored(context: Context, key: str) -> Any:
-    """Return what this very task has left in an XCom before it was deferred."""
-    ti = context["ti"]
-    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
 def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  # noqa: A002 - the API's own name

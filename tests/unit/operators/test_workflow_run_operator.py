@@ -15,7 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
@@ -678,6 +684,51 @@ def test_an_operator_that_has_asked_cdf_can_be_copied(
     execution_id = operator.execute(context(ti))
     other = copied(operator)
     assert other.hook.get_execution(execution_id).status == "COMPLETED"
+
+
+class TestExecutionTimeout:
+    """Airflow's own: it counts from the start of the try, also while the task is deferred."""
+
+    def deferred(self, project: Project, ti: FakeTaskInstance, **arguments: Any) -> tuple[str, TaskDeferred]:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow, deferrable=True, execution_timeout=timedelta(seconds=60), **arguments)
+        with pytest.raises(TaskDeferred) as caught:
+            operator.execute(context(ti, operator))
+        return workflow, caught.value
+
+    def resume(self, workflow: str, ti: FakeTaskInstance, start_date: datetime) -> Any:
+        operator = make(workflow, deferrable=True, execution_timeout=timedelta(seconds=60))
+        with pytest.raises(
+            AirflowTaskTimeout, match=r"^Not ended within execution_timeout=0:01:00"
+        ) as caught:
+            # dag.test() counts each resumption as the start of the try.
+            operator.execute_complete(
+                context(dataclasses.replace(ti, start_date=start_date), operator), {"outcome": "timeout"}
+            )
+        for callback in operator.on_failure_callback:
+            callback({**context(ti, operator), "exception": caught.value})
+        return operator
+
+    def test_bounds_the_trigger(self, project: Project, ti: FakeTaskInstance) -> None:
+        _, deferred = self.deferred(project, ti)
+        assert deferred.trigger.end_time == pytest.approx(ti.start_date.timestamp() + 60)
+        assert deferred.timeout is not None
+
+    def test_the_earlier_of_the_two_bounds_it(self, project: Project, ti: FakeTaskInstance) -> None:
+        _, deferred = self.deferred(project, ti, timeout=5)
+        assert deferred.trigger.end_time < ti.start_date.timestamp() + 30
+
+    def test_goes_on_over_a_resumption_and_cancels_on_the_last_try(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        ti.start_date = datetime.now(UTC) - timedelta(seconds=61)
+        workflow = project.define(function_task("approve", waits=True))
+        ti.xcoms |= {
+            "execution_id": project.run(workflow),
+            "execution_end": ti.start_date.timestamp() + 60,
+        }
+        self.resume(workflow, ti, start_date=datetime.now(UTC))
+        assert [one["status"] for one in project.executions(workflow)] == ["TERMINATED"]
 
 
 class TestBrokenTrigger:
