@@ -188,7 +188,10 @@ class _Sender:
                 f"host, scopes and audience of {self.settings.label}."
             )
         elif code == 403 and call.capability:
-            message += f" There, {client} needs the capability {call.capability}."
+            message += (
+                f" There, {client} needs the capability {call.capability}; or "
+                f"{self.settings.label} names the wrong project or client."
+            )
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
@@ -222,7 +225,7 @@ class _Sender:
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):
-            return error.adding(_nothing_sent(call).strip())
+            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)}")
         if isinstance(error, CdfError):
             return error
         # An error in this package, or below it. Its text may hold anything.

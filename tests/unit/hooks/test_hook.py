@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from operators.clear_errors import assert_clear
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.retry import RETRY_FOR
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.api import routes_sessions
@@ -472,3 +473,27 @@ class TestErrors:
             cdf.tokens.expire_all()
 
             assert call("get_execution", execution_id).id == execution_id
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"password": "not the secret"}, {"extra": {"project": "another"}}], ids=str
+)
+def test_an_error_of_login_or_access_names_the_connection_once_each_time(
+    cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    """A login that failed is shared for some seconds, and what is said of it must not grow."""
+    connection: dict[str, Any] = {
+        "conn_type": "cdf",
+        "host": cdf.url,
+        "login": cdf.client_id,
+        "password": cdf.client_secret,
+        "extra": {"project": cdf.project, "token_url": cdf.token_url},
+    }
+    for name, value in wrong.items():
+        connection[name] = {**connection[name], **value} if name == "extra" else value
+    monkeypatch.setenv("AIRFLOW_CONN_PLANT", json.dumps(connection))
+    hook = CdfHook("plant", retry_for=0)
+    for _ in range(2):
+        with pytest.raises(CdfError) as caught:
+            hook.run_workflow("pump_health", "1")
+        assert str(caught.value).count("Airflow connection 'plant'") == 1
