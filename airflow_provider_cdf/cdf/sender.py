@@ -101,19 +101,16 @@ class Sender:
         code = answer.status
         words = self._clean(call, _server_words(answer))
         is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
-        client = f"client {self.settings.credentials.client_id!r}"
+        credentials = self.settings.credentials
         message = (
             f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
             f"{words.rstrip('.')}."
         )
         if code == 401:
-            message += (
-                f" A new access token was refused too: has {client} access to this project? Look at project, "
-                f"host, scopes and audience of {self.settings.label}."
-            )
+            message += f" {credentials.if_refused} Look at {self.settings.label}."
         elif code == 403 and call.capability:
             message += (
-                f" There, {client} needs the capability {call.capability}; or "
+                f" There, {credentials.who} needs the capability {call.capability}; or "
                 f"{self.settings.label} names the wrong project or client."
             )
         elif 300 <= code < 400:
@@ -131,15 +128,14 @@ class Sender:
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
+        where, look = self.settings.base_url, ""
         if error.at_login:
-            where = f"the token endpoint at {self.settings.credentials.login_host}"
-        else:
-            where = self.settings.base_url
+            where, look = self.settings.credentials.where, f" Look at {self.settings.label}."
         # Only where no connection was made is it certain that CDF never saw the request.
         fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
         reason = self._clean(call, error.reason)
         failed = CdfUnreachableError(
-            f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", sent=error.sent
+            f"Could not {call.purpose}: no answer from {where} ({reason}).{look}{fate}", sent=error.sent
         )
         failed.retry_after = error.retry_after
         return failed
@@ -149,7 +145,8 @@ class Sender:
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):
-            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)}")
+            who = self.settings.credentials.who
+            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)} [{who}]")
         if isinstance(error, CdfError):
             return error
         # An error in this package, or below it. Its text may hold anything.
@@ -159,7 +156,7 @@ class Sender:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
         credentials = self.settings.credentials
         login = shared_login(credentials, self.settings.on_token)
-        return without_secrets(words, [credentials.client_secret, *login.known_tokens, *call.secrets])
+        return without_secrets(words, [*credentials.secrets, *login.known_tokens, *call.secrets])
 
     def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
         return self._clean(call, answer.headers.get("x-request-id", "")) or None

@@ -15,8 +15,9 @@ from typing import Any, Generic
 
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
-from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates, TokenInspection
+from airflow_provider_cdf.cdf.models import Session, SessionStates, TokenInspection
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
+from airflow_provider_cdf.cdf.sessions import open_session, revoke
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 
@@ -61,7 +62,7 @@ def submit(
     tries = 0
     has_doubted_the_nonce = False
     while True:
-        session = yield from _open_session(settings, purpose)
+        session = yield from open_session(settings, purpose)
         got = clock.now()
         call = request(nonce=session.nonce)
         while clock.now() - got < NONCE_SENT_UNTIL:
@@ -88,38 +89,12 @@ def submit(
             )
             if found is not None:
                 return found
-            yield from _revoke(settings, session)
+            yield from revoke(settings, session)
             # A new nonce settles whether it was that, once.
             if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
                 raise failed from None
             has_doubted_the_nonce = is_refused
             break
-
-
-def _open_session(settings: Settings, purpose: str) -> Conversation[Session]:
-    request = calls.create_session(
-        settings.project,
-        client_id=settings.credentials.client_id,
-        client_secret=settings.credentials.client_secret,
-        what_for=purpose,
-    )
-    try:
-        sessions: SessionList = yield request
-    except CdfUnreachableError as error:
-        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
-        raise
-    except CdfApiError as error:
-        if not re.search(r"\d+ sessions", error.cdf_message):
-            raise
-        # Not CdfRefusedError: sessions end, so a retry may find room.
-        raise CdfApiError(
-            f"{error} The project has no room for another session. Sessions end with their executions; an "
-            "administrator can revoke those that are left over.",
-            code=error.code,
-            cdf_message=error.cdf_message,
-            request_id=error.request_id,
-        ) from None
-    return sessions.items[0]
 
 
 def _is_true(
@@ -155,16 +130,6 @@ def _is_true(
     except CdfError as error:
         log.info("It could not be confirmed that nothing was done: %s", error)
     return False
-
-
-def _revoke(settings: Settings, session: Session) -> Conversation[None]:
-    """Give back a session whose nonce is dead and has started nothing: a project has room for 10 000."""
-    if session.id is None:
-        return
-    try:
-        yield calls.revoke_session(settings.project, session.id)
-    except CdfError as error:
-        log.info("An unused session could not be revoked: %s", error)
 
 
 def _find_out(

@@ -19,8 +19,8 @@ from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnr
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.transport import tls
-from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -428,7 +428,7 @@ def _page_at(
 
 
 def _judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
-    who = f"client {settings.credentials.client_id!r}"
+    who = settings.credentials.who
     where = f"project {settings.project!r} at {settings.base_url}"
     if all(project.project_url_name != settings.project for project in inspection.projects):
         known = ", ".join(repr(project.project_url_name) for project in inspection.projects) or "none"

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 
 #: Cognite's own descriptions of its API. They are not ours to ship.

@@ -341,8 +341,8 @@ def test_contradictions_are_named(extra: dict[str, str], named: tuple[str, ...])
 
 def test_a_forgotten_login_sends_no_secret_to_cognite() -> None:
     message = problem(token_url=None)
-    for way in ("tenant_id", "token_url", "idp"):
-        assert way in message
+    for way in ("tenant_id", "login_url", "idp", "token", "login_file", "azure_identity"):
+        assert f"'{way}'" in message
 
 
 def test_everything_that_is_wrong_is_in_one_message() -> None:
