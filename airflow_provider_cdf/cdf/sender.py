@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +27,10 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
-from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
+
+log = logging.getLogger(__name__)
 
 NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 
@@ -36,6 +40,33 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def renew(self, read: Settings) -> bool:
+        """
+        Log in by settings that were read again from now on.
+
+        :return: whether that is another login than before.
+        """
+        mine = self.settings
+        # A new secret is for where it was made for: not for the host that the old one was for.
+        if (read.base_url, read.project) != (mine.base_url, mine.project):
+            return False
+        if read.credentials == mine.credentials:
+            return False
+        log.info("%s has other credentials by now. Logging in with them.", mine.label)
+        self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
+        return True
+
+    def _source_after(self, failed: CdfError) -> Source | None:
+        """
+        Return what may know a newer secret, after a call that failed like this.
+
+        A wait may take days. A login that is refused for good, or a token (401), may be due to a secret that
+        was renewed meanwhile. Nothing was done in CDF, so the call may be sent once more.
+        """
+        is_refused = isinstance(failed, CdfLoginError) and not failed.is_transient
+        is_refused = is_refused or (isinstance(failed, CdfApiError) and failed.code == 401)
+        return self.settings.source if is_refused else None
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         headers = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.cdf.logins.base import Credentials
@@ -13,6 +14,16 @@ from airflow_provider_cdf.cdf.retry import RETRY_FOR
 
 #: Seconds for one request as a whole. CDF's own SDK waits for 60 s at most.
 REQUEST_TIMEOUT = 30.0
+
+
+class Source(Protocol):
+    """Where settings come from. They are read again where a secret may have been renewed."""
+
+    def read_settings(self) -> Settings:
+        """Read them. :raises CdfError: if that is not possible now."""
+
+    async def aread_settings(self) -> Settings:
+        """Do what :meth:`read_settings` does, for coroutines."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Settings:
         operating system's resolution of a host name is not counted, in :class:`CdfClient`.
     :param ca_bundle: file or directory of the certificates that are trusted instead of the usual ones.
     :param session_type: how a run's session is made; by default as the login needs it.
+    :param source: is asked for other credentials, once, after a login that was refused.
     :raises CdfInputError: if one of these times is no finite number of seconds.
     """
 
@@ -43,6 +55,7 @@ class Settings:
     airflow_name: str | None = None
     ca_bundle: str | None = None
     session_type: SessionType | None = None
+    source: Source | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # NaN and infinity compare in ways that would repeat a request for ever.

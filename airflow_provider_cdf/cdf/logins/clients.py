@@ -115,7 +115,8 @@ class ClientAssertion(_Client):
         signed = yield from aid.in_thread(lambda: self.key.sign(self.client_id, self.token_url))
         if isinstance(signed, CdfLoginError):
             return signed
-        aid.keep_out_of_logs(signed)
+        for line in (signed, *self.key.lines):
+            aid.keep_out_of_logs(line)
         request = self._request(
             {
                 "client_id": self.client_id,

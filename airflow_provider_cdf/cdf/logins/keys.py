@@ -33,6 +33,11 @@ class SigningKey:
     pem_or_path: str = field(repr=False)
     thumbprint: str | None = None
 
+    @property
+    def lines(self) -> list[str]:
+        """The key's lines, where the connection holds it: logs show line ends in several ways."""
+        return [] if PEM_BEGIN not in self.pem_or_path else _block(self.pem_or_path, "PRIVATE KEY").split()[3:-3]
+
     def sign(self, client_id: str, audience: str) -> str | CdfLoginError:
         """Return an assertion that proves a client to a token endpoint (RFC 7523, section 3), or an error."""
         # These are slow to import, and only this kind of login needs them. Airflow brings both.
