@@ -36,7 +36,9 @@ class SigningKey:
     @property
     def lines(self) -> list[str]:
         """The key's lines, where the connection holds it: logs show line ends in several ways."""
-        return [] if PEM_BEGIN not in self.pem_or_path else _block(self.pem_or_path, "PRIVATE KEY").split()[3:-3]
+        if PEM_BEGIN not in self.pem_or_path or problem_of_pem(self.pem_or_path):
+            return []
+        return [line for line in _block(self.pem_or_path, "PRIVATE KEY").splitlines()[1:-1] if len(line) > 16]
 
     def sign(self, client_id: str, audience: str) -> str | CdfLoginError:
         """Return an assertion that proves a client to a token endpoint (RFC 7523, section 3), or an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -219,16 +220,18 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def loopback_server(answer: Callable[[Answering], None]) -> Iterator[str]:
+def loopback_server(answer: Callable[[Answering], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A real HTTP server in threads of this process; yields its URL."""
     handler = type("Handler", (Answering,), {"answer": staticmethod(answer)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
