@@ -83,11 +83,12 @@ class CdfClient(Sender):
         return self._attempt(call, give_up_at)
 
     def _has_renewed(self, source: Source) -> bool:
+        before = self.settings.credentials
         try:
-            return self.renew(source.read_settings())
+            self.renew(source.read_settings())
         except CdfError as error:
             log.info("The credentials could not be read again: %s", error)
-            return False
+        return self.settings.credentials != before
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
@@ -213,11 +214,12 @@ class AsyncCdfClient(Sender):
         return await self._attempt(call, give_up_at)
 
     async def _has_renewed(self, source: Source) -> bool:
+        before = self.settings.credentials
         try:
-            return self.renew(await source.aread_settings())
+            self.renew(await source.aread_settings())
         except CdfError as error:
             log.info("The credentials could not be read again: %s", error)
-            return False
+        return self.settings.credentials != before
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:

@@ -41,21 +41,14 @@ class Sender:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def renew(self, read: Settings) -> bool:
-        """
-        Log in by settings that were read again from now on.
-
-        :return: whether that is another login than before.
-        """
+    def renew(self, read: Settings) -> None:
+        """Log in by settings that were read again from now on, if they are for the same CDF."""
         mine = self.settings
         # A new secret is for where it was made for: not for the host that the old one was for.
-        if (read.base_url, read.project) != (mine.base_url, mine.project):
-            return False
-        if read.credentials == mine.credentials:
-            return False
-        log.info("%s has other credentials by now. Logging in with them.", mine.label)
-        self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
-        return True
+        is_there = (read.base_url, read.project) == (mine.base_url, mine.project)
+        if is_there and read.credentials != mine.credentials:
+            log.info("%s has other credentials by now. Logging in with them.", mine.label)
+            self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
 
     def _source_after(self, failed: CdfError) -> Source | None:
         """
