@@ -153,9 +153,16 @@ def _form_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     contents: dict[str, dict[str, Any]] = {
         "flask_appbuilder": {},
-        "flask_appbuilder.fieldwidgets": {"BS3TextFieldWidget": SimpleNamespace},
+        "flask_appbuilder.fieldwidgets": {
+            "BS3TextFieldWidget": SimpleNamespace,
+            "BS3PasswordFieldWidget": SimpleNamespace,
+        },
         "flask_babel": {"lazy_gettext": str},
-        "wtforms": {"BooleanField": field("boolean"), "StringField": field("string")},
+        "wtforms": {
+            "BooleanField": field("boolean"),
+            "StringField": field("string"),
+            "PasswordField": field("password"),
+        },
     }
     for name, content in contents.items():
         module = ModuleType(name)
@@ -169,7 +176,8 @@ def test_the_legacy_form_has_the_same_fields() -> None:
     assert list(widgets) == list(CONNECTION_TYPE["conn-fields"])
     for name, spec in CONNECTION_TYPE["conn-fields"].items():
         assert (widgets[name].label, widgets[name].description) == (spec["label"], spec["description"])
-        assert widgets[name].kind in spec["schema"]["type"]
+        is_secret = name in ("token", "private_key")
+        assert widgets[name].kind == "password" if is_secret else widgets[name].kind in spec["schema"]["type"]
 
 
 def test_the_legacy_form_behaves_the_same() -> None:
