@@ -40,8 +40,8 @@ def open_session(settings: Settings, purpose: str) -> Conversation[Session]:
         if re.search(r"\d+ sessions", error.cdf_message):
             # Not CdfRefusedError: sessions end, so a retry may find room.
             raise CdfApiError(
-                f"{error} The project has no room for another session. Sessions end with their executions; "
-                "an administrator can revoke those that are left over.",
+                f"{error} The project has no room for another session. An administrator can revoke those of "
+                "executions that have ended.",
                 code=error.code,
                 cdf_message=error.cdf_message,
                 request_id=error.request_id,

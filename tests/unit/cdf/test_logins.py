@@ -19,16 +19,20 @@ from cdf_support import BASE_URL, Answering, FakeTime, Network, Sender, loopback
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
+from support import Project, function_task
 
 from airflow_provider_cdf.cdf import calls, sessions
 from airflow_provider_cdf.cdf.auth import shared_login
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
+from airflow_provider_cdf.cdf.logins.azure import AzureIdentity
 from airflow_provider_cdf.cdf.logins.base import Credentials
 from airflow_provider_cdf.cdf.logins.clients import ClientAssertion, ClientCredentials
 from airflow_provider_cdf.cdf.logins.keys import SigningKey
 from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile
 from airflow_provider_cdf.cdf.models import SessionType
 from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.hooks.connection import read_connection
 
 PAIR = Pair()
@@ -746,3 +750,83 @@ def tls_server(answer: Callable[[Answering], None], folder: Path) -> Iterator[st
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     with loopback_server(answer, tls=context) as url:
         yield url
+
+
+# -- beside the event loop --------------------------------------------------------------------------------
+
+
+def test_what_may_block_is_done_in_a_thread(
+    idp: IdentityProvider,
+    imds: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a triggerer, one event loop waits for hundreds of tasks."""
+    doers: list[str] = []
+    for kind, name in ((SigningKey, "sign"), (TokenFile, "_read"), (AzureIdentity, "_ask")):
+        real = getattr(kind, name)
+
+        def watched(*arguments: Any, real: Any = real) -> Any:
+            doers.append(threading.current_thread().name)
+            return real(*arguments)
+
+        monkeypatch.setattr(kind, name, watched)
+    idp.method, idp.pair = "private_key_jwt", PAIR
+    (tmp_path / "token").write_text(idp.issue())
+    configs = (signs(idp, PAIR.pem()), with_token(idp, login_file=str(tmp_path / "token")), azure(idp))
+    for config in configs:
+        log_in(Sender(is_async=True), config)
+    assert doers == ["cdf-login"] * 3
+
+
+def test_an_error_in_such_a_thread_is_told_without_its_words(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: TokenFile) -> Any:
+        raise RuntimeError("a-t0ken")
+
+    monkeypatch.setattr(TokenFile, "_read", fail)
+    message = refusal(sender, with_token(idp, login_file=str(tmp_path)))
+    assert message.startswith("The login failed: unexpected RuntimeError.")
+    assert "a-t0ken" not in message
+
+
+# -- against the emulator ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "session_type"),
+    [
+        ({}, "CLIENT_CREDENTIALS"),
+        ({"auth_method": "client_secret_basic"}, "CLIENT_CREDENTIALS"),
+        ({"session_type": "token_exchange"}, "TOKEN_EXCHANGE"),
+        ({"token": None}, "TOKEN_EXCHANGE"),
+        ({"token": None, "session_type": "oneshot_token_exchange"}, "ONESHOT_TOKEN_EXCHANGE"),
+        ({"login_file": None}, "TOKEN_EXCHANGE"),
+    ],
+    ids=str,
+)
+def test_a_workflow_runs_however_its_hook_has_logged_in(
+    cdf: CdfEmulator,
+    project: Project,
+    connect: Callable[..., None],
+    tmp_path: Path,
+    way: dict[str, Any],
+    session_type: str,
+) -> None:
+    workflow = project.define(function_task("score"))
+    fields: dict[str, Any] = {}
+    if {"token", "login_file"} & way.keys():
+        token = cdf.tokens.issue()
+        (tmp_path / "token").write_text(token)
+        given = {"token": token, "login_file": str(tmp_path / "token")}
+        way = {name: value or given[name] for name, value in way.items()} | {"token_url": None}
+        fields = {"login": None, "password": None}
+    connect(way, **fields)
+
+    execution = CdfHook().run_workflow(workflow, "1")
+
+    assert project.execution(execution.id)["workflowExternalId"] == workflow
+    with cdf.turn() as engine:
+        used = [session for session in engine.sessions.all() if session.used]
+    assert used[-1].type == session_type

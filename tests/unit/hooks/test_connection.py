@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from airflow_provider_cdf.cdf.models import SessionType
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.hooks.connection_fields import FIELDS
 
 SECRET = "s3cr3t/+&"
 HOST = "https://westeurope-1.cognitedata.com"
@@ -614,3 +617,44 @@ def test_both_clients_can_be_made_of_what_was_read() -> None:
             return async_client.settings
 
     assert asyncio.run(make()) == read()
+
+
+# -- as the documentation has it --------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "connection.md").read_text()
+EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def filled(example: str) -> str:
+    return re.sub("<([a-z ]+)>", lambda found: found[1].replace(" ", "-"), example)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_documentation_is_a_connection(
+    example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PLANT", filled(example))
+    assert CdfHook("plant").client.settings.project == "my-project"
+
+
+def test_the_documentation_has_an_example_of_each_kind() -> None:
+    kinds = set()
+    for example in EXAMPLES:
+        said = json.loads(filled(example))
+        settings = read_connection(
+            "plant",
+            host=said["host"],
+            port=None,
+            login=said.get("login"),
+            password=said.get("password"),
+            extra=said["extra"],
+        )
+        kinds.add(type(settings.credentials))
+    assert kinds == {ClientCredentials, ClientAssertion, AzureIdentity, TokenFile, StaticToken}
+
+
+def test_the_documentation_has_each_field() -> None:
+    for field in FIELDS:
+        assert f"`{field.name}" in PAGE, field.name
+        for choice in field.choices:
+            assert f"{choice}`" in PAGE, choice
