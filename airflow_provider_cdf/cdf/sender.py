@@ -169,8 +169,8 @@ class Sender:
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):
-            who = self.settings.credentials.who
-            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)} [{who}]")
+            ids = self.settings.credentials.ids
+            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)} {ids}")
         if isinstance(error, CdfError):
             return error
         # An error in this package, or below it. Its text may hold anything.

@@ -35,6 +35,16 @@ def test_airflow_takes_it() -> None:
     jsonschema.validate(INFO, airflow_schema("provider_info.schema.json"))
 
 
+def test_airflow_takes_the_fields_of_the_connection() -> None:
+    """The schema of the provider info says nothing about them; that of the file it is made of does (3.2+)."""
+    path = files("airflow").joinpath("provider.yaml.schema.json")
+    if not path.is_file() or "conn-fields" not in path.read_text():
+        pytest.skip("this Airflow knows no conn-fields")
+    jsonschema.validate(
+        INFO["connection-types"], json.loads(path.read_text())["properties"]["connection-types"]
+    )
+
+
 def test_airflow_finds_it_by_its_entry_point() -> None:
     loaded = [entry.load() for entry in entry_points(group="apache_airflow_provider")]
     assert get_provider_info in loaded

@@ -39,6 +39,10 @@ class AzureIdentity(Credentials):
         return "the Azure identity" + (f" {self.client_id!r}" if self.client_id else " of this machine")
 
     @property
+    def ids(self) -> str:
+        return f"[client {self.client_id!r}]" if self.client_id else ""
+
+    @property
     def where(self) -> str:
         return "Azure's workload identity" if os.environ.get(_WORKLOAD) else "Azure's managed identity"
 

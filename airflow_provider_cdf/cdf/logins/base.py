@@ -91,6 +91,11 @@ class Credentials(ABC):
         """Who logs in, for messages, such as "client 'x'"."""
 
     @property
+    def ids(self) -> str:
+        """The client's id for the end of messages, in brackets; nothing where there is none."""
+        return ""
+
+    @property
     @abstractmethod
     def where(self) -> str:
         """Where the token comes from, for messages, such as "the token endpoint at login.example.com"."""

@@ -35,6 +35,10 @@ class _Client(Credentials):
         return f"client {self.client_id!r}"
 
     @property
+    def ids(self) -> str:
+        return f"[client {self.client_id!r}]"
+
+    @property
     def where(self) -> str:
         # Not the whole URL: Airflow takes a connection's `token_url` for a secret, because of its name, and
         # would print `***`.

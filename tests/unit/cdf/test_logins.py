@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import ssl
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -698,7 +700,7 @@ def test_a_managed_identity_that_is_not_there_is_told_of(
 def test_without_azure_identity_its_install_line_is_told(
     sender: Sender, idp: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "azure.identity", None)
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
     message = refusal(sender, azure(idp))
     assert message.startswith("azure-identity is not installed. ")
     assert "pip install 'airflow-provider-cdf[azure]'" in message
@@ -750,6 +752,15 @@ def tls_server(answer: Callable[[Answering], None], folder: Path) -> Iterator[st
     context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
     with loopback_server(answer, tls=context) as url:
         yield url
+
+
+def test_azures_library_is_loaded_by_those_who_need_it_only() -> None:
+    program = (
+        "import sys, airflow_provider_cdf.hooks.cdf;"
+        "print([name for name in sys.modules if name.startswith(('azure', 'msal'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 # -- beside the event loop --------------------------------------------------------------------------------
