@@ -248,6 +248,22 @@ class LocalAirflow(AirflowApi):
         process.signal(signal.SIGKILL, tree=tree)
         process.popen.wait()
 
+    def sql(self, statement: str, **values: object) -> int:
+        """
+        Change Airflow's database behind its back, and return how many rows have changed.
+
+        :param statement: with placeholders such as ``:dag_id``
+        :param values: for them
+        """
+        from sqlalchemy import create_engine, text
+
+        engine = create_engine(self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+        try:
+            with engine.begin() as connection:
+                return int(connection.execute(text(statement), values).rowcount)
+        finally:
+            engine.dispose()
+
     def check(self) -> None:
         """
         Raise if a process of the cluster has ended and nothing starts it again.

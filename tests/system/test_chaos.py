@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import IMPATIENT, Cluster
+from clusters import IMPATIENT, Cluster
 
 from airflow_provider_cdf.demo import emulator, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Cluster
+from clusters import Cluster
 from runs import Run, scores
 
 pytestmark = pytest.mark.slow
