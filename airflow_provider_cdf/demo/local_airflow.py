@@ -72,7 +72,8 @@ class LocalAirflow(AirflowApi):
         self._given_home = home
         self._home: Path | None = None
         self._keep = keep
-        self._mark = secrets.token_hex(16)
+        #: By which its processes are found, see :func:`.processes.marked`.
+        self.mark = secrets.token_hex(16)
         self._guard: Guard | None = None
 
     def __enter__(self) -> Self:
@@ -111,7 +112,7 @@ class LocalAirflow(AirflowApi):
             **env,
             "no_proxy": no_proxy,
             "NO_PROXY": no_proxy,
-            MARK: self._mark,
+            MARK: self.mark,
             # Else setproctitle writes titles over the environment that other processes see, the mark too.
             "SPT_NOENV": "1",
             # The last words of a process that is killed are the ones that matter.
@@ -154,7 +155,7 @@ class LocalAirflow(AirflowApi):
             self._home = self._given_home or Path(tempfile.mkdtemp(prefix="cdf-airflow-"))
             self._home = self._home.resolve()
             self._home.mkdir(parents=True, exist_ok=True)
-            self._guard = Guard(self._mark, None if self._keep or self._given_home else self._home)
+            self._guard = Guard(self.mark, None if self._keep or self._given_home else self._home)
             write_secrets(self._home / "airflow.cfg")
             self.shape.before_migration(self._home)
             self._services = {each.name: each for each in self.shape.services(self._home, self.env)}
@@ -222,7 +223,7 @@ class LocalAirflow(AirflowApi):
             guard, self._guard = self._guard, None
         if keep:
             guard.keep_home()
-        end_all(self._mark)
+        end_all(self.mark)
         for process in self.processes.values():
             if process.ending is None:  # its environment cannot be seen, say for lack of permission
                 process.signal(signal.SIGKILL)
