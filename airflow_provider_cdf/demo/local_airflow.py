@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -15,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 
 from airflow_provider_cdf.demo.airflow_api import AirflowApi, LocalAirflowError
 from airflow_provider_cdf.demo.airflow_home import write_secrets
@@ -248,6 +250,24 @@ class LocalAirflow(AirflowApi):
         process = self.processes[name]
         process.signal(signal.SIGKILL, tree=tree)
         process.popen.wait()
+
+    def component_of(self, task: Mapping[str, Any]) -> str | None:
+        """
+        Return which of several workers or triggerers has a task now; ``None`` if nobody has, or there is one.
+
+        :param task: as :meth:`task_instances` returns it
+        """
+        if task["state"] == "running" and len(self._named("worker")) > 1:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                above = {process.pid for process in psutil.Process(task["pid"] or 0).parents()}
+                return next(
+                    (each for each in self._named("worker") if self.processes[each].pid in above), None
+                )
+        elif task["state"] == "deferred" and task["triggerer_job"] and len(self._named("triggerer")) > 1:
+            begun = datetime.fromisoformat(task["triggerer_job"]["start_date"]).timestamp()
+            ages = {begun - self.processes[each].started_at: each for each in self._named("triggerer")}
+            return min(((age, each) for age, each in ages.items() if age > 0), default=(0, None))[1]
+        return None
 
     def sql(self, statement: str, **values: object) -> int:
         """
