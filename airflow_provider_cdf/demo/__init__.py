@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="with Celery, Redis and Postgres, two workers and two triggerers (needs the extra 'distributed')",
+        help="with Celery, Redis and Postgres: two workers, two triggerers (needs the extra 'distributed')",
     )
     parser.add_argument("--keep", action="store_true", help="leave both running afterwards, until Ctrl-C")
     parser.add_argument(
