@@ -78,9 +78,9 @@ class Run:
         task = psutil.Process(int(self.task(task_id, map_index)["pid"]))
         supervisor = task.parent()
         assert supervisor is not None
-        # Not the scheduler: a worker of the LocalExecutor, or a child of a Celery worker.
+        # Not the scheduler: a worker of the LocalExecutor, or below a child of a Celery worker.
         title = " ".join(supervisor.cmdline())
-        assert title.startswith("airflow worker -- LocalExecutor") or "celery" in title, title
+        assert title.startswith(("airflow worker -- LocalExecutor", "airflow supervisor")), title
         return task, supervisor
 
     def lose_worker(self, task_id: str = "run", map_index: int = -1) -> None:

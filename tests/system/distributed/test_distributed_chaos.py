@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "40"))
 TITLE = "chaos, distributed: what was struck when, and how the DAG run and its execution ended"
 #: What runs a task, found by that task; one component of a kind; and what there is one of.
-OF_A_TASK = ("task", "pool child", "worker main", "worker", "worker told to stop")
+OF_A_TASK = ("task", "supervisor", "pool child", "worker main", "worker", "worker told to stop")
 VICTIMS = (*OF_A_TASK, "triggerer", "scheduler", "api-server", "redis", "postgres")
 
 
@@ -62,8 +62,8 @@ def strike(round_: Round) -> str:
         worker = next(pids[parent.pid] for parent in parents if parent.pid in pids)
         if victim == "task":
             task.kill()
-        elif victim == "pool child":
-            parents[0].kill()
+        elif victim in ("supervisor", "pool child"):
+            parents[("supervisor", "pool child").index(victim)].kill()
         elif victim == "worker told to stop":
             airflow.processes[worker].signal(signal.SIGTERM)
         else:
