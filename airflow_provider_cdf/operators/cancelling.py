@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
 #: Seconds of it within which Airflow has to say whether the task goes on; it takes some 0.1.
-STATE_PATIENCE = 1.0
+STATE_PATIENCE = 2.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
 

@@ -68,7 +68,10 @@ def many(cluster: Cluster, deferred: int, poking: int) -> Iterator[list[Run]]:
     for run in runs[:deferred]:
         run.wait_until(lambda run=run: "starting" in run.log(), 120)
     yield runs
-    assert {status for run in runs for status in run.statuses()} == {"RUNNING"}
+    lost = [run for run in runs if run.statuses() != ["RUNNING"]]
+    assert not lost, "\n".join(
+        f"{run.statuses()}\n{run.log(try_number)}" for run in lost for try_number in (1, 2)
+    )
     for run in runs:
         run.finish_in_cdf()
     for run in runs:
