@@ -91,6 +91,8 @@ class Postgres(Service):
             "max_connections": "200",
             # A test's database is not worth the disk's time. It survives a kill of Postgres all the same.
             "fsync": "off",
+            # A title is written over the environment, by which a process is known for ours.
+            "update_process_title": "off",
         }
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return self._process([_program("postgres"), "-D", str(data), "-p", str(self.port), *arguments], user)
@@ -121,6 +123,7 @@ class Redis(Service):
             "dir": str(data),
             "appendonly": "yes",
             "appendfsync": "always",
+            "set-proc-title": "no",  # as with Postgres
             "save": "",
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
