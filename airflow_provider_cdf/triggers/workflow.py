@@ -65,7 +65,9 @@ class CdfWorkflowTrigger(ExecutionTrigger):
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
-            self.log.info("Execution %s goes on in CDF (cancel_on_kill=False).", self.execution_id)
+            self.log.info(
+                "The execution goes on in CDF (cancel_on_kill=False). [execution %s]", self.execution_id
+            )
             return
         # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
         cancellation = asyncio.create_task(self._cancel_if_killed())
@@ -74,6 +76,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         await asyncio.shield(cancellation)
 
     async def _cancel_if_killed(self) -> None:
+        from airflow_provider_cdf.cdf.messages import told
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
         if not await self._is_really_killed():
@@ -85,13 +88,11 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             )
         except Exception as error:
             self.log.warning(
-                "Execution %s may still run in CDF, because it could not be cancelled: %s",
-                self.execution_id,
-                error,
+                "%s", told("An execution may still run, because it could not be cancelled.", error)
             )
         else:
             self.log.info(
-                "Its task was ended or cleared: execution %s is %s.", execution.id, execution.status
+                "Its task was ended or cleared: it is %s. [execution %s]", execution.status, execution.id
             )
         finally:
             await hook.aclose()
@@ -116,14 +117,17 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             state = states[ti.run_id][key]
         except Exception as error:
             self.log.warning(
-                "Execution %s was left as it is: it is not known whether its task was killed (%r).",
-                self.execution_id,
+                "The execution was left as it is: it is not known whether its task was killed (%r). "
+                "[execution %s]",
                 error,
+                self.execution_id,
             )
             return False
         if state in COUNTS_ON_IT:
             self.log.info(
-                "Execution %s goes on: its task is %s, only the trigger moves.", self.execution_id, state
+                "The execution goes on: its task is %s, only the trigger moves. [execution %s]",
+                state,
+                self.execution_id,
             )
             return False
         return True

@@ -82,27 +82,43 @@ def test_an_answer_is_read_with_its_model(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "named"),
+    ("call", "what", "which"),
     [
-        (RUN, "run workflow 'pump' version '1'"),
-        (READ, f"read execution {EXECUTION_ID}"),
-        (calls.cancel("my project", EXECUTION_ID), f"cancel execution {EXECUTION_ID}"),
-        (calls.retry("my project", EXECUTION_ID, nonce="n0nce"), f"retry execution {EXECUTION_ID}"),
-        (calls.update_task("my project", TASK_ID, "completed"), f"set task {TASK_ID} to COMPLETED"),
-        (calls.list_executions("my project", workflow_external_id="pump"), "executions of workflow 'pump'"),
+        (RUN, "run the workflow", "workflow 'pump' version '1'"),
+        (READ, "read the execution", f"execution {EXECUTION_ID}"),
+        (calls.cancel("my project", EXECUTION_ID), "cancel the execution", f"execution {EXECUTION_ID}"),
+        (
+            calls.retry("my project", EXECUTION_ID, nonce="n0nce"),
+            "retry the execution",
+            f"execution {EXECUTION_ID}",
+        ),
+        (
+            calls.update_task("my project", TASK_ID, "completed"),
+            "set the task to COMPLETED",
+            f"task {TASK_ID}",
+        ),
+        (
+            calls.list_executions("my project", workflow_external_id="pump"),
+            "list executions",
+            "workflow 'pump'",
+        ),
         (
             calls.create_session(
-                "my project", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
+                "my project", client_id="the-client", client_secret=SECRET, what_for="run the workflow"
             ),
-            "session",
+            "create a session to run the workflow",
+            "",
         ),
     ],
     ids=["run", "get", "cancel", "retry", "update", "list", "session"],
 )
-def test_an_error_names_what_was_asked_for(sender: Sender, call: calls.Call[Any], named: str) -> None:
+def test_an_error_names_what_was_asked_for(
+    sender: Sender, call: calls.Call[Any], what: str, which: str
+) -> None:
     error = refused(sender, envelope(404), call)
-    assert named in str(error)
-    assert "'my project'" in str(error)
+    assert str(error).startswith(f"CDF refused to {what} (HTTP 404): ")
+    ids = ", ".join(filter(None, (which, "project 'my project'")))
+    assert str(error).endswith(f" [{ids}]")
     assert SECRET not in str(error)
     assert "n0nce" not in str(error)
     assert isinstance(error, AirflowException)
