@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token, next_cursor
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import retrying
@@ -68,8 +68,9 @@ class CdfClient(Sender):
             return answer
         except CdfError as error:
             failed = error.bare()
-        if self._is_about_access(call, failed):
-            failed.adding(self._on_access(call, failed, self._inspect()))
+        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+            failed.inspection = self._inspect()
+            failed.adding(self._on_access(call, failed))
         raise failed
 
     def _inspect(self) -> TokenInspection | None:
@@ -190,8 +191,9 @@ class AsyncCdfClient(Sender):
             return await again(self._send_once, call, give_up_at)
         except CdfError as error:
             failed = error.bare()
-        if self._is_about_access(call, failed):
-            failed.adding(self._on_access(call, failed, await self._inspect()))
+        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+            failed.inspection = await self._inspect()
+            failed.adding(self._on_access(call, failed))
         raise failed
 
     async def _inspect(self) -> TokenInspection | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_cdf.cdf.messages import told
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.models import TokenInspection
 
 
 class CdfError(AirflowException):
@@ -116,6 +119,8 @@ class CdfApiError(CdfError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.is_auto_retryable = is_auto_retryable
+        #: What the token may do, where CDF was asked for that because of this refusal.
+        self.inspection: TokenInspection | None = None
 
     @property
     def is_about_the_id(self) -> bool:

@@ -24,7 +24,6 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.cdf.models import TokenInspection
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings
@@ -135,37 +134,25 @@ class Sender:
             is_auto_retryable=is_auto_retryable,
         )
 
-    def _is_about_access(self, call: Call[Any], error: CdfError) -> bool:
-        return isinstance(error, CdfApiError) and error.code in (401, 403) and bool(call.capability)
-
-    def _on_access(self, call: Call[Any], error: CdfError, inspection: TokenInspection | None) -> str:
-        """
-        Say what access a call lacks: CDF refuses a wrong project like a missing capability.
-
-        :param inspection: what the token may do; ``None`` if CDF does not tell.
-        """
+    def _on_access(self, call: Call[Any], refusal: CdfApiError) -> str:
+        """Say what access a call lacks: CDF refuses a wrong project in the words of a missing capability."""
         client, project = f"Client {self.settings.credentials.client_id!r}", self.settings.project
-        has_said_so = isinstance(error, CdfApiError) and error.code == 401
-        if inspection is None:
-            if has_said_so:
-                return ""
-            return (
-                f"{client} needs the capability {call.capability} in project {project!r}; or "
-                f"{self.settings.label} names the wrong project or client."
-            )
-        projects = [one.project_url_name for one in inspection.projects]
-        if project not in projects:
-            known = ", ".join(self._clean(call, repr(one)) for one in projects[:MAX_NAMED]) or "none"
-            return (
-                f"{client} has no access to project {project!r}; the projects of its token are: {known}. "
-                f"Look at the project of {self.settings.label}."
-            )
-        if call.capability not in inspection.granted_in(project):
-            return f"{client} lacks the capability {call.capability} in project {project!r}."
+        inspection = refusal.inspection
+        if inspection is not None:
+            projects = [one.project_url_name for one in inspection.projects]
+            if project not in projects:
+                known = ", ".join(self._clean(call, repr(one)) for one in projects[:MAX_NAMED]) or "none"
+                return (
+                    f"{client} has no access to project {project!r}; the projects of its token are: {known}. "
+                    f"Look at the project of {self.settings.label}."
+                )
+            if call.capability not in inspection.granted_in(project):
+                return f"{client} lacks the capability {call.capability} in project {project!r}."
+        if refusal.code == 401:
+            return ""  # which says enough by itself
         return (
-            ""
-            if has_said_so
-            else f"{client} has the capability {call.capability}, perhaps for other data sets."
+            f"{client} needs the capability {call.capability} for what this is about; or "
+            f"{self.settings.label} names the wrong project or client."
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:

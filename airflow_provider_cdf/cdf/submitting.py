@@ -16,7 +16,7 @@ from typing import Any, Generic
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates, TokenInspection
+from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
@@ -153,8 +153,7 @@ def _is_true(
                 if error.code == code:
                     refusal.adding((yield from _what_is_missing(trace)))
                     return True
-        elif code in (401, 403):
-            inspection: TokenInspection = yield calls.inspect_token()
+        elif isinstance(refusal, CdfApiError) and (inspection := refusal.inspection) is not None:
             if call.capability not in inspection.granted_in(settings.project):
                 return True
         if session.id is not None:

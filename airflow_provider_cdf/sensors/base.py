@@ -291,7 +291,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         seen = self.looks.observed
         observed = f"It is {seen}" if seen else "Its state is not known"
         return (
-            f"{unserved}Waited in vain for {name}={limit:g} s. Waited until {self.goal}. {observed}. "
+            f"{unserved}Waited in vain for {name}={limit:g} s: until {self.goal}. {observed}. "
             f"Nothing was changed in CDF. [execution {self.execution_id}]"
         )
 

@@ -76,7 +76,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         await asyncio.shield(cancellation)
 
     async def _cancel_if_killed(self) -> None:
-        from airflow_provider_cdf.cdf.messages import told
+        from airflow_provider_cdf.cdf.messages import ids, told
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
         if not await self._is_really_killed():
@@ -87,9 +87,8 @@ class CdfWorkflowTrigger(ExecutionTrigger):
                 self.execution_id, "The Airflow task that waited for it was ended or cleared."
             )
         except Exception as error:
-            self.log.warning(
-                "%s", told("An execution may still run, because it could not be cancelled.", error)
-            )
+            fate = "An execution may still run in CDF, because it could not be cancelled."
+            self.log.warning("%s", told(fate, error, ids(execution=self.execution_id)))
         else:
             self.log.info(
                 "Its task was ended or cleared: it is %s. [execution %s]", execution.status, execution.id

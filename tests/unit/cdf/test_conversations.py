@@ -164,9 +164,9 @@ class Cdf:
         self.states: dict[int, str] = {}
         #: What the token may do.
         self.granted = ["READ", "WRITE"]
-        self.has_version = True
+        self.has_version = self.has_workflow = True
         self.executions: list[dict[str, Any]] = []
-        #: What happens to the next requests of a kind: "session", "run", "list", "version" (GET of it),
+        #: What happens to the next requests of a kind: "session", "run", "list", "version" and "workflow" (GET),
         #: "byids" and "revoke" (of sessions), "inspect" (of the token).
         self.plan: dict[str, list[Any]] = {}
         #: The kinds of requests that came, and when.
@@ -195,7 +195,9 @@ class Cdf:
     @staticmethod
     def kind_of(request: httpx.Request) -> str:
         if request.method == "GET":
-            return "inspect" if request.url.path.endswith("/token/inspect") else "version"
+            if request.url.path.endswith("/token/inspect"):
+                return "inspect"
+            return "version" if "/versions/" in request.url.path else "workflow"
         return request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
 
     def do(self, kind: str, request: httpx.Request, at: float | None = None) -> httpx.Response:
@@ -219,8 +221,8 @@ class Cdf:
             return done(
                 {"subject": "x", "projects": [{"projectUrlName": "my project"}], "capabilities": [capability]}
             )
-        if kind == "version":
-            return done({}) if self.has_version else refusal(404)
+        if kind in ("version", "workflow"):
+            return done({}) if getattr(self, f"has_{kind}") else refusal(404)
         if kind == "list":
             visible = [one for one in self.executions if one["visible"] <= self.clock.now()]
             return done({"items": visible})
@@ -465,8 +467,8 @@ def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look
     submit_id = cdf.executions[0]["metadata"]["airflow_submit_id"]
     message = str(caught.value)
     assert message.endswith(
-        f"To find out, look for an execution of workflow 'pump' version '1' with the metadata "
-        f"airflow_submit_id = {submit_id}."
+        f"To find out, look for an execution with the metadata airflow_submit_id = {submit_id}. "
+        "[workflow 'pump' version '1', project 'my project']"
     )
     for words in ("It is not known whether CDF did it", "could not be looked up", "HTTP 503"):
         assert words in message
@@ -653,13 +655,23 @@ def test_a_refusal_that_speaks_of_sessions_is_believed_as_any_other(sender: Send
     assert refused(sender, cdf)[1] < 5
 
 
-def test_a_version_that_is_not_there_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
-    cdf.has_version = False
+@pytest.mark.parametrize(
+    ("has_workflow", "missing"),
+    [
+        (True, "The workflow exists, but it has no such version."),
+        (False, "There is no such workflow in this project."),
+    ],
+)
+def test_a_version_that_is_not_there_is_believed_at_once(
+    has_workflow: bool, missing: str, sender: Sender, cdf: Cdf
+) -> None:
+    cdf.has_version, cdf.has_workflow = False, has_workflow
     cdf.plan = {"run": [lambda _: says(404, "no such version")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
     assert seconds < 5
-    assert cdf.kinds == ["session", "run", "version"]
+    assert cdf.kinds == ["session", "run", "version", "workflow"]
+    assert missing in str(error)
 
 
 def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
@@ -892,7 +904,9 @@ def test_a_cancellation_without_time_is_one_request_if_cdf_answers(sender: Sende
 def test_a_cancellation_that_stays_unclear_says_where_to_look(sender: Sender, time: FakeTime) -> None:
     with pytest.raises(CdfUnreachableError) as caught:
         cancel(sender, httpx.ReadTimeout(""), httpx.ReadTimeout(""), retry_for=0)
-    assert str(caught.value).endswith(f"To find out, look whether execution {EXECUTION_ID} still runs.")
+    assert f"To find out, look whether the execution still runs. [execution {EXECUTION_ID}, " in str(
+        caught.value
+    )
     assert caught.value.sent
 
 
@@ -1075,7 +1089,8 @@ def test_an_update_that_stays_unclear_says_where_to_look(sender: Sender, time: F
     with pytest.raises(CdfUnreachableError) as caught:
         sender.perform(Network(*[httpx.ReadTimeout(""), waits] * 50), conversation, config)
     assert "It is not known whether CDF did it" in str(caught.value)
-    assert str(caught.value).endswith(f"look at task {TASK_ID} of execution {EXECUTION_ID}.")
+    assert "To find out, look at the task in CDF. [" in str(caught.value)
+    assert str(caught.value).endswith(f", execution {EXECUTION_ID}]")
     assert time.now() - begun < 60
 
 

@@ -91,7 +91,7 @@ def test_the_task_that_failed_is_named_through_any_number_that_could_not_run(
     }
     # The same in Airflow's own log, what is wrong first.
     message = str(caught.value)
-    assert message.startswith("The work has failed: Airflow task 'load' (failed). CDF's task 'approve'")
+    assert message.startswith("The work has failed: Airflow task 'load' (failed). CDF's task was set to ")
     assert f"{run_url}/tasks/load" in message
     assert "judge" not in message
 
