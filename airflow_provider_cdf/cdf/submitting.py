@@ -153,9 +153,8 @@ def _is_true(
                 if error.code == code:
                     refusal.adding((yield from _what_is_missing(trace)))
                     return True
-        elif isinstance(refusal, CdfApiError) and (inspection := refusal.inspection) is not None:
-            if call.capability not in inspection.granted_in(settings.project):
-                return True
+        elif _lacks(refusal, call.capability, settings.project):
+            return True
         if session.id is not None:
             # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
             sessions: SessionStates = yield calls.read_session(settings.project, session.id)
@@ -164,6 +163,12 @@ def _is_true(
     except CdfError as error:
         log.info("It could not be confirmed that nothing was done: %s", error)
     return False
+
+
+def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
+    """Whether the token, which the sender has asked about, may not do what was refused."""
+    inspection = refusal.inspection if isinstance(refusal, CdfApiError) else None
+    return inspection is not None and capability not in inspection.granted_in(project)
 
 
 def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     TriggerRule,
+    XComArg,
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
@@ -44,9 +45,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
     ended: COMPLETED with ``output`` if all direct upstream tasks succeeded or were skipped, but not if all
-    were skipped; otherwise FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the tasks that
-    failed, after which this task fails too, so that the DAG run is red. CDF does not retry that, as Airflow
-    has done its own retries.
+    of them were skipped; otherwise FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the tasks
+    that failed, after which this task fails too, so that the DAG run is red. CDF does not retry that, as
+    Airflow has done its own retries.
 
     As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
     skips everything else. There a skipped task before it means that its work was not done.
@@ -65,8 +66,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         unclear answer can be cleared up. (templated)
     :param skipped_status: the status that is reported where a task right before this one was skipped and none
         failed. By default COMPLETED where another one has succeeded, as behind a branch, and
-        FAILED_WITH_TERMINAL_ERROR where all were skipped, because then nothing was done. As a teardown always
-        the latter: Airflow also skips what had yet to run when a person marks the DAG run failed.
+        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done; the task that gives the
+        ``execution_id`` does not count. As a teardown always the latter: Airflow also skips what had yet to
+        run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
     """
 
@@ -117,6 +119,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         self.cdf_task_id = as_text(cdf_task_id)
         self.skipped_status = skipped_status
         self.cdf_conn_id = cdf_conn_id
+        #: The tasks whose XComs say which CDF task this reports on. To start it is not its work.
+        self._giving_address = {
+            task.task_id for value in address.values() for task, _ in XComArg.iter_xcom_references(value)
+        }
         #: Why the output could not be rendered. That is no matter where the work has failed.
         self._render_error: Exception | None = None
         self.has_reported = False
@@ -210,8 +216,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         if skipped:
             if self.task_external_id is not None and is_missing(self.execution_id):
                 raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
-            # A branch may leave a task out; but COMPLETED is no report where nothing was done.
-            is_done = not self.is_teardown and len(skipped) < len(before)
+            # A branch may leave a task out; but COMPLETED is no report where no work was done.
+            work = [one for one in before if one.task_id not in self._giving_address] or before
+            is_done = not self.is_teardown and any(one.state == "success" for one in work)
             default = "COMPLETED" if is_done else "FAILED_WITH_TERMINAL_ERROR"
             status = check_reportable(self.skipped_status or default)
             if status != "COMPLETED":

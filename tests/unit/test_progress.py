@@ -172,6 +172,6 @@ def test_what_waits_for_a_report_is_asynchronous_and_in_progress() -> None:
     waiting = waiting_for_a_report(seen)
     assert [one.external_id for one in waiting] == ["approve"]
     told = describe_standstill(waiting, ID)
-    assert told.startswith("CDF waits for a report on 'approve', and this Airflow task for the end of the ")
+    assert told.startswith("CDF waits for a report on 'approve'. This Airflow task waits for the end of the ")
     assert "wait_for_completion=False" in told
     assert told.endswith(f"[execution {ID}]")

@@ -519,7 +519,7 @@ class TestStatusThatFollowsFromTheWorkBefore:
             operator = make(execution_id, output={"risk": 0.72})
             [EmptyOperator(task_id="one"), EmptyOperator(task_id="two")] >> operator
 
-        with pytest.raises(AirflowFailException, match="^The work has not been done: Airflow tasks 'one' "):
+        with pytest.raises(AirflowFailException, match=r"^The work has not been done: Airflow tasks 'one' "):
             self.run(operator, {"one": "skipped", "two": "skipped"})
 
         self.assert_failed(project, execution_id, "one", "two")

@@ -231,6 +231,23 @@ def test_the_log_names_as_many_as_cdf_is_told_and_counts_the_rest() -> None:
 # -- skipped work -------------------------------------------------------------------------------------------
 
 
+def test_where_only_the_run_has_succeeded_no_work_was_done(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    with DAG("plant"):
+        run = EmptyOperator(task_id="run")
+        operator = make(run.output, output={"risk": 1})
+        EmptyOperator(task_id="judge") >> operator
+    assert operator.upstream_task_ids == {"run", "judge"}
+    operator.execution_id = execution_id  # as rendered
+    states(ti, run="success", judge="skipped")
+
+    with pytest.raises(AirflowFailException, match=r"^The work has not been done: .*'judge' \(skipped\)"):
+        operator.execute({"ti": ti})
+
+    assert told(project, execution_id)["failed_task_count"] == 1
+
+
 def skipped(execution_id: str, ti: Instance, *, teardown: bool, **more: Any) -> CdfTaskUpdateOperator:
     """A report behind work that was skipped, because of a task that was skipped before it had run."""
     with DAG("plant"):
