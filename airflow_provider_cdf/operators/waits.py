@@ -192,7 +192,7 @@ class WaitsForEnd(BaseOperator):
             from airflow_provider_cdf.progress import table
 
             self.is_settled = True
-            self.log.info("The tasks of the execution [execution %s]:\n%s", execution.id, table(execution))
+            self.log.info("The tasks of the workflow: [execution %s]\n%s", execution.id, table(execution))
             raise CdfExecutionFailedError(reason)
         self.log.warning(
             "Another process of this task has cancelled its execution. [execution %s]", execution.id

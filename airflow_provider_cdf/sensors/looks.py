@@ -119,7 +119,7 @@ class Looks:
             return verdict
         if not isinstance(verdict, GoOn):
             self._log.info(
-                "The tasks of the execution [execution %s]:\n%s", self._execution_id, table(execution)
+                "The tasks of the workflow: [execution %s]\n%s", self._execution_id, table(execution)
             )
             raise CdfWaitImpossibleError(verdict.reason)
         self.observed = verdict.observed
