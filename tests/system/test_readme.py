@@ -123,21 +123,25 @@ def test_the_first_dag_is_green_after_three_commands(reader: Reader) -> None:
     assert execution["tasks"]["publish"]["input"]["function"]["data"]["risk"] == 0.72
 
 
-def test_with_a_connection_that_airflow_stores_and_work_that_fails_it_is_red(reader: Reader) -> None:
-    _, add = blocks("Use it on your own Airflow", "bash")
+def test_where_the_work_fails_the_dag_is_red_and_cdf_is_told(reader: Reader) -> None:
     _, _, run, _ = blocks("Try it in five minutes", "bash")
     dag = reader.checkout / "try" / "dags" / "pump_health.py"
     dag.write_text(dag.read_text().replace("return {", 'raise ValueError("no wind")\n        return {'))
-    # Without the connection in the environment, which would win.
-    reader.exports = reader.exports.partition("\n")[0]
 
-    added = reader.runs(f"airflow db migrate && {add}")
     done = reader.runs(run)
 
-    assert added.returncode == 0, added.stdout
     assert done.returncode != 0, done.stdout
-    execution = next(one for one in reader.executions() if one["status"] != "COMPLETED")
+    (execution,) = (one for one in reader.executions() if one["status"] != "COMPLETED")
     assert execution["status"] == "FAILED"
     (failed,) = execution["tasks"]["score"]["output"]["airflow"]["failed_tasks"]
-    assert failed["task_id"] == "score"
+    assert failed["task_id"] == "score", done.stdout
     assert "no wind" not in str(execution), "what a task of the user's raises stays in Airflow"
+
+
+def test_the_connection_that_airflow_stores_leads_to_cdf(reader: Reader) -> None:
+    _, add_and_test = blocks("Use it on your own Airflow", "bash")
+
+    done = reader.runs(f"unset AIRFLOW_CONN_CDF_DEFAULT; airflow db migrate; {add_and_test}")
+
+    assert done.returncode == 0, done.stdout
+    assert "Connection success!" in done.stdout, done.stdout
