@@ -35,7 +35,7 @@ _ADDRESS = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_
 
 class CdfTaskUpdateOperator(TextFields, BaseOperator):
     """
-    Report the end of an asynchronous CDF task, and return the id of the attempt that was reported on.
+    Report the end of an asynchronous CDF task.
 
     The task is found by ``execution_id`` and ``task_external_id``, which hold for whichever attempt CDF is
     at, or addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
@@ -64,6 +64,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         failed. By default COMPLETED; as a teardown, FAILED_WITH_TERMINAL_ERROR, because Airflow also skips
         what had yet to run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the id of the attempt that was reported on.
     """
 
     template_fields: Sequence[str] = (*_ADDRESS, "status", "task_output")

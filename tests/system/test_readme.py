@@ -1,11 +1,13 @@
-"""The README's first five minutes: its DAG, its workflow and its commands, word for word, in an empty directory."""
+"""The README's first five minutes: its DAG, its workflow and its commands, word for word."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -65,7 +67,12 @@ class Reader:
         # exec: what is ended is the program, not the shell around it.
         script = self.script(f"exec {command} --port {self.port}")
         return subprocess.Popen(
-            script, cwd=self.checkout, env=self.environment, stdout=output, stderr=subprocess.STDOUT, text=True
+            script,
+            cwd=self.checkout,
+            env=self.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def executions(self) -> list[dict[str, Any]]:
@@ -80,7 +87,9 @@ class Reader:
         with project:
             listed = project.post("/list", json={}).raise_for_status().json()["items"]
             found = [project.get(f"/{one['id']}").raise_for_status().json() for one in listed]
-        return [{**one, "tasks": {task["externalId"]: task for task in one["executedTasks"]}} for one in found]
+        return [
+            {**one, "tasks": {task["externalId"]: task for task in one["executedTasks"]}} for one in found
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +130,12 @@ def test_the_first_dag_is_green_after_three_commands(reader: Reader) -> None:
     (execution,) = reader.executions()
     assert execution["status"] == "COMPLETED"
     assert execution["tasks"]["publish"]["input"]["function"]["data"]["risk"] == 0.72
+    with contextlib.closing(sqlite3.connect(reader.checkout / "try" / "airflow.db")) as db:
+        pushed = sorted(db.execute("SELECT task_id, key FROM xcom"))
+    returned = [(name, "return_value") for name in ("ended", "report", "run", "score", "waits")]
+    named = [("run", "execution_id"), *(("waits", key) for key in ("input", "output", "status"))]
+    # As docs/reference.md says of each class.
+    assert pushed == sorted(returned + named)
 
 
 def test_where_the_work_fails_the_dag_is_red_and_cdf_is_told(reader: Reader) -> None:
