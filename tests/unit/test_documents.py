@@ -18,6 +18,8 @@ from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+#: Words. Most have half as many.
+LONGEST_SENTENCE = 30
 SNIPPETS = [
     pytest.param(snippet, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -75,6 +77,29 @@ def test_users_find_each_document_from_the_readme() -> None:
 def test_words_are_plain(document: Path) -> None:
     riddles = r"\b(somebody|someone|whoever|whomever|anybody|anyone|nobody|to-?do|tbd|fixme|to come)\b"
     assert not re.findall(riddles, document.read_text(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_sentences_are_short(document: Path) -> None:
+    text = re.sub(r"```.*?```|^(    |#).*?$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", "X", text)
+    # Cells of a table, points of a list, and paragraphs end a sentence as well.
+    sentences = re.split(r"(?<=[.!?:;])\s|\||\n\s*\n|^- ", text, flags=re.MULTILINE)
+    assert not [" ".join(one.split()) for one in sentences if len(one.split()) > LONGEST_SENTENCE]
+
+
+def test_security_names_each_capability_and_each_host_that_the_code_uses() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    (table,) = re.findall(r"\| capability \|.*?\n\n", page, re.DOTALL)
+    code = (ROOT / "airflow_provider_cdf/cdf/calls.py").read_text()
+    used = set(re.findall(r'"(\w+Acl):([A-Z]+)"', code))
+    assert len(used) >= 5
+    for acl, action in used:
+        assert re.search(rf"^\| `{acl}` [A-Z, ]*\b{action}\b", table, re.MULTILINE), (acl, action)
+    sources = "".join(one.read_text() for one in (ROOT / "airflow_provider_cdf").rglob("*.py"))
+    for host in ("auth.cognite.com", "login.microsoftonline.com"):
+        assert f"https://{host}" in sources
+        assert f"`{host}`" in page
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
