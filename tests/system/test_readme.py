@@ -127,6 +127,9 @@ def test_the_first_dag_is_green_after_three_commands(reader: Reader) -> None:
 
     assert done.returncode == 0, done.stdout
     assert "Dag run in success state" in done.stdout, done.stdout
+    # As docs/security.md says of Airflow's logs: no inputs, and of outputs only what Airflow itself logs.
+    assert "P-101" not in done.stdout
+    assert "vibration" not in done.stdout
     (execution,) = reader.executions()
     assert execution["status"] == "COMPLETED"
     assert execution["tasks"]["publish"]["input"]["function"]["data"]["risk"] == 0.72
