@@ -42,8 +42,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     """
     Wait for something to happen to an execution.
 
-    The first look is always on the worker, so that a wrong connection ends the task at once, and a wait that
-    is over before it began does not defer. An id that CDF does not know ends it too, but not within the first
+    The first look is always on the worker. So a wrong connection ends the task at once, and what has happened
+    already needs no deferral. An id that CDF does not know ends it too, but not within the first
     minute of the try: CDF may have started that execution a moment ago. What can no longer happen ends the
     wait at once, with the reason that CDF gives, and is not retried.
 
