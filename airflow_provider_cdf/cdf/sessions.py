@@ -12,6 +12,7 @@ import re
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfConnectionError, CdfError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import Session, SessionList, SessionType
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation
@@ -40,8 +41,11 @@ def open_session(settings: Settings, purpose: str) -> Conversation[Session]:
         if re.search(r"\d+ sessions", error.cdf_message):
             # Not CdfRefusedError: sessions end, so a retry may find room.
             raise CdfApiError(
-                f"{error} The project has no room for another session. An administrator can revoke those of "
-                "executions that have ended.",
+                told(
+                    error,
+                    "The project has no room for another session. An administrator can revoke those of "
+                    "executions that have ended.",
+                ),
                 code=error.code,
                 cdf_message=error.cdf_message,
                 request_id=error.request_id,

@@ -379,11 +379,13 @@ def test_a_token_of_the_connection_is_shown_as_it_is(
     assert idp.token_requests == []
 
 
-def test_a_token_that_cdf_refuses_is_shown_once(sender: Sender, idp: IdentityProvider) -> None:
+def test_a_token_that_cdf_refuses_is_shown_once_for_each_question(
+    sender: Sender, idp: IdentityProvider
+) -> None:
     message = refusal(sender, with_token(idp, token="an-old-token"), CdfApiError)
     assert "The access token has expired, or is not for this project." in message
     assert "extra 'token'" in message
-    assert idp.shown == ["an-old-token"]
+    assert idp.shown == ["an-old-token"] * 2  # the second time, to ask what it may do
 
 
 def test_a_token_in_a_file_is_read_again(
@@ -420,7 +422,7 @@ def test_a_token_file_that_nothing_renews_is_told_of(
     message = refusal(sender, with_token(idp, login_file=str(path)), CdfApiError)
     assert "has what writes it stopped" in message
     assert "'cdf-token'" in message
-    assert idp.shown == ["an-old-token"]
+    assert idp.shown == ["an-old-token"] * 2  # the second time, to ask what it may do
 
 
 @pytest.mark.parametrize(
