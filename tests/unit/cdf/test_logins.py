@@ -214,6 +214,7 @@ def test_a_certificate_logs_in_as_at_entra(sender: Sender, signing: IdentityProv
         (f" {PAIR.thumbprint()} ", "RS256"),
         (PAIR.thumbprint(hashes.SHA256()), "PS256"),
     ],
+    ids=["lower case", "colons", "blanks", "SHA-256"],
 )
 def test_a_thumbprint_is_taken_as_tools_write_it(
     sender: Sender, signing: IdentityProvider, thumbprint: str, algorithm: str
@@ -275,6 +276,7 @@ def test_each_login_signs_anew(sender: Sender, signing: IdentityProvider) -> Non
         (PAIR.pem(), OTHER.thumbprint(), "Entra ID does not accept the client's signature."),
         (OTHER.pem(), OTHER.thumbprint(), "Entra ID does not accept the client's signature."),
     ],
+    ids=["another key", "another thumbprint", "both"],
 )
 def test_a_wrong_key_or_thumbprint_is_told_of(
     sender: Sender, signing: IdentityProvider, key: str, thumbprint: str, words: str
