@@ -198,7 +198,7 @@ class Sampler:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items, paths = session.items, [path.resolve() for path in self.options.paths]
-        files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
+        files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
         for file in files:
             importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
         mutants = [one for file in files for one in mutants_of(file, ast.parse(file.read_bytes()), [])]
