@@ -16,17 +16,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import IMPATIENT, Cluster
+from conftest import Cluster
 from runs import Run, scores
 
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 #: The connection of the DAG runs: without and with an ``airflow_name``.
 CONNECTIONS = ("cdf_default", "cdf_named")
+#: A worker that is lost is noticed sooner than after five minutes, and one of a busy machine is not lost.
+ENV = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30"}
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,13 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster
         uri = cdf.airflow_connection_uri()
         airflows = []
         for name in ("blue", "green"):
-            env = IMPATIENT | {
+            env = ENV | {
                 "AIRFLOW_CONN_CDF_DEFAULT": uri,
                 "AIRFLOW_CONN_CDF_NAMED": f"{uri}&airflow_name={name}",
             }
             airflows.append(stack.enter_context(LocalAirflow(dags, env=env)))
         for airflow in airflows:
-            airflow.wait_until_healthy()
+            airflow.wait_until_healthy(180)
         blue, green = airflows
         yield Cluster(cdf, blue), Cluster(cdf, green)
 
@@ -104,6 +106,7 @@ def test_a_retry_in_one_does_not_take_the_others_result_for_its_own(
     assert green.statuses() == ["COMPLETED"]
 
 
+@pytest.mark.long
 def test_the_callback_after_a_crash_in_one_leaves_the_others_alone(
     clusters: tuple[Cluster, Cluster],
 ) -> None:
@@ -144,6 +147,7 @@ def test_of_one_try_that_has_ended(cluster: Cluster) -> None:
     run.wait_until(lambda: run.statuses() == ["COMPLETED"])  # CDF's last task is behind the report
 
 
+@pytest.mark.long
 def test_of_one_try_that_is_running(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for_log("CDF started execution")
@@ -165,6 +169,7 @@ def test_of_one_try_that_is_running(cluster: Cluster) -> None:
     assert set(run.statuses()[:-1]) == {"TERMINATED"}
 
 
+@pytest.mark.long
 def test_of_one_try_that_is_about_to_start(cluster: Cluster, tmp_path: Path) -> None:
     door = tmp_path / "door"
     run = Run(cluster, "at_the_door_to_start", door=str(door))
@@ -180,6 +185,7 @@ def test_of_one_try_that_is_about_to_start(cluster: Cluster, tmp_path: Path) -> 
     run.finish_in_cdf()
 
 
+@pytest.mark.long
 def test_of_one_try_that_is_deferred_and_finds_no_slot(cluster: Cluster) -> None:
     run = Run(cluster, "deferred")
     run.wait_for("deferred")
