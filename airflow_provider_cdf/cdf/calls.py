@@ -9,57 +9,46 @@ API reference: https://api-docs.cognite.com/20230101/tag/Workflows
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from airflow_provider_cdf.cdf.checks import (
+    MAX_CANCEL_REASON,
+    check_metadata,
+    check_output,
+    check_reportable,
+    check_uuid,
+    checked_object,
+    encode,
+    one_of,
+)
 from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfInputError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import (
-    REPORTABLE_STATUSES,
     ExecutionPage,
     SessionList,
     SessionStates,
     TaskExecution,
-    TaskStatus,
     TokenInspection,
     WorkflowExecution,
     WorkflowExecutionDetails,
     WorkflowStatus,
     WorkflowVersion,
 )
-from airflow_provider_cdf.cdf.values import json_object
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
-AnyStatus = TypeVar("AnyStatus", TaskStatus, WorkflowStatus)
 
-#: "100 KB" in the API reference; its own examples of that limit count 100 000.
-MAX_JSON_BYTES = 100_000
-MAX_METADATA_PAIRS = 10
-MAX_METADATA_KEY = 32
-MAX_METADATA_VALUE = 255
-MAX_CANCEL_REASON = 500
+
 #: Metadata key by which the execution of one submission is told from all others.
 SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
-
-#: What other systems call the same.
-_NEAREST = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "DONE", "FINISHED", "OK"), "COMPLETED"),
-    **dict.fromkeys(("RUNNING", "STARTED", "WAITING"), "IN_PROGRESS"),
-    **dict.fromkeys(("ERROR", "FAILURE"), "FAILED"),
-    **dict.fromkeys(("QUEUED", "PENDING"), "SCHEDULED"),
-}
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Repeat(Enum):
@@ -126,7 +115,7 @@ def create_session(project: str, *, client_id: str, client_secret: str, what_for
         method="POST",
         path=f"{_project(project)}/sessions",
         answer=SessionList,
-        content=_encode(
+        content=encode(
             {"items": [{"clientId": client_id, "clientSecret": client_secret}]}, "session request"
         ),
         repeat=Repeat.ALWAYS,
@@ -155,7 +144,7 @@ def _of_session(
         method="POST",
         path=f"{_project(project)}/sessions/{path}",
         answer=SessionStates,
-        content=_encode({"items": [{"id": session_id}]}, "session request"),
+        content=encode({"items": [{"id": session_id}]}, "session request"),
         # Nothing depends on it: it saves time, or room in CDF.
         repeat=Repeat.NEVER,
         is_read=is_read,
@@ -176,7 +165,7 @@ def run(
     what = f"workflow {workflow_external_id!r} version {version!r}"
     body: dict[str, Any] = {"authentication": {"nonce": nonce}}
     if input is not None:
-        body["input"] = _json_object(input, "input", what)
+        body["input"] = checked_object(input, "input", what)
     if metadata is not None:
         body["metadata"] = check_metadata(metadata, what)
     submit_id = (metadata or {}).get(SUBMIT_ID)
@@ -193,7 +182,7 @@ def run(
         path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}"
         f"/versions/{_segment(version, 'version')}/run",
         answer=WorkflowExecution,
-        content=_encode(body, f"request to run {what}"),
+        content=encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
         secrets=(nonce,),
         is_about=is_about,
@@ -246,7 +235,7 @@ def list_executions(
         what["workflowFilters"] = [workflow | ({"version": version} if version is not None else {})]
     if status is not None:
         statuses = [status] if isinstance(status, str) else list(status)
-        known = (_one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses)
+        known = (one_of(WorkflowStatus, one, tuple(WorkflowStatus)) for one in statuses)
         what["status"] = list(dict.fromkeys(known))
     if created_after is not None:
         if created_after.tzinfo is None:
@@ -264,7 +253,7 @@ def list_executions(
         method="POST",
         path=f"{_workflows(project)}/executions/list",
         answer=ExecutionPage,
-        content=_encode(body, "list request"),
+        content=encode(body, "list request"),
         repeat=Repeat.ALWAYS,
         is_read=True,
         capability="workflowOrchestrationAcl:READ",
@@ -285,7 +274,7 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
         method="POST",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
         answer=WorkflowExecution,
-        content=_encode(body, "cancel request"),
+        content=encode(body, "cancel request"),
         is_about=_another("execution", execution_id),
     )
 
@@ -297,7 +286,7 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         method="POST",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/retry",
         answer=WorkflowExecution,
-        content=_encode({"authentication": {"nonce": nonce}}, "retry request"),
+        content=encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
         secrets=(nonce,),
         is_about=_another("execution", execution_id),
@@ -317,7 +306,7 @@ def update_task(
         method="POST",
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
-        content=_encode(body, "task update"),
+        content=encode(body, "task update"),
         is_about=_another("task", cdf_task_id),
     )
 
@@ -337,110 +326,6 @@ def next_cursor(page: ExecutionPage, seen: set[str]) -> str | None:
     return cursor
 
 
-def check_uuid(value: object, name: str) -> str:
-    """
-    Return the id, or refuse it before it becomes part of a URL.
-
-    :raises CdfInputError: if it is not a UUID of 36 characters, as CDF's executions and tasks have.
-    """
-    if isinstance(value, str) and _UUID.fullmatch(value):
-        return value
-    raise CdfInputError(
-        f"{name} must be a UUID such as 059edaa4-a17a-4102-910e-2c3591500cce, not {value!r}."
-        + (" The task that should have provided it left no value." if is_missing(value) else "")
-    )
-
-
-def is_missing(value: object) -> bool:
-    """Whether this is what a template field holds when the task that should have left an id has not."""
-    return value in (None, "", "None")
-
-
-def check_reportable(status: str) -> TaskStatus:
-    """
-    Return the status as CDF writes it.
-
-    :raises CdfInputError: if a task cannot be set to it.
-    """
-    return _one_of(TaskStatus, status, REPORTABLE_STATUSES)
-
-
-def check_task_statuses(status: str | Sequence[str]) -> list[str]:
-    """
-    Return the task statuses as CDF writes them.
-
-    :raises CdfInputError: if there is none, or one that CDF does not have.
-    """
-    statuses = [status] if isinstance(status, str) else list(status or ())
-    if not statuses:
-        raise CdfInputError("No task status is given.")
-    return [str(_one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
-
-
-def check_output(output: object, whose: str = "") -> dict[str, Any]:
-    """
-    Return an output as CDF takes it.
-
-    :param whose: what it is for, at the end of error messages.
-    :raises CdfInputError: if it is not a JSON object, or more than 100 000 bytes of JSON.
-    """
-    return _json_object(output, "output", whose)
-
-
-def size_of(value: Mapping[str, Any]) -> int:
-    """Return how many bytes of JSON an object takes in a request."""
-    return len(_encode(value, "output"))
-
-
-def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
-    """
-    Return the metadata of a run.
-
-    :raises CdfInputError: beyond 10 pairs, keys of 32 or values of 255 characters, or if one is no string.
-    """
-    if not isinstance(metadata, Mapping):
-        raise CdfInputError(f"Metadata of {what} must be pairs (a dict), not {type(metadata).__name__}.")
-    if len(metadata) > MAX_METADATA_PAIRS:
-        raise CdfInputError(
-            f"Metadata of {what} has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}."
-        )
-    for key, value in metadata.items():
-        limits = (("key", key, MAX_METADATA_KEY), (f"value of key {key!r}", value, MAX_METADATA_VALUE))
-        for which, text, limit in limits:
-            if not isinstance(text, str):
-                raise CdfInputError(
-                    f"Metadata of {what} must be strings; the {which} is {type(text).__name__}: {text!r:.60}."
-                )
-            if len(text) > limit:
-                raise CdfInputError(
-                    f"Metadata of {what}: the {which} has {len(text)} characters; CDF takes at most {limit}."
-                    + (f" It begins {key!r:.60}." if which == "key" else "")
-                )
-    return dict(metadata)
-
-
-def _json_object(value: object, name: str, whose: str) -> dict[str, Any]:
-    try:
-        converted = json_object(value, name)
-        size = len(_encode(converted, name))
-        if size > MAX_JSON_BYTES:
-            raise CdfInputError(
-                f"The {name} is {size} bytes of JSON; CDF takes at most {MAX_JSON_BYTES}. "
-                "Store it elsewhere (CDF files, RAW, object storage) and pass a reference."
-            )
-    except CdfInputError as error:
-        raise error.adding(f"[{whose}]" if whose else "") from None
-    return converted
-
-
-def _encode(value: object, what: str) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        # from None: the traceback of the json module says nothing that the message does not.
-        raise CdfInputError(f"The {what} is not JSON: {error}.") from None
-
-
 def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExecution], str | None]:
     """Return what says so if an answer is about another id than the one that was asked for."""
 
@@ -448,15 +333,6 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
         return None if answer.id.lower() == asked_for.lower() else f"{kind} {one_line(answer.id, 40)}"
 
     return is_about
-
-
-def _one_of(enum: type[AnyStatus], value: str, allowed: Sequence[AnyStatus]) -> AnyStatus:
-    wanted = value.strip().upper() if isinstance(value, str) else value
-    if wanted not in allowed:
-        nearest = _NEAREST.get(str(wanted)) or next(iter(get_close_matches(str(wanted), allowed, n=1)), None)
-        hint = f" Did you mean {nearest}?" if nearest in allowed else ""
-        raise CdfInputError(f"CDF has no status {value!r:.60} here.{hint} It has {', '.join(allowed)}.")
-    return enum(wanted)
 
 
 def _project(project: str) -> str:

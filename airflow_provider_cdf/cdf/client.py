@@ -9,39 +9,25 @@ used from anywhere.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import wait
 from contextlib import closing
-from dataclasses import dataclass
-from http import HTTPStatus
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias
 
 import httpx
-from pydantic import ValidationError
 from tenacity import AsyncRetrying, Retrying
 
-from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.auth import ClientCredentials, Steps, shared_login
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat, next_cursor
-from airflow_provider_cdf.cdf.errors import (
-    CdfAnswerError,
-    CdfApiError,
-    CdfConnectionError,
-    CdfError,
-    CdfInputError,
-    CdfLoginError,
-    CdfRefusedError,
-    CdfUnreachableError,
-)
-from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, next_cursor
+from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
-from airflow_provider_cdf.cdf.retry import RETRY_FOR, is_ambiguous_status, read_retry_after, retrying
+from airflow_provider_cdf.cdf.retry import retrying
+from airflow_provider_cdf.cdf.sender import Sender
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
     MOST_OF_AN_ANSWER,
     MOST_OF_AN_ERROR,
@@ -49,203 +35,12 @@ from airflow_provider_cdf.cdf.transport import (
     NoAnswer,
     aexchange,
     exchange,
-    tls,
 )
-
-#: Seconds for one request as a whole. CDF's own SDK waits for 60 s at most.
-REQUEST_TIMEOUT = 30.0
-
-ResultT = TypeVar("ResultT")
-NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
-
-
-@dataclass(frozen=True)
-class Pause:
-    """A step of a conversation: nothing is sent for some seconds."""
-
-    seconds: float
-
-
-#: A conversation with CDF: yields calls and pauses, is sent the answers, returns its result. Written once,
-#: and performed by either client.
-Conversation: TypeAlias = Generator[Call[Any] | Pause, Any, ResultT]
 
 PageAt: TypeAlias = Callable[[str | None], Call[ExecutionPage]]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """
-    Where CDF is, and who asks.
-
-    :param base_url: such as ``https://westeurope-1.cognitedata.com``, without a trailing slash.
-    :param label: what error messages call these settings, such as "Airflow connection 'cdf_default'".
-    :param on_token: told each new access token, so that it can be kept out of logs.
-    :param retry_for: seconds within which a failed request is repeated, where that does no harm; 0 for never.
-    :param airflow_name: tells this Airflow from others that share the project.
-    :param request_timeout: seconds for one request as a whole, with the login that it may need. Only the
-        operating system's resolution of a host name is not counted, in :class:`CdfClient`.
-    :param ca_bundle: file or directory of the certificates that are trusted instead of the usual ones.
-    :raises CdfInputError: if one of these times is no finite number of seconds.
-    """
-
-    base_url: str
-    project: str
-    credentials: ClientCredentials
-    label: str = "these settings"
-    on_token: Callable[[str], None] | None = None
-    retry_for: float = RETRY_FOR
-    request_timeout: float = REQUEST_TIMEOUT
-    airflow_name: str | None = None
-    ca_bundle: str | None = None
-
-    def __post_init__(self) -> None:
-        # NaN and infinity compare in ways that would repeat a request for ever.
-        if not (math.isfinite(self.request_timeout) and self.request_timeout > 0):
-            raise CdfInputError(f"request_timeout must be seconds above 0, not {self.request_timeout!r}.")
-        if not (math.isfinite(self.retry_for) and self.retry_for >= 0):
-            raise CdfInputError(f"retry_for must be seconds, 0 for never, not {self.retry_for!r}.")
-
-
-class _Sender:
-    """What both clients know about requests and answers."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def _request(self, call: Call[Any]) -> httpx.Request:
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip",
-            "User-Agent": f"airflow-provider-cdf/{__version__}",
-            "x-cdp-app": "airflow-provider-cdf",
-        }
-        if call.content is not None:
-            headers["Content-Type"] = "application/json"
-        url = self.settings.base_url + call.path
-        return httpx.Request(call.method, url, content=call.content, headers=headers)
-
-    def _steps(self, request: httpx.Request) -> Steps:
-        login = shared_login(self.settings.credentials, self.settings.on_token)
-        return login.authenticated(request)
-
-    def _ends(self, give_up_at: float | None) -> float:
-        ends = clock.now() + self.settings.request_timeout
-        return ends if give_up_at is None else min(ends, give_up_at)
-
-    def _network(self, kind: type[NetworkT]) -> NetworkT:
-        try:
-            return kind(tls(self.settings.ca_bundle))
-        except OSError:
-            raise CdfConnectionError(
-                f"{self.settings.label} cannot be used: its CA bundle "
-                f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
-            ) from None
-
-    def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
-        if not answer.is_success:
-            raise self._refusal(call, answer)
-        if answer.unread:
-            raise self._unreadable(call, answer, answer.unread)
-        try:
-            read: AnswerT = call.answer.model_validate_json(answer.content)
-            other = call.is_about(read)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the answer"
-            problem = f"{where}: {first['msg']}"
-        except Exception as error:  # such as one that is nested too deep
-            problem = f"the answer: {type(error).__name__}"
-        else:
-            if not other:
-                return read
-            del read
-            raise CdfAnswerError(
-                f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
-                f"{call.purpose}.{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
-            )
-        raise self._unreadable(call, answer, problem)
-
-    def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
-        return CdfAnswerError(
-            f"CDF answered HTTP {answer.status} to the request to {call.purpose}, "
-            f"but not what its API promises: {self._clean(call, problem)}."
-            f"{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
-        )
-
-    def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
-        code = answer.status
-        words = self._clean(call, _server_words(answer))
-        is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
-        client = f"client {self.settings.credentials.client_id!r}"
-        message = (
-            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
-            f"{words.rstrip('.')}."
-        )
-        if code == 401:
-            message += (
-                f" A new access token was refused too: has {client} access to this project? Look at project, "
-                f"host, scopes and audience of {self.settings.label}."
-            )
-        elif code == 403 and call.capability:
-            message += (
-                f" There, {client} needs the capability {call.capability}; or "
-                f"{self.settings.label} names the wrong project or client."
-            )
-        elif 300 <= code < 400:
-            message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
-        kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
-        return kind(
-            message
-            + self._request_id_note(call, answer)
-            + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
-            code=code,
-            cdf_message=words,
-            request_id=self._request_id(call, answer),
-            retry_after=read_retry_after(answer.headers),
-            is_auto_retryable=is_auto_retryable,
-        )
-
-    def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
-        if error.at_login:
-            where = f"the token endpoint at {self.settings.credentials.login_host}"
-        else:
-            where = self.settings.base_url
-        # Only where no connection was made is it certain that CDF never saw the request.
-        fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
-        reason = self._clean(call, error.reason)
-        failed = CdfUnreachableError(
-            f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", sent=error.sent
-        )
-        failed.retry_after = error.retry_after
-        return failed
-
-    def _failed(self, call: Call[Any], error: Exception) -> CdfError:
-        """Return what is told to the caller, whatever has happened."""
-        if isinstance(error, NoAnswer):
-            return self._no_answer(call, error)
-        if isinstance(error, CdfLoginError):
-            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)}")
-        if isinstance(error, CdfError):
-            return error
-        # An error in this package, or below it. Its text may hold anything.
-        return self._no_answer(call, NoAnswer(f"unexpected {type(error).__name__}", sent=True))
-
-    def _clean(self, call: Call[Any], words: str) -> str:
-        """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
-        credentials = self.settings.credentials
-        login = shared_login(credentials, self.settings.on_token)
-        return without_secrets(words, [credentials.client_secret, *login.known_tokens, *call.secrets])
-
-    def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
-        return self._clean(call, answer.headers.get("x-request-id", "")) or None
-
-    def _request_id_note(self, call: Call[Any], answer: Answer) -> str:
-        request_id = self._request_id(call, answer)
-        return f" [request id {request_id}]" if request_id else ""
-
-
-class CdfClient(_Sender):
+class CdfClient(Sender):
     """
     CDF, for threads.
 
@@ -360,7 +155,7 @@ class CdfClient(_Sender):
         self.close()
 
 
-class AsyncCdfClient(_Sender):
+class AsyncCdfClient(Sender):
     """
     CDF, for coroutines.
 
@@ -477,30 +272,3 @@ class AsyncCdfClient(_Sender):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _server_words(answer: Answer) -> str:
-    """Return CDF's own words. What is not from CDF, such as a gateway's page, is named, not repeated."""
-    try:
-        status = HTTPStatus(answer.status).phrase
-    except ValueError:
-        status = "no reason given"
-    said = answer.json_object()
-    if said is None:
-        return f"{status}, with {answer.kind}"
-    error = said.get("error")
-    words = error.get("message") if isinstance(error, dict) else None
-    return words if isinstance(words, str) and words.strip() else status
-
-
-def _fate(call: Call[Any], *, may_be_done: bool) -> str:
-    """Say what a call that has failed leaves behind, if it is one that changes something."""
-    if call.is_read:
-        return ""
-    if may_be_done and call.repeat is not Repeat.ALWAYS:
-        return " It is not known whether CDF did it all the same."
-    return " The request changed nothing in CDF."
-
-
-def _nothing_sent(call: Call[Any]) -> str:
-    return "" if call.is_read else " Nothing was sent to CDF."

@@ -13,10 +13,11 @@ from airflow.providers.common.compat.connection import get_async_connection, get
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 from asgiref.sync import sync_to_async
 
-from airflow_provider_cdf.cdf import calls, conversations
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt, Settings
+from airflow_provider_cdf.cdf import calls, conversations, reports
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.transport import tls
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
 from airflow_provider_cdf.hooks.connection import read_connection
@@ -353,9 +354,7 @@ class CdfHook(BaseHook):
             ``execution_id``; otherwise ``CdfApiError``).
         """
         return self.client.perform(
-            conversations.update_task(
-                self.client.settings, cdf_task_id, status, output, execution_id=execution_id
-            )
+            reports.update_task(self.client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
 
     async def aupdate_task(
@@ -369,7 +368,7 @@ class CdfHook(BaseHook):
         """Do what :meth:`update_task` does, for coroutines."""
         client = await self.aclient()
         return await client.perform(
-            conversations.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
+            reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
 
     # -- connection test --------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_cdf.cdf.auth import COGNITE_TOKEN_URL, ClientCredentials
-from airflow_provider_cdf.cdf.client import REQUEST_TIMEOUT, Settings
 from airflow_provider_cdf.cdf.errors import CdfConnectionError
 from airflow_provider_cdf.cdf.network import is_loopback
 from airflow_provider_cdf.cdf.retry import RETRY_FOR
+from airflow_provider_cdf.cdf.settings import REQUEST_TIMEOUT, Settings
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")

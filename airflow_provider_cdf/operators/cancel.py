@@ -49,7 +49,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
 
     def execute(self, context: Context) -> str | None:
         """Cancel the execution unless it has ended."""
-        from airflow_provider_cdf.cdf.calls import is_missing
+        from airflow_provider_cdf.cdf.checks import is_missing
         from airflow_provider_cdf.hooks.cdf import CdfHook
         from airflow_provider_cdf.operators.upstream import direct_upstream
 

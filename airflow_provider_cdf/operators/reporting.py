@@ -75,7 +75,7 @@ def report(
     :raises CdfNothingToReportToError: if no task waits for the report.
     :raises CdfAmbiguousTaskError: if several tasks have the external id.
     """
-    from airflow_provider_cdf.cdf.calls import is_missing
+    from airflow_provider_cdf.cdf.checks import is_missing
     from airflow_provider_cdf.operators.identity import run_key
 
     reporter = run_key(ti)
@@ -124,7 +124,7 @@ def _task_to_report_to(
     :raises CdfNothingToReportToError: if there is none.
     """
     from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
-    from airflow_provider_cdf.cdf.conversations import has_become
+    from airflow_provider_cdf.cdf.reports import has_become
 
     name = f"Task {target.task_external_id!r}"
     for attempt in execution.executed_tasks:
@@ -167,7 +167,7 @@ def _execution(
 
     :raises CdfNothingToReportToError: if there is none.
     """
-    from airflow_provider_cdf.cdf.calls import is_missing
+    from airflow_provider_cdf.cdf.checks import is_missing
     from airflow_provider_cdf.waiting import may_not_be_listed_yet
 
     if is_missing(target.execution_id):
@@ -234,7 +234,7 @@ def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[s
     :param failed: the tasks that failed; by default the one that reports.
     :param error: why, where that is known in this process.
     """
-    from airflow_provider_cdf.cdf.calls import MAX_JSON_BYTES, size_of
+    from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
     failed = failed or [itself(ti)]
     told: dict[str, Any] = {**about(ti), "failed_task_count": len(failed)}
@@ -297,7 +297,7 @@ def _marked(output: Mapping[str, Any] | None, reporter: str) -> Mapping[str, Any
 
 
 def _if_it_fits(output: Mapping[str, Any], otherwise: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    from airflow_provider_cdf.cdf.calls import MAX_JSON_BYTES, size_of
+    from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
     return output if size_of(output) <= MAX_JSON_BYTES else otherwise
 

@@ -25,13 +25,14 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from airflow_provider_cdf.cdf import calls, clock, conversations
+from airflow_provider_cdf.cdf import calls, clock, conversations, submitting
 from airflow_provider_cdf.cdf.calls import Call
-from airflow_provider_cdf.cdf.client import Conversation, Pause, ResultT, Settings
 from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.operators.cancelling import (
     GOES_ON_WITHOUT,
     TASK_HAS_DIED,
@@ -218,7 +219,7 @@ class Starts:
                 return not noted <= listed.submit_ids
             return this.number > 1 and this.number - 1 not in listed.tries
 
-        listed = yield from self._look(is_open, within=conversations.NONCE_DEAD_AFTER)
+        listed = yield from self._look(is_open, within=submitting.NONCE_DEAD_AFTER)
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
         return (yield from self._settle(listed))
@@ -255,7 +256,7 @@ class Starts:
                 yield from self._note_that_nothing_was_started(before)
             raise
         self.open_submission, self.started = None, started.id
-        give_up_at = clock.now() + conversations.SUBMIT_WITHIN
+        give_up_at = clock.now() + submitting.SUBMIT_WITHIN
         while True:
             try:
                 return (yield from self._settle_with_others(started, own, was_quick))
@@ -315,7 +316,7 @@ class Starts:
         awaited = {own.submit_id, *self._others}
         listed = yield from self._look(
             lambda listed: not awaited <= listed.submit_ids,
-            within=conversations.NONCE_DEAD_AFTER if self._others else LISTED_AFTER,
+            within=submitting.NONCE_DEAD_AFTER if self._others else LISTED_AFTER,
         )
         return (yield from self._settle(listed)) or started
 

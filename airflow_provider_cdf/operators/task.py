@@ -173,7 +173,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Report, and fail if what was reported is a failure of this DAG run."""
-        from airflow_provider_cdf.cdf.calls import check_reportable
+        from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
         if self.status is None:
@@ -187,7 +187,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         return self._report(ti, status, output)
 
     def _report_on_the_work(self, ti: Any) -> str:
-        from airflow_provider_cdf.cdf.calls import check_reportable, is_missing
+        from airflow_provider_cdf.cdf.checks import check_reportable, is_missing
         from airflow_provider_cdf.operators.reporting import failure, with_note
         from airflow_provider_cdf.operators.upstream import direct_upstream, root_causes
 
@@ -287,7 +287,7 @@ def report_failure(context: Context) -> None:
 
 
 def _checked(output: Any) -> dict[str, Any]:
-    from airflow_provider_cdf.cdf.calls import check_output
+    from airflow_provider_cdf.cdf.checks import check_output
     from airflow_provider_cdf.operators.reporting import refuse_own_key
 
     checked = check_output(output)
@@ -305,7 +305,7 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
     try:
         for given in (status, skipped_status):
             if given is not None and is_literal(given):
-                from airflow_provider_cdf.cdf.calls import check_reportable
+                from airflow_provider_cdf.cdf.checks import check_reportable
 
                 check_reportable(given)
         if output is None:

@@ -22,8 +22,8 @@ from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SIL
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.cdf.client import ResultT
     from airflow_provider_cdf.cdf.models import WorkflowExecution
+    from airflow_provider_cdf.cdf.steps import ResultT
     from airflow_provider_cdf.operators.identity import Try
     from airflow_provider_cdf.operators.starts import Starts, Steps
 
@@ -237,7 +237,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
 
     def _cancel_what_may_appear(self, starts: Starts) -> None:
         # Here, because Airflow gives callbacks 20 s only, once a task has failed.
-        from airflow_provider_cdf.cdf.conversations import NONCE_DEAD_AFTER
+        from airflow_provider_cdf.cdf.submitting import NONCE_DEAD_AFTER
 
         submit_id = starts.open_submission
         self.log.warning(
@@ -290,7 +290,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
 
     def _carry_out(self, steps: Steps[ResultT]) -> ResultT:
         """Carry out steps one by one. A kill ends it between two of them."""
-        from airflow_provider_cdf.cdf.client import Pause
+        from airflow_provider_cdf.cdf.steps import Pause
         from airflow_provider_cdf.operators.notes import read_note, write_note
         from airflow_provider_cdf.operators.starts import ReadNote, WriteNote
 

@@ -69,7 +69,7 @@ class CdfTaskSensor(ExecutionSensor):
 
         :raises CdfInputError: if there is none, or one that CDF does not have.
         """
-        from airflow_provider_cdf.cdf.calls import check_task_statuses
+        from airflow_provider_cdf.cdf.checks import check_task_statuses
 
         return check_task_statuses(self.target_status)
 
@@ -81,7 +81,7 @@ class CdfTaskSensor(ExecutionSensor):
 
     @property
     def _parent(self) -> str | None:
-        from airflow_provider_cdf.cdf.calls import is_missing
+        from airflow_provider_cdf.cdf.checks import is_missing
 
         return None if is_missing(self.parent_task_external_id) else self.parent_task_external_id
 

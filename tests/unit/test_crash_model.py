@@ -29,11 +29,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_cdf.cdf import clock, conversations
+from airflow_provider_cdf.cdf import clock, submitting
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import Pause, Settings
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfRefusedError, CdfUnreachableError
 from airflow_provider_cdf.cdf.retry import may_repeat
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.steps import Pause
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED, has_ended_badly, is_given_up
 from airflow_provider_cdf.operators.identity import RunKey, Try
 from airflow_provider_cdf.operators.starts import ReadNote, Starts, Submission, WriteNote
@@ -370,7 +371,7 @@ class Task:
         try:
             if is_final and starts.open_submission:
                 submit_id = starts.open_submission
-                within = conversations.NONCE_DEAD_AFTER
+                within = submitting.NONCE_DEAD_AFTER
                 steps = starts.cancel_all(lambda known: submit_id not in known, within)
                 try:
                     self.note_what_is_left((yield from self.carry_out(steps, try_id, dies_at)))

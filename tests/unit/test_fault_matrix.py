@@ -21,9 +21,9 @@ import httpx
 import pytest
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf import auth, calls, clock, conversations
+from airflow_provider_cdf.cdf import auth, calls, clock, conversations, reports
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -33,6 +33,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfReportRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock
 from airflow_provider_cdf.emulator.rules.engine import Engine
 
@@ -196,7 +197,7 @@ class World:
             "list": lambda settings: calls.list_executions(settings.project),
             "cancel": lambda settings: conversations.cancel_execution(settings, execution.id),
             "retry": lambda settings: conversations.retry_execution(settings, execution.id),
-            "update": lambda settings: conversations.update_task(
+            "update": lambda settings: reports.update_task(
                 settings, task.id, "completed", {"risk": 1}, execution_id=execution.id
             ),
         }[self.call]

@@ -28,7 +28,7 @@ from test_fault_matrix import CALLS, READS, TOKEN, WRITES, Time, Wire, World
 
 from airflow_provider_cdf.cdf import auth, calls, clock, conversations
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -38,6 +38,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfReportRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.rules.clock import ManualClock
 

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
+from airflow_provider_cdf.cdf.settings import Settings
 
 #: Cognite's own descriptions of its API. They are not ours to ship.
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "cdf"

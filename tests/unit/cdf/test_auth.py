@@ -33,8 +33,9 @@ from airflow_provider_cdf.cdf import auth as auth_module
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf import client as client_module
 from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_login
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
+from airflow_provider_cdf.cdf.settings import Settings
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
 INSPECTION = {"subject": "s", "projects": [], "capabilities": []}
@@ -693,7 +694,8 @@ IN_A_FORKED_CHILD = """
 import os, signal, threading
 import httpx
 from airflow_provider_cdf.cdf import auth, calls
-from airflow_provider_cdf.cdf.client import CdfClient, Settings
+from airflow_provider_cdf.cdf.client import CdfClient
+from airflow_provider_cdf.cdf.settings import Settings
 
 settings = Settings("https://cdf", "p", auth.ClientCredentials("https://idp/token", "c", "s"))
 arrived, may_answer = threading.Event(), threading.Event()

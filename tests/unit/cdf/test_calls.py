@@ -26,7 +26,7 @@ from cdf_support import (
     started,
 )
 
-from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf import calls, checks
 from airflow_provider_cdf.cdf.calls import Repeat
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.cdf.models import TaskStatus
@@ -294,11 +294,11 @@ def test_an_object_arrives_as_it_was(name: str, make: Any) -> None:
 
 
 def test_an_output_can_be_checked_before_there_is_a_task() -> None:
-    calls.check_output(object_of(100_000, "x"), "output")
+    checks.check_output(object_of(100_000, "x"), "output")
     with pytest.raises(CdfInputError, match="100001"):
-        calls.check_output(object_of(100_001, "x"), "output")
+        checks.check_output(object_of(100_001, "x"), "output")
     with pytest.raises(CdfInputError, match="JSON object"):
-        calls.check_output([], "output")
+        checks.check_output([], "output")
 
 
 # -- metadata ---------------------------------------------------------------------------------------------
@@ -380,13 +380,13 @@ def test_no_other_status_can_be_reported(status: Any) -> None:
     ],
 )
 def test_one_or_several_task_statuses_can_be_waited_for(given: Any, wanted: list[str]) -> None:
-    assert calls.check_task_statuses(given) == wanted
+    assert checks.check_task_statuses(given) == wanted
 
 
 @pytest.mark.parametrize("given", [[], "", "RUNNING", ["COMPLETED", "done"], [None]])
 def test_a_task_status_that_cdf_does_not_have_cannot_be_waited_for(given: Any) -> None:
     with pytest.raises(CdfInputError):
-        calls.check_task_statuses(given)
+        checks.check_task_statuses(given)
 
 
 # -- lists ------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from cdf_support import (
     started,
 )
 
-from airflow_provider_cdf.cdf import conversations
+from airflow_provider_cdf.cdf import conversations, reports, submitting
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -69,7 +69,7 @@ def run(**changes: Any) -> Any:
 
 
 def update(status: str = "COMPLETED", execution_id: str | None = EXECUTION_ID, **more: Any) -> Any:
-    return conversations.update_task(
+    return reports.update_task(
         settings(), more.pop("task_id", TASK_ID), status, more.pop("output", None), execution_id=execution_id
     )
 
@@ -420,7 +420,7 @@ def test_a_new_nonce_is_used_only_when_the_lost_request_can_no_longer_be_execute
     start(sender, cdf)
     sessions = [at for kind, at in cdf.journal if kind == "session"]
     assert len(sessions) == 2
-    assert sessions[1] - sessions[0] >= conversations.NONCE_DEAD_AFTER
+    assert sessions[1] - sessions[0] >= submitting.NONCE_DEAD_AFTER
     assert cdf.kinds[-4:] == ["list", "revoke", "session", "run"]
     assert len(cdf.executions) == 1
 
@@ -472,7 +472,7 @@ def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look
         assert words in message
     assert caught.value.sent
     assert not isinstance(caught.value, AirflowFailException)
-    assert cdf.clock.now() - begun >= conversations.SUBMIT_WITHIN
+    assert cdf.clock.now() - begun >= submitting.SUBMIT_WITHIN
     assert len(cdf.executions) == 1
 
 
@@ -678,12 +678,12 @@ def test_what_nothing_confirms_is_believed_when_the_nonce_is_dead(
     cdf.plan = {"run": [lambda _: says(code, "No.")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert error.code == code
-    assert conversations.NONCE_DEAD_AFTER <= seconds < conversations.NONCE_DEAD_AFTER + 25
+    assert submitting.NONCE_DEAD_AFTER <= seconds < submitting.NONCE_DEAD_AFTER + 25
     assert "A first copy of the request may have been accepted all the same" in caplog.text
     # Nothing runs under this session, and nothing will.
     assert cdf.states == {1: "REVOKED"}
     revoked = [at for kind, at in cdf.journal if kind == "revoke"]
-    assert revoked[0] - cdf.journal[0][1] >= conversations.NONCE_DEAD_AFTER
+    assert revoked[0] - cdf.journal[0][1] >= submitting.NONCE_DEAD_AFTER
 
 
 def test_a_session_that_cannot_be_revoked_is_no_reason_to_fail(
@@ -980,7 +980,7 @@ WAITS = {"status": "IN_PROGRESS", "input": {"isAsyncComplete": True}}
 
 def patient_update(sender: Sender, *answers: Any, execution_id: str | None = EXECUTION_ID) -> Any:
     config = settings(retry_for=60)
-    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=execution_id)
+    conversation = reports.update_task(config, TASK_ID, "completed", execution_id=execution_id)
     return sender.perform(Network(*answers), conversation, config)
 
 
@@ -1059,7 +1059,7 @@ def test_an_update_that_is_not_done_yet_is_repeated_within_the_total_time(
     rest = [done({**TASK, "status": "COMPLETED"})] if then == "done" else [refusal(), ended]
     network = Network(httpx.ReadTimeout(""), waits, *rest)
     config = settings(retry_for=60)
-    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
+    conversation = reports.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
     assert sender.perform(network, conversation, config).status == "COMPLETED"
     assert len(time.pauses) == 1
 
@@ -1067,7 +1067,7 @@ def test_an_update_that_is_not_done_yet_is_repeated_within_the_total_time(
 def test_an_update_that_stays_unclear_says_where_to_look(sender: Sender, time: FakeTime) -> None:
     waits = execution_with({"status": "IN_PROGRESS"})
     config = settings(retry_for=60)
-    conversation = conversations.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
+    conversation = reports.update_task(config, TASK_ID, "completed", execution_id=EXECUTION_ID)
     begun = time.now()
     with pytest.raises(CdfUnreachableError) as caught:
         sender.perform(Network(*[httpx.ReadTimeout(""), waits] * 50), conversation, config)

@@ -164,7 +164,8 @@ COSTS = """
 import asyncio, json, sys, time
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.errors import CdfError
 
 url, count = sys.argv[1], int(sys.argv[2])
@@ -534,7 +535,8 @@ FORKED = """
 import asyncio, json, os, signal, sys, threading, uuid
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.auth import ClientCredentials
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
+from airflow_provider_cdf.cdf.settings import Settings
 
 url, is_async, answers = sys.argv[1], sys.argv[2] == "async", int(sys.argv[3])
 settings = Settings(url, "p", ClientCredentials(url + "/token", "c", "s"), retry_for=0)

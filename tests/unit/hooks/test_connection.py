@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, Settings
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.hooks.connection import read_connection
 

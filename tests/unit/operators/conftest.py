@@ -9,7 +9,7 @@ import pytest
 from clear_errors import assert_clear
 from support import Project
 
-from airflow_provider_cdf.cdf import conversations
+from airflow_provider_cdf.cdf import submitting
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import callbacks, reporting, starts
@@ -62,5 +62,5 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "LISTED_AFTER", 1.0)
     monkeypatch.setattr(starts, "QUICK", 60.0)  # however busy this machine is
     monkeypatch.setattr(callbacks, "ALL_CALLBACKS_WITHIN", 0.0)
-    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 0.2)
+    monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 0.2)
     monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", 0.01)

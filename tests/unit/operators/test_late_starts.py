@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from operator_support import Store, Time, context, end, end_badly, key, make, run, statuses, when_sending
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import auth, clock, conversations
+from airflow_provider_cdf.cdf import auth, clock, submitting
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
@@ -171,7 +171,7 @@ class TestTheLastTry:
         when_sending(operator, "/run", raising(AirflowTaskTimeout))
         with pytest.raises(AirflowTaskTimeout):
             operator.execute(context(ti, operator, store=Store()))
-        assert conversations.NONCE_DEAD_AFTER <= time.passed < conversations.NONCE_DEAD_AFTER + 10
+        assert submitting.NONCE_DEAD_AFTER <= time.passed < submitting.NONCE_DEAD_AFTER + 10
         assert "No execution has appeared, and none can any more." in operator_log.text
         before = cdf.journal.count("POST", "*/list")
         cancel_orphan(context(ti, operator))
@@ -602,7 +602,7 @@ class TestSessions:
             run(workflow, ti, store=Store())
         opened = cdf.journal.requests("POST", "*/sessions")[before:]
         revoked = cdf.journal.requests("POST", "*/sessions/revoke")[-1]
-        assert revoked.time - opened[0].time >= conversations.NONCE_DEAD_AFTER * 1000
+        assert revoked.time - opened[0].time >= submitting.NONCE_DEAD_AFTER * 1000
 
 
 class TestCancelling:

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowTaskTimeout
 from operator_support import Store, context, key, make, run, statuses, when_sending
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import clock, conversations
+from airflow_provider_cdf.cdf import clock, submitting
 from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
@@ -102,7 +102,7 @@ class TestOrphans:
         ti: FakeTaskInstance,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(conversations, "SUBMIT_WITHIN", 0.0)
+        monkeypatch.setattr(submitting, "SUBMIT_WITHIN", 0.0)
         cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
         cdf.faults.add("POST", "*/executions/list", status=503)
         self.fail_for_good(make(workflow, ti), ti, CdfUnreachableError)

@@ -25,7 +25,7 @@ from operator_support import (
 )
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import conversations
+from airflow_provider_cdf.cdf import submitting
 from airflow_provider_cdf.cdf.errors import CdfError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import notes, starts
@@ -239,7 +239,7 @@ def test_a_request_that_the_try_before_left_under_way_is_waited_for(
     project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its process was killed while CDF was slow; Airflow starts the retry at once.
-    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 2.0)
+    monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 2.0)
     metadata = {"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.id}.1.late"}
     late = threading.Timer(0.5, lambda: project.run(workflow, metadata=metadata))
     late.start()
@@ -255,7 +255,7 @@ def test_a_request_that_the_try_before_left_under_way_is_waited_for(
 def test_nothing_is_waited_for_where_the_try_before_is_accounted_for(
     cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
+    monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 3600.0)
     end_badly(project, run(workflow, ti))
     ti.try_number = 2
     assert run(workflow, ti)
@@ -267,7 +267,7 @@ class TestWhatAirflowHasNoted:
     @pytest.fixture(autouse=True)
     def endless(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whatever is waited for would take an hour."""
-        monkeypatch.setattr(conversations, "NONCE_DEAD_AFTER", 3600.0)
+        monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 3600.0)
 
     def test_is_noted_before_anything_is_sent(
         self, project: Project, workflow: str, ti: FakeTaskInstance

@@ -18,7 +18,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import task_group
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf.calls import MAX_JSON_BYTES
+from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure

@@ -1,0 +1,196 @@
+"""What both clients know about requests and answers: how they are made, read, and told of in errors."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from airflow_provider_cdf import __version__
+from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.auth import Steps, shared_login
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.errors import (
+    CdfAnswerError,
+    CdfApiError,
+    CdfConnectionError,
+    CdfError,
+    CdfLoginError,
+    CdfRefusedError,
+    CdfUnreachableError,
+)
+from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
+from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
+
+NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
+
+
+class Sender:
+    """What both clients know about requests and answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def _request(self, call: Call[Any]) -> httpx.Request:
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",
+            "User-Agent": f"airflow-provider-cdf/{__version__}",
+            "x-cdp-app": "airflow-provider-cdf",
+        }
+        if call.content is not None:
+            headers["Content-Type"] = "application/json"
+        url = self.settings.base_url + call.path
+        return httpx.Request(call.method, url, content=call.content, headers=headers)
+
+    def _steps(self, request: httpx.Request) -> Steps:
+        login = shared_login(self.settings.credentials, self.settings.on_token)
+        return login.authenticated(request)
+
+    def _ends(self, give_up_at: float | None) -> float:
+        ends = clock.now() + self.settings.request_timeout
+        return ends if give_up_at is None else min(ends, give_up_at)
+
+    def _network(self, kind: type[NetworkT]) -> NetworkT:
+        try:
+            return kind(tls(self.settings.ca_bundle))
+        except OSError:
+            raise CdfConnectionError(
+                f"{self.settings.label} cannot be used: its CA bundle "
+                f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
+            ) from None
+
+    def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
+        if not answer.is_success:
+            raise self._refusal(call, answer)
+        if answer.unread:
+            raise self._unreadable(call, answer, answer.unread)
+        try:
+            read: AnswerT = call.answer.model_validate_json(answer.content)
+            other = call.is_about(read)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the answer"
+            problem = f"{where}: {first['msg']}"
+        except Exception as error:  # such as one that is nested too deep
+            problem = f"the answer: {type(error).__name__}"
+        else:
+            if not other:
+                return read
+            del read
+            raise CdfAnswerError(
+                f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
+                f"{call.purpose}.{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+            )
+        raise self._unreadable(call, answer, problem)
+
+    def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
+        return CdfAnswerError(
+            f"CDF answered HTTP {answer.status} to the request to {call.purpose}, "
+            f"but not what its API promises: {self._clean(call, problem)}."
+            f"{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+        )
+
+    def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
+        code = answer.status
+        words = self._clean(call, _server_words(answer))
+        is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
+        client = f"client {self.settings.credentials.client_id!r}"
+        message = (
+            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
+            f"{words.rstrip('.')}."
+        )
+        if code == 401:
+            message += (
+                f" A new access token was refused too: has {client} access to this project? Look at project, "
+                f"host, scopes and audience of {self.settings.label}."
+            )
+        elif code == 403 and call.capability:
+            message += (
+                f" There, {client} needs the capability {call.capability}; or "
+                f"{self.settings.label} names the wrong project or client."
+            )
+        elif 300 <= code < 400:
+            message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
+        kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
+        return kind(
+            message
+            + self._request_id_note(call, answer)
+            + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
+            code=code,
+            cdf_message=words,
+            request_id=self._request_id(call, answer),
+            retry_after=read_retry_after(answer.headers),
+            is_auto_retryable=is_auto_retryable,
+        )
+
+    def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
+        if error.at_login:
+            where = f"the token endpoint at {self.settings.credentials.login_host}"
+        else:
+            where = self.settings.base_url
+        # Only where no connection was made is it certain that CDF never saw the request.
+        fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
+        reason = self._clean(call, error.reason)
+        failed = CdfUnreachableError(
+            f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", sent=error.sent
+        )
+        failed.retry_after = error.retry_after
+        return failed
+
+    def _failed(self, call: Call[Any], error: Exception) -> CdfError:
+        """Return what is told to the caller, whatever has happened."""
+        if isinstance(error, NoAnswer):
+            return self._no_answer(call, error)
+        if isinstance(error, CdfLoginError):
+            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)}")
+        if isinstance(error, CdfError):
+            return error
+        # An error in this package, or below it. Its text may hold anything.
+        return self._no_answer(call, NoAnswer(f"unexpected {type(error).__name__}", sent=True))
+
+    def _clean(self, call: Call[Any], words: str) -> str:
+        """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
+        credentials = self.settings.credentials
+        login = shared_login(credentials, self.settings.on_token)
+        return without_secrets(words, [credentials.client_secret, *login.known_tokens, *call.secrets])
+
+    def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
+        return self._clean(call, answer.headers.get("x-request-id", "")) or None
+
+    def _request_id_note(self, call: Call[Any], answer: Answer) -> str:
+        request_id = self._request_id(call, answer)
+        return f" [request id {request_id}]" if request_id else ""
+
+
+def _server_words(answer: Answer) -> str:
+    """Return CDF's own words. What is not from CDF, such as a gateway's page, is named, not repeated."""
+    try:
+        status = HTTPStatus(answer.status).phrase
+    except ValueError:
+        status = "no reason given"
+    said = answer.json_object()
+    if said is None:
+        return f"{status}, with {answer.kind}"
+    error = said.get("error")
+    words = error.get("message") if isinstance(error, dict) else None
+    return words if isinstance(words, str) and words.strip() else status
+
+
+def _fate(call: Call[Any], *, may_be_done: bool) -> str:
+    """Say what a call that has failed leaves behind, if it is one that changes something."""
+    if call.is_read:
+        return ""
+    if may_be_done and call.repeat is not Repeat.ALWAYS:
+        return " It is not known whether CDF did it all the same."
+    return " The request changed nothing in CDF."
+
+
+def _nothing_sent(call: Call[Any]) -> str:
+    return "" if call.is_read else " Nothing was sent to CDF."

@@ -1,0 +1,237 @@
+"""
+A write that a nonce authorizes (run, retry), carried out exactly once.
+
+The API has no idempotency key, and a gateway may repeat a request. So an answer that was lost, and a refusal
+that may be the answer to a second copy, are looked into before anything is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from airflow_provider_cdf.cdf import calls, clock
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates, TokenInspection
+from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
+
+log = logging.getLogger(__name__)
+
+#: CDF's nonces live "about a minute"; seconds after which one is no longer sent.
+NONCE_SENT_UNTIL = 45.0
+#: Seconds after which a lost request can no longer start anything, and what it has started is in the lists:
+#: the nonce's minute, and another one for a slow request that is under way and for lists that lag behind.
+NONCE_DEAD_AFTER = 120.0
+#: Seconds within which it has to become clear what a lost request has done.
+SUBMIT_WITHIN = 300.0
+
+
+@dataclass(frozen=True)
+class Trace(Generic[ResultT]):
+    """
+    How it is found out whether a write was carried out.
+
+    :param look_up: returns the outcome if there is one.
+    :param hint: tells a person where to look.
+    :param of_what: reads what a submission is about; if that is not there either, a 404 is true.
+    """
+
+    look_up: Callable[[], Conversation[ResultT | None]]
+    hint: str
+    of_what: calls.Call[Any] | None = None
+
+
+def submit(
+    settings: Settings,
+    request: Callable[..., calls.Call[Any]],
+    trace: Trace[ResultT],
+) -> Conversation[ResultT]:
+    """
+    Carry out a write that a nonce authorizes, exactly once.
+
+    :param request: makes the call for a nonce.
+    """
+    purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
+    begun = clock.now()
+    tries = 0
+    has_doubted_the_nonce = False
+    while True:
+        session = yield from _open_session(settings, purpose)
+        got = clock.now()
+        call = request(nonce=session.nonce)
+        while clock.now() - got < NONCE_SENT_UNTIL:
+            try:
+                outcome: ResultT = yield call
+                return outcome
+            except CdfError as error:
+                failed = error
+            if was_not_executed(failed):
+                tries += 1
+                pause = pause_after(failed, tries)
+                if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
+                    raise failed from None
+                log.warning("%s Trying again in %.1f s.", failed, pause)
+                yield Pause(pause)
+                continue
+            is_refused = not is_ambiguous(failed)
+            # A nonce that came too late is refused, too, and may leave its session READY.
+            is_late = clock.now() - got >= NONCE_SENT_UNTIL and _may_be_due_to_the_nonce(failed)
+            if is_refused and not is_late and (yield from _is_true(settings, failed, call, session, trace)):
+                raise failed from None
+            found = yield from _find_out(
+                call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
+            )
+            if found is not None:
+                return found
+            yield from _revoke(settings, session)
+            # A new nonce settles whether it was that, once.
+            if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
+                raise failed from None
+            has_doubted_the_nonce = is_refused
+            break
+
+
+def _open_session(settings: Settings, purpose: str) -> Conversation[Session]:
+    request = calls.create_session(
+        settings.project,
+        client_id=settings.credentials.client_id,
+        client_secret=settings.credentials.client_secret,
+        what_for=purpose,
+    )
+    try:
+        sessions: SessionList = yield request
+    except CdfUnreachableError as error:
+        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
+        raise
+    except CdfApiError as error:
+        if not re.search(r"\d+ sessions", error.cdf_message):
+            raise
+        # Not CdfRefusedError: sessions end, so a retry may find room.
+        raise CdfApiError(
+            f"{error} The project has no room for another session. Sessions end with their executions; an "
+            "administrator can revoke those that are left over.",
+            code=error.code,
+            cdf_message=error.cdf_message,
+            request_id=error.request_id,
+        ) from None
+    return sessions.items[0]
+
+
+def _is_true(
+    settings: Settings,
+    refusal: CdfError,
+    call: calls.Call[Any],
+    session: Session,
+    trace: Trace[Any],
+) -> Conversation[bool]:
+    """
+    Ask CDF a second question: does a refusal mean that nothing was done?
+
+    A gateway may send a request twice. Then the first copy is executed, and the second one is refused, with
+    any code and wording, because the nonce has been used.
+    """
+    code = refusal.code if isinstance(refusal, CdfApiError) else 0
+    try:
+        if code == 404 and trace.of_what is not None:
+            try:
+                yield trace.of_what
+            except CdfApiError as error:
+                if error.code == code:
+                    return True
+        elif code in (401, 403):
+            inspection: TokenInspection = yield calls.inspect_token()
+            if call.capability not in inspection.granted_in(settings.project):
+                return True
+        if session.id is not None:
+            # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
+            sessions: SessionStates = yield calls.read_session(settings.project, session.id)
+            if [one.status for one in sessions.items] == ["READY"]:
+                return True
+    except CdfError as error:
+        log.info("It could not be confirmed that nothing was done: %s", error)
+    return False
+
+
+def _revoke(settings: Settings, session: Session) -> Conversation[None]:
+    """Give back a session whose nonce is dead and has started nothing: a project has room for 10 000."""
+    if session.id is None:
+        return
+    try:
+        yield calls.revoke_session(settings.project, session.id)
+    except CdfError as error:
+        log.info("An unused session could not be revoked: %s", error)
+
+
+def _find_out(
+    call: calls.Call[Any],
+    lost: CdfError,
+    trace: Trace[ResultT],
+    got: float,
+    give_up_at: float,
+    *,
+    was_refused: bool,
+) -> Conversation[ResultT | None]:
+    """
+    Find out what became of a call whose answer was lost, or carry it out after all with the same nonce.
+
+    :param got: when its nonce came.
+    :param was_refused: whether CDF has refused the call, so that it is no use to send it again.
+    :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
+    """
+    if was_refused:
+        log.warning(
+            "%s A first copy of the request may have been accepted all the same, if something on the way has "
+            "sent it twice. Looking for that for up to %.0f s.",
+            lost,
+            NONCE_DEAD_AFTER,
+        )
+    else:
+        log.warning("%s Looking for it.", lost)
+    refused = was_refused
+    tries = 0
+    while True:
+        is_dead = clock.now() - got >= NONCE_DEAD_AFTER
+        failed: CdfError | None = None
+        try:
+            found = yield from trace.look_up()
+        except CdfError as error:
+            failed = error
+        else:
+            if found is not None:
+                return found
+            if is_dead:
+                return None
+        # Not as long as the lost answer asked for: to look does no harm.
+        pause = pause_after(failed, tries + 1)
+        # A look-up that is refused may be answered later, as by a gateway in its bad moment.
+        is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
+        if is_hopeless or clock.now() + pause >= give_up_at:
+            since = f"It could not be looked up: {failed}" if failed else "It has not appeared since."
+            raise unknown(lost, since, trace)
+        tries += 1
+        yield Pause(pause)
+        # The look-up comes first, should CDF ever take a nonce twice.
+        if failed is None and not refused and clock.now() - got < NONCE_SENT_UNTIL:
+            try:
+                outcome: ResultT = yield call
+                return outcome
+            except CdfError as error:
+                # A refusal is most likely about the nonce: the lost request has used it.
+                refused = not is_transient(error)
+                lost = error if is_ambiguous(error) else lost
+
+
+def _may_be_due_to_the_nonce(error: CdfError) -> bool:
+    """Whether a call may have been refused because its nonce came too late. The wording is not documented."""
+    return isinstance(error, CdfApiError) and bool(
+        re.search("nonce|session", error.cdf_message, re.IGNORECASE)
+    )
+
+
+def unknown(lost: CdfError, since: str, trace: Trace[Any]) -> CdfUnreachableError:
+    return CdfUnreachableError(f"{lost} {since} To find out, {trace.hint}.", sent=True)
