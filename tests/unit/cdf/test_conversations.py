@@ -1117,12 +1117,14 @@ def test_an_unclear_update_that_cannot_be_read_back_stays_unclear(
 
 
 def test_an_unclear_update_whose_task_may_not_be_read_stays_unclear(sender: Sender) -> None:
-    with pytest.raises(CdfUnreachableError, match="Whether it is done could not be read.*HTTP 403"):
+    with pytest.raises(CdfUnreachableError, match=r"Whether it is done could not be read.*HTTP 403"):
         sender.perform(Network(httpx.ReadTimeout(""), refusal(403)), update())
 
 
 def test_a_refused_update_that_cannot_be_read_back_for_the_moment_is_not_final(sender: Sender) -> None:
-    with pytest.raises(CdfUnreachableError, match="Whether it is done could not be read.*HTTP 503") as caught:
+    with pytest.raises(
+        CdfUnreachableError, match=r"Whether it is done could not be read.*HTTP 503"
+    ) as caught:
         sender.perform(Network(refusal(404), refusal(503)), update())
     assert not isinstance(caught.value, AirflowFailException)
     assert "refused to set task" in str(caught.value)
