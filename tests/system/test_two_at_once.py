@@ -138,14 +138,18 @@ def no_free_slot(cluster: Cluster) -> Iterator[None]:
             yield
 
 
-def test_of_one_try_that_has_ended(cluster: Cluster) -> None:
-    run = Run(cluster, "to_report")
-    run.wait_until(lambda: run.task()["state"] == "success")
+def test_of_one_try_that_has_ended(cluster: Cluster, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    run = Run(cluster, "for_nobody", door=str(door))
+    run.wait_until(lambda: run.task("goes_on")["state"] == "running")
     run.set_back_to_scheduled()
-    run.wait_until(lambda: run.log().count("CDF started execution") == 1 and "of an earlier try" in run.log())
+    run.wait_for_log("of an earlier try")
+    door.touch()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
+    assert run.log().count("CDF started execution") == 1
     assert run.task()["try_number"] == 1
-    run.wait_until(lambda: run.statuses() == ["COMPLETED"])  # CDF's last task is behind the report
+    assert run.statuses() == ["RUNNING"]
+    run.finish_in_cdf()
 
 
 @pytest.mark.long
