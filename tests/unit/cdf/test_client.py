@@ -159,18 +159,37 @@ def test_a_401_names_the_client_and_where_to_look(sender: Sender) -> None:
             calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
             "sessionsAcl:CREATE",
         ),
+        (calls.read_session("p", 1), "sessionsAcl:LIST"),
+        (calls.revoke_session("p", 1), "sessionsAcl:DELETE"),
     ],
 )
 def test_a_403_names_the_capability_that_is_missing(
     sender: Sender, call: calls.Call[Any], capability: str
 ) -> None:
     message = str(refused(sender, envelope(403, "Forbidden"), call))
-    assert capability in message
+    assert f"needs the capability {capability}; " in message
     assert "'the-client'" in message
 
 
 def test_a_403_without_a_known_capability_names_none(sender: Sender) -> None:
     assert "capability" not in str(refused(sender, envelope(403), calls.inspect_token()))
+
+
+@pytest.mark.parametrize(
+    ("call", "changes"),
+    [
+        (RUN, True),
+        (calls.revoke_session("p", 1), True),
+        (READ, False),
+        (calls.read_session("p", 1), False),
+        (calls.inspect_token(), False),
+    ],
+)
+def test_only_a_call_that_changes_something_says_that_it_did_not(
+    sender: Sender, call: calls.Call[Any], changes: bool
+) -> None:
+    message = str(refused(sender, envelope(400), call))
+    assert ("The request changed nothing in CDF." in message) is changes
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
