@@ -16,6 +16,7 @@ MINUTES = (
     "test_exactly_once.py",
     "test_local_airflow.py",
     "test_two_at_once.py",
+    "test_how_a_dag_ends.py",
     "test_demo_command.py",
     "test_chaos.py",
 )

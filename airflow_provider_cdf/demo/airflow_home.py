@@ -36,7 +36,7 @@ def write_secrets(config: Path) -> None:
 
 def write_patience(home: Path) -> None:
     """
-    Let Airflow's processes wait for each other's writes for 20 seconds instead of five.
+    Let Airflow's processes wait for each other's writes for a minute instead of five seconds.
 
     SQLite takes one writer at a time, and a scheduler that finds its database locked ends.
 
@@ -44,7 +44,7 @@ def write_patience(home: Path) -> None:
     """
     (home / "config").mkdir(exist_ok=True)
     module, name = SQLITE_PATIENCE.split(".")
-    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 20}}\n')
+    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 60}}\n')
 
 
 def never_reuse_trigger_ids(database: Path) -> None:

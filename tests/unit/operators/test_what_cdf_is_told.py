@@ -382,6 +382,14 @@ def test_a_mapped_report_of_a_dag_without_fail_fast_runs_however_the_work_ends()
     assert mapped.trigger_rule == TriggerRule.ALL_DONE
 
 
+def test_a_mapped_report_of_a_given_status_runs_as_any_other_task() -> None:
+    with DAG("plant"):
+        mapped = CdfTaskUpdateOperator.partial(
+            task_id="report", task_external_id="approve", status="FAILED"
+        ).expand(execution_id=["a", "b"])
+    assert mapped.trigger_rule == TriggerRule.ALL_SUCCESS
+
+
 @pytest.mark.parametrize("rule", ["all_success", "none_failed", "one_failed"])
 def test_another_rule_is_refused_without_a_status(rule: str) -> None:
     with DAG("plant"):
@@ -434,6 +442,19 @@ def test_the_callback_names_the_task_and_the_error(execution_id: str, project: P
     (one,) = says["failed_tasks"]
     assert one == {"task_id": "report", "state": "failed", "try_number": 2, "url": one["url"]}
     assert one["url"].endswith("/tasks/report")
+
+
+def test_the_callback_of_a_mapped_task_names_its_map_index(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    ti.map_index = 3
+    with DAG("plant"):
+        operator = make(execution_id)
+
+    report_failure({"ti": ti, "task": operator})
+
+    (one,) = told(project, execution_id)["failed_tasks"]
+    assert (one["task_id"], one["map_index"]) == ("report", 3)
 
 
 def test_what_airflow_masks_is_masked_for_cdf_too(execution_id: str, project: Project, ti: Instance) -> None:
