@@ -183,7 +183,7 @@ def test_a_403_names_the_capability_that_is_missing(
     sender: Sender, call: calls.Call[Any], capability: str
 ) -> None:
     message = str(refused(sender, envelope(403, "Forbidden"), call))
-    assert f"needs the capability {capability}; " in message
+    assert f"needs the capability {capability} for" in message
     assert "'the-client'" in message
 
 
