@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
-from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
@@ -23,6 +22,7 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ended_badly, is_given_up
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.versions import HAS_ON_KILL, HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -193,8 +193,8 @@ class WaitsForEnd(BaseOperator):
             raise CdfExecutionFailedError(reason)
         self.log.warning("Execution %s was cancelled by another process of this task.", execution.id)
         ti: Any = context["ti"]
-        if not hasattr(ti, "get_task_states"):
-            return  # Airflow 2
+        if not HAS_TASK_API:
+            return
         key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
         state = states.get(ti.run_id, {}).get(key)
@@ -217,7 +217,7 @@ class WaitsForEnd(BaseOperator):
         return end
 
     def _defer(self, end_time: float | None, until: float) -> NoReturn:
-        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+        if self.cancel_on_kill and not HAS_ON_KILL:
             self.log.warning(
                 "Airflow below 3.3 does not tell a deferred task that it was marked or cleared: execution %s "
                 "will go on then, in spite of cancel_on_kill=True.",
