@@ -25,6 +25,7 @@ from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.fields import TextFields, refuse_operators
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -150,9 +151,17 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
                     "The trigger has broken (%s). Waiting goes on here, in a worker slot.", error
                 )
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
-            # method, because that is where it applies soft_fail and never_fail.
+            # method, because that is where it applies soft_fail.
             next_method, next_kwargs = "wait_here", {"is_over": self._is_unserved}
-        return super().resume_execution(next_method, next_kwargs, context)
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except AirflowException as error:
+            # Airflow sees to this itself from 3.1 on.
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -300,9 +309,8 @@ def _started_at(ti: Any) -> float:
 
 
 def _has_been_rescheduled(ti: Any, context: Context) -> bool:
-    if hasattr(ti, "get_first_reschedule_date"):
+    if HAS_TASK_API:
         return ti.get_first_reschedule_date(context) is not None
-    # Airflow 2: the task runs with the database at hand.
     from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
 
     first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
