@@ -6,8 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError

@@ -13,13 +13,14 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TriggerRule,
     chain,
+    task_group,
 )
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import task_group
+from moved import EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.upstream import Upstream
@@ -420,9 +421,7 @@ def test_the_callback_names_the_task_and_the_error(execution_id: str, project: P
 
 
 def test_what_airflow_masks_is_masked_for_cdf_too(execution_id: str, project: Project, ti: Instance) -> None:
-    from airflow.sdk.log import mask_secret
-
-    mask_secret("correct-horse-battery")
+    lookup.keep_out_of_logs("correct-horse-battery")
     with DAG("plant"):
         operator = make(execution_id)
 

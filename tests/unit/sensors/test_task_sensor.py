@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     TaskDeferred,
 )
-from airflow.sdk.exceptions import AirflowRescheduleException
+from moved import AirflowRescheduleException
 from operators.clear_errors import assert_clear
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 from triggers.scripted_cdf import HANG_UP, NOT_JSON, execution, scripted_cdf, task
