@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import httpx
 
@@ -56,6 +56,9 @@ class LocalAirflow(AirflowApi):
     :param keep: do not remove the temporary directory
     :raises LocalAirflowError: the port is taken
     """
+
+    #: As :data:`COMMANDS`.
+    commands: ClassVar[Mapping[str, list[str]]] = COMMANDS
 
     def __init__(
         self,
@@ -141,13 +144,13 @@ class LocalAirflow(AirflowApi):
         """
         Start the cluster, or one of its processes anew. Does not wait until it is healthy.
 
-        :param name: a key of :data:`COMMANDS`, for a process that has ended
+        :param name: a key of :attr:`commands`, for a process that has ended
         :raises LocalAirflowError: the database could not be made, or the process still runs
         """
         if name is not None:
             if name in self.processes and self.processes[name].ending is None:
                 raise LocalAirflowError(f"Airflow's {name} is still running.")
-            self.processes[name] = self._start_process(name, COMMANDS[name])
+            self.processes[name] = self._start_process(name, self.commands[name])
             return
         if self._guard:
             raise LocalAirflowError("The local Airflow has been started already.")
@@ -159,7 +162,8 @@ class LocalAirflow(AirflowApi):
             write_secrets(self._home / "airflow.cfg")
             write_patience(self._home)
             # It imports for longer than the migration takes, and asks the database nothing meanwhile.
-            self.start("api-server")
+            if "api-server" in self.commands:
+                self.start("api-server")
             migration = self._start_process("db-migrate", ["db", "migrate"])
             if migration.popen.wait() != 0:
                 raise LocalAirflowError(
@@ -167,7 +171,7 @@ class LocalAirflow(AirflowApi):
                 )
             if (self._home / "airflow.db").exists():  # not if the caller's environment names a Postgres
                 never_reuse_trigger_ids(self._home / "airflow.db")
-            for each in COMMANDS:
+            for each in self.commands:
                 if each not in self.processes:
                     self.start(each)
         except BaseException as error:

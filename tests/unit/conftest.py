@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import FakeTaskInstance, Project
 
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.versions import HAS_TASK_API
+
+if not HAS_TASK_API:
+    from airflow.models.baseoperator import ExecutorSafeguard
+
+    # Airflow 2 lets only the main thread call execute(). Here other threads do, to be interrupted.
+    ExecutorSafeguard._sentinel = SimpleNamespace(callers={})
+
+
+@pytest.fixture(autouse=not HAS_TASK_API, scope="session")
+def _database_at_hand(airflow_db: None) -> None:
+    """In Airflow 2, tasks ask the database themselves."""
 
 
 @pytest.fixture(scope="session")

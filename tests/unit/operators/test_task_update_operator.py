@@ -348,6 +348,9 @@ class DagRun(FakeTaskInstance):
     #: By task id and map index.
     instances: dict[tuple[str, int], str]
 
+    def by_task_and_index(self) -> dict[tuple[str, int], str]:
+        return self.instances
+
     def get_task_states(  # type: ignore[override]
         self,
         dag_id: str,

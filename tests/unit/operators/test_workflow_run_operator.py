@@ -566,7 +566,7 @@ class TestTimeout:
         self, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow = project.define(function_task("approve", waits=True))
-        operator = make(workflow, deferrable=True, timeout=0.1)
+        operator = make(workflow, deferrable=True, timeout=2)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(ti))
         event = fire(deferred.value.trigger)
@@ -582,7 +582,7 @@ class TestTimeout:
         self, end: str, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow = project.define(function_task("approve", waits=True))
-        operator = make(workflow, deferrable=True, timeout=0.1)
+        operator = make(workflow, deferrable=True, timeout=2)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(ti))
         event = fire(deferred.value.trigger)
