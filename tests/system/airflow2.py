@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow, LocalAirflowError
@@ -32,7 +34,10 @@ class Airflow2(LocalAirflow):
     @property
     def env(self) -> dict[str, str]:
         """The environment of Airflow's processes."""
-        return super().env | {
+        env = super().env
+        return env | {
+            # The executor starts a program named "airflow".
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)]),
             # The only one that it has for SQLite: one task at a time.
             "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
