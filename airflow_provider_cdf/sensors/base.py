@@ -78,6 +78,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         seconds(poke_interval, "poke_interval")
         if kwargs.get("timeout") is not None:
             seconds(kwargs["timeout"], "timeout")
+        else:
+            kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
         refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id

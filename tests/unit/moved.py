@@ -13,9 +13,12 @@ else:
     from airflow.models.dagbag import DagBag
     from airflow.serialization import serde
 
+#: A DAG that ends at its first failure.
+FAIL_FAST = {"fail_fast" if HAS_TASK_API else "fail_stop": True}
+
 if HAS_TASK_API:
     from airflow.providers.standard.operators.empty import EmptyOperator
 else:
     from airflow.operators.empty import EmptyOperator
 
-__all__ = ["AirflowRescheduleException", "DagBag", "EmptyOperator", "serde"]
+__all__ = ["FAIL_FAST", "AirflowRescheduleException", "DagBag", "EmptyOperator", "serde"]

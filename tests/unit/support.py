@@ -14,6 +14,7 @@ import httpx
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators.airflow_urls import task_url
 
 
 def function_task(external_id: str, *, waits: bool = False, **more: Any) -> dict[str, Any]:
@@ -124,7 +125,13 @@ class FakeTaskInstance:
     def dag_run(self) -> Any:
         """What Airflow 2 is asked instead of :meth:`get_task_states`."""
         found = [
-            SimpleNamespace(task_id=task_id, map_index=index, state=state, try_number=1, log_url=None)
+            SimpleNamespace(
+                task_id=task_id,
+                map_index=index,
+                state=state,
+                try_number=None,
+                log_url=task_url(self, task_id, index),
+            )
             for (task_id, index), state in self.by_task_and_index().items()
         ]
         return SimpleNamespace(get_task_instances=lambda: found)

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     chain,
     task_group,
 )
-from moved import EmptyOperator
+from moved import FAIL_FAST, EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
@@ -328,7 +328,7 @@ def test_where_the_run_failed_there_is_nothing_to_report_to(ti: Instance) -> Non
 
 
 def test_in_a_fail_fast_dag_it_can_be_a_teardown() -> None:
-    with DAG("plant", fail_fast=True) as dag:
+    with DAG("plant", **FAIL_FAST) as dag:
         run = EmptyOperator(task_id="run")
         operator = make("{{ run }}").as_teardown(setups=run)
     dag.validate()
@@ -336,7 +336,7 @@ def test_in_a_fail_fast_dag_it_can_be_a_teardown() -> None:
 
 
 def test_in_a_fail_fast_dag_a_mapped_one_can_be_a_teardown() -> None:
-    with DAG("plant", fail_fast=True) as dag:
+    with DAG("plant", **FAIL_FAST) as dag:
         run = EmptyOperator(task_id="run")
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
             execution_id=["a", "b"]
@@ -350,7 +350,7 @@ def test_in_a_fail_fast_dag_a_mapped_one_can_be_a_teardown() -> None:
 def test_in_a_fail_fast_dag_a_plain_one_says_that_it_will_not_be_run(
     execution_id: str, ti: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with DAG("plant", fail_fast=True):
+    with DAG("plant", **FAIL_FAST):
         operator = make(execution_id)
     warnings: list[str] = []
     monkeypatch.setattr(operator.log, "warning", lambda text, *_: warnings.append(text))

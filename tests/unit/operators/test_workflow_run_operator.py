@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import os
 import pickle
 import signal
 import threading
@@ -864,12 +865,19 @@ class TestOnKill:
         Kill a task as Airflow does: ``on_kill`` runs inside the interrupted ``execute`` and returns into it.
         """
         before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        signal.setitimer(signal.ITIMER_REAL, 0.25)
+
+        def interrupt() -> None:
+            wait_until(lambda: project.executions(operator.workflow_external_id))
+            time.sleep(0.25)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        killing = threading.Thread(target=interrupt, daemon=True)
+        killing.start()
         try:
             with pytest.raises(AirflowException) as error:
                 operator.execute(context(ti))
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            killing.join()
             signal.signal(signal.SIGALRM, before)
         return str(error.value)
 
