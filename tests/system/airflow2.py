@@ -10,41 +10,46 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow, LocalAirflowError
+from airflow_provider_cdf.demo.shapes import Shape
 
 
-class Airflow2(LocalAirflow):
-    """
-    A local Airflow 2.11, without a webserver: its REST API wants a login, and the tests need neither.
+class OldShape(Shape):
+    """Scheduler, which parses DAG files itself, and triggerer; no webserver, which wants a login."""
 
-    The parameters are those of :class:`~airflow_provider_cdf.demo.local_airflow.LocalAirflow`.
-    """
-
-    # Its scheduler parses DAG files itself.
-    commands: ClassVar[Mapping[str, list[str]]] = {
+    components: Mapping[str, Sequence[str]] = {
         "scheduler": ["scheduler", "--skip-serve-logs"],
         "triggerer": ["triggerer", "--skip-serve-logs"],
     }
 
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of Airflow's processes."""
-        env = super().env
-        return env | {
+    def settings(self, home: Path) -> dict[str, str]:
+        """Return the environment variables that make Airflow this shape."""
+        return super().settings(home) | {
             # The executor starts a program named "airflow".
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             # The only one that it has for SQLite: one task at a time.
             "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__SCHEDULER__DAG_DIR_LIST_INTERVAL": "5",
             "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "5",
-            **self._own_env,
         }
+
+
+class Airflow2(LocalAirflow):
+    """
+    A local Airflow 2.11, asked by its command and its database.
+
+    :param dags_folder: directory of the DAG files
+    :param env: environment variables for its processes
+    """
+
+    def __init__(self, dags_folder: Path, *, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(dags_folder, shape=OldShape(), env=env)
 
     def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """Ask Airflow's database."""
@@ -66,7 +71,7 @@ class Airflow2(LocalAirflow):
             ends = [f"The end of {one.log}:\n{one.tail()}" for one in self.processes.values()]
             return "\n".join([f"Airflow 2 did not become healthy within {timeout:g} s.", *ends])
 
-        self._wait(lambda: all(map(beats, self.commands)), timeout, report)
+        self._wait(lambda: all(map(beats, self.shape.components)), timeout, report)
 
     def trigger_dag(
         self,
