@@ -185,3 +185,42 @@ def test_it_installs_into_an_empty_environment_and_airflow_shows_it(wheel: Path,
         for module in group["python-modules"]
     ]
     run("-c", f"import {', '.join(modules)}")
+
+
+def test_a_release_is_refused_until_all_is_written_and_then_tagged(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+
+    def release() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "tests/tools/release.py", "9.9.9", "--checked"]
+        return subprocess.run(command, cwd=clone, capture_output=True, text=True)
+
+    def git(*arguments: str) -> str:
+        names = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+        return subprocess.check_output(["git", *names, *arguments], cwd=clone, text=True)
+
+    refused = release()
+    assert refused.returncode == 1
+    assert "__init__.py does not say 9.9.9" in refused.stderr
+    assert "no heading '## 9.9.9" in refused.stderr
+
+    init, changelog = clone / PACKAGE / "__init__.py", clone / "CHANGELOG.md"
+    init.write_text(re.sub(r'(__version__ = )"[^"]+"', r'\1"9.9.9"', init.read_text()))
+    changelog.write_text(
+        re.sub(r"^## .*$", "## 9.9.9 (2030-01-31)", changelog.read_text(), count=1, flags=re.M)
+    )
+    refused = release()
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[1:] == ["- not everything is committed"]
+
+    git("commit", "--quiet", "--all", "--message", "Version 9.9.9")
+    git("config", "user.name", "test")
+    git("config", "user.email", "test@example.com")
+    done = release()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert git("describe").strip() == "v9.9.9"
+    assert sorted(file.suffix for file in (clone / "dist").iterdir() if "airflow" in file.name) == [
+        ".gz",
+        ".whl",
+    ]
+    assert "the tag v9.9.9 exists" in release().stderr

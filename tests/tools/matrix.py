@@ -22,7 +22,7 @@ import tarfile
 import tempfile
 import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,8 +148,8 @@ def try_row(row: Row, work: Path, options: argparse.Namespace) -> tuple[str, boo
     return f"| {version} | {row.python} | {compat} | {others} | {examples} | {real} |", is_good
 
 
-def install(row: Row, dist: Path, home: Path) -> Path:
-    """Make the environment of a row and return its Python."""
+def install(row: Row, dist: Path, home: Path, *, tools: Sequence[str] = TOOLS) -> Path:
+    """Make the environment of a row, with the tools of the tests, and return its Python."""
     (wheel,) = dist.glob("*.whl")
     home.mkdir(parents=True)
     run("uv", "venv", "--quiet", "--no-python-downloads", "--python", row.python, home / "venv", cwd=home)
@@ -163,9 +163,10 @@ def install(row: Row, dist: Path, home: Path) -> Path:
         command += ["--exclude-newer-package", f"{COMPAT}={AIRFLOWS[0].day}"]
     wanted = [f"apache-airflow=={row.airflow.version}", f"airflow-provider-cdf[emulator] @ {wheel.as_uri()}"]
     run(*command, *wanted, cwd=home)
-    # In a second step, so that what the tests need decides nothing.
-    (home / "constraints.txt").write_text(run("uv", "pip", "freeze", "--python", python, cwd=home))
-    run(*command, *TOOLS, cwd=home)
+    if tools:
+        # In a second step, so that what the tests need decides nothing.
+        (home / "constraints.txt").write_text(run("uv", "pip", "freeze", "--python", python, cwd=home))
+        run(*command, *tools, cwd=home)
     return python
 
 
