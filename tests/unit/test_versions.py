@@ -45,3 +45,23 @@ def test_nothing_else_asks_which_airflow_this_is() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if path.name != "versions.py"]
     assert len(files) > 50
     assert [str(path) for path in files if asking.search(path.read_text())] == []
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "versions.md"
+#: From which column of its table on something is there, by how its line begins.
+IN_THE_TABLE = {
+    "A task that is **deferred** and marked": (3, 3),
+    "A first try asks CDF for nothing": (3, 3),
+    "`render_template_as_native_obj`": (3, 2),
+    "`cdf-demo`": (3, 0),
+}
+
+
+def test_the_table_says_the_same() -> None:
+    lines = DOCUMENT.read_text().splitlines()
+    (header,) = [line for line in lines if line.startswith("| what | 2.11 |")]
+    columns = [tuple(map(int, cell.strip().split("."))) for cell in header.split("|")[2:-1]]
+    for begins, since in IN_THE_TABLE.items():
+        (line,) = [line for line in lines if line.startswith(f"| {begins}")]
+        answers = [cell.strip().startswith("yes") for cell in line.split("|")[2:-1]]
+        assert answers == [column >= since for column in columns], line
