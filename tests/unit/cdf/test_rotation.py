@@ -17,6 +17,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
@@ -61,14 +62,14 @@ class Plant:
 def plant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
     with identity_provider() as idp:
         plant = Plant(idp, monkeypatch, request.param == "async")
-        for name in ("_read_settings", "_aread_settings"):
-            real = getattr(CdfHook, name)
+        for name in ("read_settings", "aread_settings"):
+            real = getattr(lookup, name)
 
-            def counted(hook: CdfHook, real: Any = real) -> Any:
+            def counted(hook: CdfHook, conn_id: str, real: Any = real) -> Any:
                 plant.reads += 1
-                return real(hook)
+                return real(hook, conn_id)
 
-            monkeypatch.setattr(CdfHook, name, counted)
+            monkeypatch.setattr(lookup, name, counted)
         yield plant
 
 
