@@ -13,15 +13,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from moved import should_hide_value_for_key
 
 from airflow_provider_cdf.get_provider_info import get_provider_info
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, FIELDS
-
-try:
-    from airflow._shared.secrets_masker import should_hide_value_for_key
-except ImportError:  # Airflow 2
-    from airflow.utils.log.secrets_masker import should_hide_value_for_key
 
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
