@@ -35,6 +35,7 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     Three processes for folders; for single files and tests none, as they take seconds to start.

@@ -66,7 +66,9 @@ def never_reuse_trigger_ids(database: Path) -> None:
         rebuilt, keys = re.subn(
             r"\bid INTEGER NOT NULL", "id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL", table
         )
-        rebuilt, constraints = re.subn(r"(CONSTRAINT \w+\s+)?PRIMARY KEY\s*\(id\)\s*,", "", rebuilt)
+        key = r"(CONSTRAINT \w+\s+)?PRIMARY KEY\s*\(id\)"
+        # Between commas, or the last one in Airflow 2.
+        rebuilt, constraints = re.subn(rf"{key}\s*,|,\s*{key}(?=\s*\))", "", rebuilt)
         rebuilt, names = re.subn(r'^CREATE TABLE "?trigger"?', "CREATE TABLE trigger_rebuilt", rebuilt)
         if (keys, constraints, names) != (1, 1, 1):
             raise LocalAirflowError(f"Airflow's table 'trigger' is not as expected: {table}")
