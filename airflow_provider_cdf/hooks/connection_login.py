@@ -1,4 +1,4 @@
-"""Which login a connection says, and what that login needs: https://github.com/cognitedata/cognite-sdk-python"""
+"""Which login a connection says, and what that login needs: docs/connection.md has a table for each."""
 
 from __future__ import annotations
 
