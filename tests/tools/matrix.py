@@ -46,13 +46,15 @@ TOOLS = (
     "jsonschema>=4.19",
     "numpy",
 )
-#: The unit tests but for those that know no Airflow: of the emulator, and of faults on the way to CDF.
+#: The unit tests but for those that know no Airflow: of the emulator, of faults on the way, of documents.
 UNIT = (
     "tests/unit",
     "--ignore=tests/unit/emulator",
     "--ignore=tests/unit/test_crash_model.py",
     "--ignore=tests/unit/test_fault_matrix.py",
     "--ignore=tests/unit/test_hostile_servers.py",
+    "--ignore=tests/unit/test_documents.py",
+    "--ignore=tests/unit/test_declared.py",
 )
 #: What depends most on the version, for CI.
 SMALL = (
