@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdf.cdf.sender import MAX_NAMED
+from airflow_provider_cdf.hooks.connection import label
+
 if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.errors import CdfError
     from airflow_provider_cdf.cdf.models import TokenInspection
     from airflow_provider_cdf.cdf.settings import Settings
 
+#: Seconds within which a test has its answer, repetitions included: a person waits for it.
+TEST_WITHIN = 15.0
 #: What running workflows takes.
 WANTED = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
 
@@ -16,17 +22,22 @@ def judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
     who = settings.credentials.who
     where = f"project {settings.project!r} at {settings.base_url}"
-    if all(project.project_url_name != settings.project for project in inspection.projects):
-        known = ", ".join(repr(project.project_url_name) for project in inspection.projects) or "none"
+    projects = [project.project_url_name for project in inspection.projects]
+    if settings.project not in projects:
+        known = ", ".join(map(repr, projects[:MAX_NAMED])) or "none"
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
-    granted = set()
-    for capability in inspection.capabilities:
-        scope = capability.get("projectScope") or {}
-        if "allProjects" in scope or settings.project in (scope.get("projects") or ()):
-            for acl, grant in capability.items():
-                if acl.endswith("Acl") and isinstance(grant, dict):
-                    granted |= {f"{acl}:{action}" for action in grant.get("actions") or ()}
+    granted = inspection.granted_in(settings.project)
     missing = [capability for capability in WANTED if capability not in granted]
     if missing:
         return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
     return True, f"Logged in to {where} as {who}, which may run workflows there."
+
+
+def without_id(error: CdfError, conn_id: str) -> str:
+    """
+    Return what an error says, without the id of the connection.
+
+    Airflow's Test button tests a copy of the connection by an id that it makes up.
+    """
+    words = str(error).replace(label(conn_id), "this connection")
+    return words[:1].upper() + words[1:]

@@ -17,7 +17,7 @@ from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.transport import tls
 from airflow_provider_cdf.hooks import lookup
-from airflow_provider_cdf.hooks.access import judge
+from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
 from airflow_provider_cdf.hooks.legacy_form import LegacyForm
 
 if TYPE_CHECKING:
@@ -327,19 +327,26 @@ class CdfHook(LegacyForm, BaseHook):
     # -- connection test --------------------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
-        """Log in, and look whether the client may use workflows in the project. For Airflow's Test button."""
+        """
+        Log in, and look whether the client may use workflows in the project. For Airflow's Test button.
+
+        :return: whether it may; and one sentence on who is logged in, to which project, and what it lacks. It
+            does not name the connection.
+        """
         try:
-            return judge(self.client.settings, self.client.send(calls.inspect_token()))
+            inspection = self.client.send(calls.inspect_token(), within=TEST_WITHIN)
+            return judge(self.client.settings, inspection)
         except CdfError as error:
-            return False, str(error)
+            return False, without_id(error, self.cdf_conn_id)
 
     async def atest_connection(self) -> tuple[bool, str]:
         """Do what :meth:`test_connection` does, for coroutines."""
         try:
             client = await self.aclient()
-            return judge(client.settings, await client.send(calls.inspect_token()))
+            inspection = await client.send(calls.inspect_token(), within=TEST_WITHIN)
+            return judge(client.settings, inspection)
         except CdfError as error:
-            return False, str(error)
+            return False, without_id(error, self.cdf_conn_id)
 
 
 def _page_at(

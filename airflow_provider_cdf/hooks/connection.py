@@ -13,6 +13,11 @@ from airflow_provider_cdf.hooks.connection_login import read_login, read_session
 from airflow_provider_cdf.hooks.connection_values import Values
 
 
+def label(conn_id: str) -> str:
+    """Return what messages call a connection."""
+    return f"Airflow connection {conn_id!r}"
+
+
 def read_connection(
     conn_id: str,
     *,
@@ -39,14 +44,13 @@ def read_connection(
     ca_bundle = _ca_bundle(values)
     if values.problems or credentials is None:
         raise CdfConnectionError(
-            f"Airflow connection {conn_id!r} cannot be used: {'; '.join(values.problems)}. "
-            "Nothing was sent to CDF."
+            f"{label(conn_id)} cannot be used: {'; '.join(values.problems)}. Nothing was sent to CDF."
         )
     return Settings(
         base_url=base_url,
         project=project,
         credentials=credentials,
-        label=f"Airflow connection {conn_id!r}",
+        label=label(conn_id),
         on_token=on_token,
         airflow_name=values.text("airflow_name"),
         retry_for=values.seconds("retry_for", RETRY_FOR),

@@ -19,8 +19,6 @@ class Kind(StrEnum):
     TEXT = "text"
     #: Masked in forms. Airflow masks it in logs as well, because of its name.
     SECRET = "secret"  # noqa: S105 - a kind of field
-    #: A secret of several lines.
-    KEY = "key"
     CHOICE = "choice"
     FLAG = "flag"
     SECONDS = "seconds"
@@ -57,11 +55,11 @@ class Field:
 
     def conn_field(self) -> dict[str, Any]:
         """Return the field as Airflow's provider info wants it (``conn-fields``)."""
-        types = {Kind.FLAG: ["boolean"], Kind.SECONDS: ["number", "string"]}.get(self.kind, ["string"])
+        one = {Kind.FLAG: "boolean", Kind.SECONDS: "number"}.get(self.kind, "string")
         # Null, because Airflow saves a field that nobody touched as that. A form marks what may not be null.
-        schema: dict[str, Any] = {"type": "string" if self.required else [*types, "null"]}
-        if self.kind in (Kind.SECRET, Kind.KEY):
-            schema["format"] = "password" if self.kind is Kind.SECRET else "multiline"
+        schema: dict[str, Any] = {"type": one if self.required else [one, "null"]}
+        if self.kind is Kind.SECRET:
+            schema["format"] = "password"
         if self.choices:
             schema["enum"] = [None, *self.choices]
             schema["values_display"] = {"null": self.unset}
@@ -176,7 +174,8 @@ FIELDS = (
         "For private_key_jwt, instead of a Client secret: a PEM, or the path of one. Only a signature leaves "
         "this machine.",
         LOGIN,
-        Kind.KEY,
+        # Of one masked line: the key's own lines, which are lost there, are mended when it is read.
+        Kind.SECRET,
     ),
     Field(
         "certificate_thumbprint",

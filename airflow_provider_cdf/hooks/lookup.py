@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.hooks.connection import label, read_connection
 from airflow_provider_cdf.versions import HAS_ASYNC_CONNECTIONS, MASKING
 
 if TYPE_CHECKING:
@@ -63,21 +63,20 @@ def unread(conn_id: str, error: Exception) -> CdfError:
     """Return what is told about a connection that could not be read; the frames of it hold the secret."""
     if isinstance(error, CdfError):
         return error.bare()
-    name = repr(conn_id)
     if isinstance(error, AirflowNotFoundException):
         return CdfConnectionError(
-            f"Airflow has no connection {name}, or none that it can parse: add one of type 'cdf'. "
+            f"Airflow has no connection {conn_id!r}, or none that it can parse: add one of type 'cdf'. "
             "Nothing was sent to CDF."
         )
     if isinstance(error, ValueError | TypeError | AttributeError):
         # Its words may quote what could not be parsed, such as a part of the password.
         return CdfConnectionError(
-            f"Airflow connection {name} cannot be read: it is no connection URI and no JSON object that "
+            f"{label(conn_id)} cannot be read: it is no connection URI and no JSON object that "
             f"Airflow understands ({type(error).__name__}). Nothing was sent to CDF."
         )
     # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
     return CdfConnectionUnreadError(
-        f"Airflow connection {name} could not be read: {one_line(error)}. Nothing was sent to CDF."
+        f"{label(conn_id)} could not be read: {one_line(error)}. Nothing was sent to CDF."
     )
 
 

@@ -17,7 +17,7 @@ from moved import should_hide_value_for_key
 
 from airflow_provider_cdf.get_provider_info import get_provider_info
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, FIELDS
+from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, FIELDS, Kind
 
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
@@ -94,6 +94,12 @@ def test_the_form_asks_for_no_field_that_airflow_masks_because_of_its_name_but_f
     masked = [name for name in EXTRA_FIELDS if should_hide_value_for_key(name)]
     assert masked == ["token", "private_key"]
     assert "token_url" in {field.name for field in FIELDS}, "still understood"
+
+
+def test_secrets_are_masked_while_they_are_typed_and_nothing_else_is() -> None:
+    masked = [name for name, field in EXTRA_FIELDS.items() if field["schema"].get("format") == "password"]
+    assert masked == ["token", "private_key"]
+    assert [field.name for field in FIELDS if field.kind is Kind.SECRET] == masked
 
 
 def test_only_the_project_is_marked_as_required() -> None:
@@ -182,8 +188,8 @@ def test_the_legacy_form_has_the_same_fields() -> None:
     assert list(widgets) == list(CONNECTION_TYPE["conn-fields"])
     for name, spec in CONNECTION_TYPE["conn-fields"].items():
         assert (widgets[name].label, widgets[name].description) == (spec["label"], spec["description"])
-        is_secret = name in ("token", "private_key")
-        assert widgets[name].kind == "password" if is_secret else widgets[name].kind in spec["schema"]["type"]
+        kind = "boolean" if name == "allow_http" else "string"
+        assert widgets[name].kind == ("password" if name in ("token", "private_key") else kind)
 
 
 def test_the_legacy_form_behaves_the_same() -> None:
