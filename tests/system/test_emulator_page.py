@@ -1,19 +1,14 @@
-"""
-The emulator's page at ``/`` in a real browser.
-
-It needs Chromium and the package ``playwright``, which brings no browser of its own here: on Debian
-``apt-get install chromium``.
-"""
+"""The emulator's page at ``/`` in a real browser."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from browsers import chromium, needs_chromium
 
 from airflow_provider_cdf.demo import examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator, Pace, Reply
@@ -23,23 +18,15 @@ from airflow_provider_cdf.emulator.rules.store import Execution
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 MARKUP = """<script>window.injected = 1</script><img src="/x" onerror="window.injected = 2">'"&amp; Größe µ"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
