@@ -1,0 +1,306 @@
+"""
+No secret is left anywhere: not in logs, not in Airflow's database.
+
+DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG), through crashes and
+logins that fail, at an identity provider that repeats what it was sent. Then each file of the Airflow home and
+each row of its database is searched for each secret, token, assertion and nonce, in several encodings.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, quote_plus, unquote
+
+import pytest
+from clusters import IMPATIENT, Cluster
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from runs import Run
+
+from airflow_provider_cdf.demo import emulator, examples_folder
+from airflow_provider_cdf.demo.local_airflow import LocalAirflow
+from airflow_provider_cdf.emulator import CdfEmulator
+
+pytestmark = pytest.mark.slow
+
+SECRET = "Mark3dClientSecret~/with+ signs&%ü"
+WRONG_SECRET = "Mark3dWrongSecret~/with+ signs&%ü"
+
+
+@dataclass
+class Provider:
+    """An identity provider whose tokens CDF takes. What it refuses, it repeats, as some in the field do."""
+
+    cdf: CdfEmulator
+    url: str = ""
+    refuses: bool = False
+    #: What it was sent, and must not be found either.
+    assertions: list[str] = field(default_factory=list)
+    #: By the path that they were asked for at.
+    tokens: dict[str, list[str]] = field(default_factory=dict)
+    refusals: int = 0
+
+    def answer(self, path: str, body: str, authorization: str) -> tuple[int, dict[str, Any]]:
+        self.assertions += parse_qs(body).get("client_assertion", [])
+        if self.refuses or path == "/wrong":
+            self.refusals += 1
+            said = f"I was sent {unquote(body)}, which is {body}, with {authorization}"
+            return 401, {"error": "invalid_client", "error_description": said}
+        token = self.cdf.tokens.issue()
+        self.tokens.setdefault(path, []).append(token)
+        return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+
+    def forget_tokens(self, path: str) -> None:
+        """CDF refuses the tokens that were asked for at this path from now on."""
+        for token in self.tokens[path]:
+            self.cdf.tokens._tokens.pop(token, None)
+
+
+@contextmanager
+def provider(cdf: CdfEmulator) -> Iterator[Provider]:
+    found = Provider(cdf)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            status, answer = found.answer(self.path, body, self.headers.get("Authorization", ""))
+            content = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    yield found
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Secrets:
+    """What must not be found, by what it is."""
+
+    def __init__(self, cdf: CdfEmulator) -> None:
+        self.known: dict[str, list[str]] = {}
+        issue, create = cdf.tokens.issue, cdf.engine.sessions.create
+
+        def noting_issue() -> str:
+            token = issue()
+            self.note("a token", token)
+            return token
+
+        def noting_create(*arguments: Any, **more: Any) -> Any:
+            session = create(*arguments, **more)
+            self.note("a nonce", str(session.nonce))
+            return session
+
+        cdf.tokens.issue = noting_issue  # type: ignore[method-assign]
+        cdf.engine.sessions.create = noting_create  # type: ignore[method-assign]
+
+    def note(self, what: str, *secrets: str) -> None:
+        self.known.setdefault(what, []).extend(secrets)
+
+    def forms(self) -> dict[bytes, str]:
+        """Each secret in each encoding, with what it is."""
+        return {
+            form: what for what, secrets in self.known.items() for secret in secrets for form in _forms(secret)
+        }
+
+
+def _forms(secret: str) -> set[bytes]:
+    texts = {
+        secret,
+        secret.split("~")[0],  # of a marked one what every encoding but the next ones leaves as it is
+        quote(secret, safe=""),
+        quote_plus(secret),
+        json.dumps(secret)[1:-1],
+        secret.encode().hex(),
+    }
+    # In base64 its letters depend on what stands before it. The outer ones are also its neighbours'.
+    encoded = {
+        encode(b" " * before + secret.encode())[4:-4]
+        for encode in (base64.b64encode, base64.urlsafe_b64encode)
+        for before in range(3)
+    }
+    return {text.encode() for text in texts} | encoded
+
+
+def found_in(content: bytes, forms: dict[bytes, str], where: str) -> list[str]:
+    """What is in there, and the words around it."""
+    return [
+        f"{what} in {where}: {content[max(0, at - 150) : at + 150]!r}"
+        for form, what in forms.items()
+        if (at := content.find(form)) >= 0
+    ]
+
+
+def rows(database: Path, table: str = "") -> dict[str, bytes]:
+    """The content of each table that has any, or of one."""
+    with closing(sqlite3.connect(database)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        content = {
+            name: b"\n".join(
+                value if isinstance(value, bytes) else str(value).encode()
+                for row in db.execute(f'SELECT * FROM "{name}"')
+                for value in row
+            )
+            for name in names
+            if not table or name == table
+        }
+    return {name: values for name, values in content.items() if values}
+
+
+def triggers(airflow: LocalAirflow) -> list[bytes]:
+    """What the triggers of deferred tasks are made of, which Airflow encrypts if it is not plain JSON."""
+    (key,) = [
+        line.partition(" = ")[2]
+        for line in (airflow.home / "airflow.cfg").read_text().splitlines()
+        if line.startswith("fernet_key")
+    ]
+    with closing(sqlite3.connect(airflow.home / "airflow.db")) as db:
+        found = [str(kwargs) for (kwargs,) in db.execute('SELECT kwargs FROM "trigger"')]
+    return [one.encode() if one.startswith("{") else Fernet(key).decrypt(one) for one in found]
+
+
+def connections(cdf: CdfEmulator, provider: Provider, token: str, pem: str) -> dict[str, dict[str, Any]]:
+    """Connections that Airflow stores, one for each kind of login, by their ids."""
+    client = {"login": cdf.client_id, "password": SECRET}
+    given: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
+        "cdf_basic": (client, {"login_url": cdf.token_url, "auth_method": "client_secret_basic"}),
+        "cdf_token": ({}, {"token": token}),
+        "cdf_key": (
+            {"login": cdf.client_id},
+            {"login_url": f"{provider.url}/key", "auth_method": "private_key_jwt", "private_key": pem},
+        ),
+        "cdf_fails": (client, {"login_url": f"{provider.url}/fails"}),
+        "cdf_wrong": ({**client, "password": WRONG_SECRET}, {"login_url": f"{provider.url}/wrong"}),
+    }
+    return {
+        conn_id: {
+            "connection_id": conn_id,
+            "conn_type": "cdf",
+            "host": cdf.url,
+            **standard,
+            "extra": json.dumps({"project": cdf.project, "retry_for": 3, **extra}),
+        }
+        for conn_id, (standard, extra) in given.items()
+    }
+
+
+@pytest.fixture
+def dags(tmp_path: Path) -> Path:
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    shutil.copy(examples_folder() / "cdf_roundtrip.py", folder)
+    shutil.copy(Path(__file__).parent / "dags" / "waits_for_cdf.py", folder)
+    return folder
+
+
+def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
+    home = tmp_path / "home"
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    env = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", **IMPATIENT}
+    with emulator() as cdf, provider(cdf) as idp:
+        cdf.client_secret = cdf.tokens._secret = SECRET
+        secrets = Secrets(cdf)
+        secrets.note("the client secret", SECRET)
+        secrets.note("the client's credentials", f"{cdf.client_id}:{SECRET}")
+        secrets.note("the wrong secret", WRONG_SECRET)
+        secrets.note("a line of the private key", *pem.splitlines()[1:-1])
+        env["AIRFLOW_CONN_CDF_DEFAULT"] = cdf.airflow_connection_uri()
+        with LocalAirflow(dags, env=env, home=home) as airflow:
+            airflow.wait_until_healthy()
+            cluster = Cluster(cdf, airflow)
+            for connection in connections(cdf, idp, cdf.tokens.issue(), pem).values():
+                airflow.api("POST", "/connections", json=connection)
+
+            trip = airflow.trigger_dag("cdf_roundtrip")
+            wrong = Run(cluster, "without_retry", run_id="wrong", connection="cdf_wrong")
+            deferred = [
+                Run(cluster, "deferred", run_id=name, connection=f"cdf_{name}") for name in ("basic", "token")
+            ]
+            crashes = Run(cluster, "poking", run_id="key", connection="cdf_key")
+            fails = Run(cluster, "poking", run_id="fails", connection="cdf_fails")
+
+            for run in deferred:
+                run.wait_for("deferred")
+            stored = triggers(airflow)
+            airflow.kill("triggerer")
+            airflow.start("triggerer")
+            crashes.wait_for("running")
+            crashes.processes()[0].kill()
+            fails.wait_for("running")
+            idp.refuses, refusals = True, idp.refusals
+            idp.forget_tokens("/fails")
+            fails.wait_until(lambda: idp.refusals > refusals)
+            fails.wait_for_log("The identity provider does not accept the client")
+            idp.refuses = False
+            crashes.wait_until(lambda: crashes.task()["try_number"] == 2)
+
+            runs = [*deferred, crashes, fails]
+            for run in runs:
+                run.finish_in_cdf()
+            states = [airflow.wait_for_dag_run(run.dag_id, run.id, 180) for run in runs]
+            assert states == ["success"] * len(runs)
+            assert airflow.wait_for_dag_run("cdf_roundtrip", trip, 180) == "success"
+            assert airflow.wait_for_dag_run(wrong.dag_id, wrong.id) == "failed"
+            log = wrong.log()
+    secrets.note("an assertion", *idp.assertions)
+
+    # The search has something to find in each place.
+    tables = rows(home / "airflow.db")
+    looked_at = ("log", "xcom", "rendered_task_instance_fields", "serialized_dag", "task_instance", "task_state_store")
+    assert set(looked_at) <= tables.keys(), sorted(tables)
+    assert b"cdf_token" in tables["rendered_task_instance_fields"]
+    assert any(b"cdf_token" in one for one in stored)
+    assert "The identity provider does not accept the client" in log
+    logs = [file for file in (home / "logs").rglob("*.log") if "run_id=" in str(file)]
+    assert any(b'"level":"debug"' in file.read_bytes() for file in logs)
+    assert {what: len(some) >= 1 for what, some in secrets.known.items()} == dict.fromkeys(secrets.known, True)
+    assert secrets.known.keys() >= {"a token", "a nonce", "an assertion"}
+
+    forms = secrets.forms()
+    found = [
+        *(line for one in stored for line in found_in(one, forms, "a trigger")),
+        *(line for name, values in tables.items() for line in found_in(values, forms, f"the table {name}")),
+    ]
+    for file in home.rglob("*"):
+        if file.is_file():
+            found += found_in(file.read_bytes(), forms, str(file.relative_to(home)))
+    assert not found, "\n".join(found)
+
+
+def test_the_search_finds_each_encoding() -> None:
+    with emulator() as cdf:
+        secrets = Secrets(cdf)
+        secrets.note("the client secret", SECRET)
+        forms = secrets.forms()
+        for form in (
+            SECRET,
+            quote(SECRET),
+            json.dumps({"said": json.dumps({"password": SECRET})}),
+            SECRET.encode().hex(),
+            base64.b64encode(f"some-client:{SECRET}".encode()).decode(),
+            base64.urlsafe_b64encode(f"other-clients:{SECRET}!".encode()).decode(),
+            cdf.tokens.issue(),
+        ):
+            assert found_in(f"before {form} after".encode(), secrets.forms(), "a text"), form
+        assert not found_in(b"a text without any", forms, "a text")
