@@ -228,7 +228,11 @@ def test_secrets_are_masked_and_seconds_are_numbers(pages: Pages) -> None:
             kinds[name] = kind
 
     assert kinds.keys() >= {"host", "login", "password", "port", *EXTRA_FIELDS}
-    assert [name for name, kind in kinds.items() if kind == "password"] == ["password", "token", "private_key"]
+    assert [name for name, kind in kinds.items() if kind == "password"] == [
+        "password",
+        "token",
+        "private_key",
+    ]
     assert [name for name, kind in kinds.items() if kind == "textarea"] == ["description"]
     assert kinds["request_timeout"] == kinds["retry_for"] == "decimal"
 

@@ -2,8 +2,8 @@
 No secret is left anywhere: not in logs, not in Airflow's database.
 
 DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG), through crashes and
-logins that fail, at an identity provider that repeats what it was sent. Then each file of the Airflow home and
-each row of its database is searched for each secret, token, assertion and nonce, in several encodings.
+logins that fail, at an identity provider that repeats what it was sent. Then each file of the Airflow home
+and each row of its database is searched for each secret, token, assertion and nonce, in several encodings.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from airflow_provider_cdf.emulator import CdfEmulator
 pytestmark = pytest.mark.slow
 
 SECRET = "Mark3dClientSecret~/with+ signs&%ü"
+#: How messages begin about a client that the identity provider refuses.
+REFUSED = "The identity provider does not accept the client"
 WRONG_SECRET = "Mark3dWrongSecret~/with+ signs&%ü"
 
 
@@ -44,17 +46,16 @@ class Provider:
 
     cdf: CdfEmulator
     url: str = ""
-    refuses: bool = False
+    #: Paths at which every client is refused.
+    refuses: set[str] = field(default_factory=lambda: {"/wrong"})
     #: What it was sent, and must not be found either.
     assertions: list[str] = field(default_factory=list)
     #: By the path that they were asked for at.
     tokens: dict[str, list[str]] = field(default_factory=dict)
-    refusals: int = 0
 
     def answer(self, path: str, body: str, authorization: str) -> tuple[int, dict[str, Any]]:
         self.assertions += parse_qs(body).get("client_assertion", [])
-        if self.refuses or path == "/wrong":
-            self.refusals += 1
+        if path in self.refuses:
             said = f"I was sent {unquote(body)}, which is {body}, with {authorization}"
             return 401, {"error": "invalid_client", "error_description": said}
         token = self.cdf.tokens.issue()
@@ -120,7 +121,10 @@ class Secrets:
     def forms(self) -> dict[bytes, str]:
         """Each secret in each encoding, with what it is."""
         return {
-            form: what for what, secrets in self.known.items() for secret in secrets for form in _forms(secret)
+            form: what
+            for what, secrets in self.known.items()
+            for secret in secrets
+            for form in _forms(secret)
         }
 
 
@@ -182,15 +186,14 @@ def triggers(airflow: LocalAirflow) -> list[bytes]:
 def connections(cdf: CdfEmulator, provider: Provider, token: str, pem: str) -> dict[str, dict[str, Any]]:
     """Connections that Airflow stores, one for each kind of login, by their ids."""
     client = {"login": cdf.client_id, "password": SECRET}
+    signs = {"auth_method": "private_key_jwt", "private_key": pem}
     given: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         "cdf_basic": (client, {"login_url": cdf.token_url, "auth_method": "client_secret_basic"}),
         "cdf_token": ({}, {"token": token}),
-        "cdf_key": (
-            {"login": cdf.client_id},
-            {"login_url": f"{provider.url}/key", "auth_method": "private_key_jwt", "private_key": pem},
-        ),
+        "cdf_key": ({"login": cdf.client_id}, {"login_url": f"{provider.url}/key", **signs}),
         "cdf_fails": (client, {"login_url": f"{provider.url}/fails"}),
         "cdf_wrong": ({**client, "password": WRONG_SECRET}, {"login_url": f"{provider.url}/wrong"}),
+        "cdf_wrong_key": ({"login": cdf.client_id}, {"login_url": f"{provider.url}/wrong", **signs}),
     }
     return {
         conn_id: {
@@ -233,12 +236,13 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
                 airflow.api("POST", "/connections", json=connection)
 
             trip = airflow.trigger_dag("cdf_roundtrip")
-            wrong = Run(cluster, "without_retry", run_id="wrong", connection="cdf_wrong")
-            deferred = [
-                Run(cluster, "deferred", run_id=name, connection=f"cdf_{name}") for name in ("basic", "token")
-            ]
-            crashes = Run(cluster, "poking", run_id="key", connection="cdf_key")
-            fails = Run(cluster, "poking", run_id="fails", connection="cdf_fails")
+
+            def start(mode: str, login: str) -> Run:
+                return Run(cluster, mode, run_id=f"{mode}_{login}", connection=f"cdf_{login}")
+
+            wrong = [start("without_retry", login) for login in ("wrong", "wrong_key")]
+            deferred = [start("deferred", login) for login in ("basic", "token", "fails")]
+            crashes, fails = start("poking", "key"), start("poking", "fails")
 
             for run in deferred:
                 run.wait_for("deferred")
@@ -247,13 +251,13 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             airflow.start("triggerer")
             crashes.wait_for("running")
             crashes.processes()[0].kill()
-            fails.wait_for("running")
-            idp.refuses, refusals = True, idp.refusals
-            idp.forget_tokens("/fails")
-            fails.wait_until(lambda: idp.refusals > refusals)
-            fails.wait_for_log("The identity provider does not accept the client")
-            idp.refuses = False
             crashes.wait_until(lambda: crashes.task()["try_number"] == 2)
+            fails.wait_for("running")
+            idp.refuses.add("/fails")
+            idp.forget_tokens("/fails")
+            for run in (fails, deferred[-1]):
+                run.wait_for_log(REFUSED)
+            idp.refuses.remove("/fails")
 
             runs = [*deferred, crashes, fails]
             for run in runs:
@@ -261,21 +265,21 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             states = [airflow.wait_for_dag_run(run.dag_id, run.id, 180) for run in runs]
             assert states == ["success"] * len(runs)
             assert airflow.wait_for_dag_run("cdf_roundtrip", trip, 180) == "success"
-            assert airflow.wait_for_dag_run(wrong.dag_id, wrong.id) == "failed"
-            log = wrong.log()
+            for run in wrong:
+                assert airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
+                assert REFUSED in run.log()
     secrets.note("an assertion", *idp.assertions)
 
     # The search has something to find in each place.
     tables = rows(home / "airflow.db")
-    looked_at = ("log", "xcom", "rendered_task_instance_fields", "serialized_dag", "task_instance", "task_state_store")
-    assert set(looked_at) <= tables.keys(), sorted(tables)
+    assert tables.keys() >= {
+        *("log", "xcom", "rendered_task_instance_fields", "serialized_dag", "task_state_store")
+    }
     assert b"cdf_token" in tables["rendered_task_instance_fields"]
     assert any(b"cdf_token" in one for one in stored)
-    assert "The identity provider does not accept the client" in log
     logs = [file for file in (home / "logs").rglob("*.log") if "run_id=" in str(file)]
     assert any(b'"level":"debug"' in file.read_bytes() for file in logs)
-    assert {what: len(some) >= 1 for what, some in secrets.known.items()} == dict.fromkeys(secrets.known, True)
-    assert secrets.known.keys() >= {"a token", "a nonce", "an assertion"}
+    assert all(secrets.known[what] for what in ("a token", "a nonce", "an assertion"))
 
     forms = secrets.forms()
     found = [
