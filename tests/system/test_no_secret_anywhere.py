@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, unquote
 
 import pytest
-from clusters import IMPATIENT, Cluster
+from clusters import Cluster
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -220,7 +220,12 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
     home = tmp_path / "home"
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    env = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", **IMPATIENT}
+    env = {
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+        # So that the next triggerer soon takes over from one that was killed.
+        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+    }
     with emulator() as cdf, provider(cdf) as idp:
         cdf.client_secret = cdf.tokens._secret = SECRET
         secrets = Secrets(cdf)
