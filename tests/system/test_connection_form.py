@@ -27,12 +27,11 @@ from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, LOGIN, PR
 from airflow_provider_cdf.hooks.connection_login import WAYS
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, ViewportSize
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-#: Where the page shows the connection and what Test says.
-CORNER = {"x": 0, "y": 0, "width": 1000, "height": 760}
+SIZE: ViewportSize = {"width": 1000, "height": 560}
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
@@ -145,7 +144,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def pages(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
-    context = browser.new_context(locale="en-GB", viewport={"width": 1000, "height": 760})
+    context = browser.new_context(locale="en-GB", viewport=SIZE)
     page = context.new_page()
     page.set_default_timeout(20_000)
     requests: list[str] = []
@@ -244,8 +243,10 @@ def test_a_connection_is_added_tested_and_edited(pages: Pages, cdf: CdfEmulator)
     if wants_pictures():
         IMAGES.mkdir(exist_ok=True)
         form.open(Pages.STANDARD)
+        pages.page.set_viewport_size({"width": 1000, "height": 1080})  # the dialog as a whole
         pages.page.wait_for_timeout(500)  # until nothing moves
         form.dialog.screenshot(path=IMAGES / "connection-form.png")
+        pages.page.set_viewport_size(SIZE)
 
     sent = form.save()
 
@@ -261,7 +262,7 @@ def test_a_connection_is_added_tested_and_edited(pages: Pages, cdf: CdfEmulator)
     )
     if wants_pictures():
         pages.page.wait_for_timeout(500)
-        pages.page.screenshot(path=IMAGES / "connection-test.png", clip=CORNER)
+        pages.page.screenshot(path=IMAGES / "connection-test.png")
 
     form = pages.edit("cdf_form")
     assert form.field("password").input_value() == "***"
