@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -142,8 +143,9 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def pages(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
+@contextmanager
+def opened(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
+    """A page that must have asked only Airflow for anything."""
     context = browser.new_context(locale="en-GB", viewport=SIZE)
     page = context.new_page()
     page.set_default_timeout(20_000)
@@ -152,6 +154,19 @@ def pages(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
     yield Pages(page, airflow)
     context.close()
     assert [url for url in requests if not url.startswith((f"{airflow.url}/", "data:", "blob:"))] == []
+
+
+@pytest.fixture
+def pages(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
+    with opened(airflow, browser) as pages:
+        yield pages
+
+
+@pytest.fixture(scope="module")
+def new_form(airflow: LocalAirflow, browser: Browser) -> Iterator[Form]:
+    """An empty form, for tests that only look at it."""
+    with opened(airflow, browser) as pages:
+        yield pages.add("cdf_looked_at")
 
 
 def fill(form: Form, cdf: CdfEmulator, *, port: str, **others: str) -> None:
@@ -186,9 +201,8 @@ def test_nothing_is_saved_without_a_project(pages: Pages) -> None:
     pages.page.wait_for_function("button => !button.disabled", arg=save.element_handle())
 
 
-def test_each_section_says_what_it_is_for(pages: Pages) -> None:
-    form = pages.add("cdf_sections")
-
+def test_each_section_says_what_it_is_for(new_form: Form) -> None:
+    form = new_form
     form.open(Pages.STANDARD)
     words = form.dialog.inner_text()
     assert "Port (set it to 443, or Test fails in Airflow 3.3)" in words
@@ -201,12 +215,10 @@ def test_each_section_says_what_it_is_for(pages: Pages) -> None:
             assert field["schema"]["section"] != section or field["description"] in shown, name
 
 
-def test_that_one_way_to_log_in_is_to_be_chosen_is_said(pages: Pages) -> None:
-    form = pages.add("cdf_ways")
-
-    assert form.header("Login: choose one way").is_visible()
-    form.open(LOGIN)
-    shown = form.dialog.inner_text()
+def test_that_one_way_to_log_in_is_to_be_chosen_is_said(new_form: Form) -> None:
+    assert new_form.header("Login: choose one way").is_visible()
+    new_form.open(LOGIN)
+    shown = new_form.dialog.inner_text()
     for way in ("First", "Second", "Third", "Fourth", "Fifth"):
         assert shown.count(f"{way} way") == 1, way
     assert shown.count("sixth way") == 1
@@ -216,12 +228,11 @@ def test_that_one_way_to_log_in_is_to_be_chosen_is_said(pages: Pages) -> None:
         assert " way" in EXTRA_FIELDS[name]["description"], name
 
 
-def test_secrets_are_masked_and_seconds_are_numbers(pages: Pages) -> None:
-    form = pages.add("cdf_kinds")
+def test_secrets_are_masked_and_seconds_are_numbers(new_form: Form) -> None:
     kinds: dict[str, str] = {}
     for section in (Pages.STANDARD, PROJECT, LOGIN, REQUESTS):
-        form.open(section)
-        for one in form.dialog.locator("input[name], textarea[name]").all():
+        new_form.open(section)
+        for one in new_form.dialog.locator("input[name], textarea[name]").all():
             name = (one.get_attribute("name") or "").removeprefix("element_")
             kind = one.evaluate("one => one.tagName == 'TEXTAREA' ? 'textarea' : one.inputMode || one.type")
             kinds[name] = kind
