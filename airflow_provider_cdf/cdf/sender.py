@@ -72,7 +72,7 @@ class Sender:
         if answer.unread:
             raise self._unreadable(call, answer, answer.unread)
         try:
-            read: AnswerT = call.answer.model_validate_json(answer.content)
+            read: AnswerT = (call.read or call.answer.model_validate_json)(answer.content)
             other = call.is_about(read)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
