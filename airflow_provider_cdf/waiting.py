@@ -261,7 +261,7 @@ class Pace:
 
     def __init__(self, *, interval: float, longest: float) -> None:
         self._interval = interval
-        self._longest = longest
+        self.longest = longest
         self.failures = 0
         #: Seconds before which CDF does not want to be asked again.
         self.asked_for = 0.0
@@ -283,7 +283,7 @@ class Pace:
     def failed(self, error: CdfError) -> None:
         """Note a failed poll."""
         self.failures += 1
-        self.asked_for = min(error.retry_after or 0.0, self._longest)
+        self.asked_for = min(error.retry_after or 0.0, self.longest)
 
 
 class Patience:

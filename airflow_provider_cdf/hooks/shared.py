@@ -50,7 +50,7 @@ class SharedClient:
             look = await client.look(execution_id)
 
     The Airflow connection is read at first use, and again after a login that was refused: the secret may have
-    been renewed. A 429 is a word to all: until its ``Retry-After`` is over, nothing is read.
+    been renewed. A 429 is a word to all who poll: see :attr:`quiet_for`.
     """
 
     def __init__(self, cdf_conn_id: str) -> None:
@@ -105,17 +105,24 @@ class SharedClient:
 
     async def look(self, execution_id: str) -> Look:
         """Read an execution and its tasks, without inputs and outputs; or return what went wrong."""
-        async with self._turns:
-            if self._quiet is not None and self.quiet_for:
-                return self._quiet
-            return await self._tried(partial(calls.poll_execution, execution_id=execution_id))
+        return await self._turn(execution_id, is_heeding=False)
 
     def begin_look(self, execution_id: str) -> asyncio.Task[Look]:
-        """Begin a look that several wait for with ``asyncio.shield``: it does not end with one of them."""
-        look = asyncio.create_task(self.look(execution_id))
+        """
+        Begin a look that several wait for with ``asyncio.shield``: it does not end with one of them.
+
+        Where CDF does not want to be asked, it brings what CDF said then.
+        """
+        look = asyncio.create_task(self._turn(execution_id, is_heeding=True))
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
         return look
+
+    async def _turn(self, execution_id: str, *, is_heeding: bool) -> Look:
+        async with self._turns:
+            if is_heeding and self._quiet is not None and self.quiet_for:
+                return self._quiet
+            return await self._tried(partial(calls.poll_execution, execution_id=execution_id))
 
     @property
     def quiet_for(self) -> float:

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
 from airflow_provider_cdf.hooks.shared import LONGEST_RETRY_AFTER, Look, SharedClient, shared_client
-from airflow_provider_cdf.waiting import Pace, goes_on
+from airflow_provider_cdf.waiting import Pace, contradiction, goes_on
 
 
 class Stream:
@@ -93,7 +93,7 @@ async def of_execution(
         while True:
             look = await client.look(execution_id)
             yield Snapshot(stream, look if isinstance(look, CdfError) else {look.id.lower(): look})
-            await _pause(pace, look if isinstance(look, CdfError) else None, client)
+            await _pause(pace, look if isinstance(look, CdfError) else contradiction(look), client)
 
 
 async def of_running(cdf_conn_id: str, *, interval: float) -> AsyncGenerator[Snapshot, None]:
@@ -131,4 +131,4 @@ async def _pause(pace: Pace, error: CdfError | None, client: SharedClient) -> No
         pace.failed(error)
     # Jittered, so that streams that were opened at once do not poll at once.
     pause = pace.next_interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret depends on it
-    await asyncio.sleep(max(pause, pace.asked_for, client.quiet_for))
+    await asyncio.sleep(max(pause, pace.asked_for, min(client.quiet_for, pace.longest)))
