@@ -61,21 +61,27 @@ class Snapshot:
         """Return an execution, unless there is more to know of it than the snapshot shows."""
         if isinstance(self._found, CdfError):
             return None
-        execution = self._found.get(execution_id.lower())
+        execution = self._found.get(_key(execution_id))
         if isinstance(execution, WorkflowExecutionDetails):
             return execution
         return execution if execution is not None and goes_on(execution) else None
 
     async def look(self, execution_id: str) -> Look:
         """Read an execution that is not shown, once for all who ask this snapshot."""
-        look = self._looks.get(execution_id)
+        key = _key(execution_id)
+        look = self._looks.get(key)
         if look is None:
-            look = self._looks[execution_id] = self._stream.client.begin_look(execution_id)
+            look = self._looks[key] = self._stream.client.begin_look(execution_id)
         return await asyncio.shield(look)
 
     def wish_for_tasks(self, execution_id: str) -> None:
         """Ask for the tasks of an execution that is RUNNING; one of a later snapshot's shows them."""
-        self._stream.wishes.setdefault(execution_id.lower())
+        self._stream.wishes.setdefault(_key(execution_id))
+
+
+def _key(execution_id: object) -> str:
+    # Whatever a trigger was given for an id: it is refused where it would be sent.
+    return str(execution_id).lower()
 
 
 async def of_execution(
@@ -92,7 +98,7 @@ async def of_execution(
         pace = Pace(interval=interval, longest=longest_retry_after)
         while True:
             look = await client.look(execution_id)
-            yield Snapshot(stream, look if isinstance(look, CdfError) else {look.id.lower(): look})
+            yield Snapshot(stream, look if isinstance(look, CdfError) else {_key(look.id): look})
             await _pause(pace, look if isinstance(look, CdfError) else contradiction(look), client)
 
 
@@ -113,8 +119,8 @@ async def of_running(cdf_conn_id: str, *, interval: float) -> AsyncGenerator[Sna
             found = await client.running()
             if closer is not None and closer.done() and not isinstance(found, CdfError):
                 look = closer.result()
-                if not isinstance(look, CdfError) and look.id.lower() in found:
-                    found[look.id.lower()] = look
+                if not isinstance(look, CdfError) and _key(look.id) in found:
+                    found[_key(look.id)] = look
             yield Snapshot(stream, found)
             if (closer is None or closer.done()) and not isinstance(found, CdfError):
                 stream.wishes = {one: None for one in stream.wishes if one in found}

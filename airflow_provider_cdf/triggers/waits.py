@@ -60,6 +60,9 @@ class Wait:
                 return _failure(self._patience.given_up(now=time.monotonic()))
             if isinstance(seen, CdfError):
                 outcome = self._failed(seen)
+                if snapshot.error is None:
+                    # The stream goes on at its own pace. A little early, because that is not to the second.
+                    self._look_at = time.monotonic() + 0.8 * self._patience.next_interval
             else:
                 outcome = None if seen is None else self._answered(seen, snapshot)
             if outcome is not None:
@@ -79,13 +82,10 @@ class Wait:
 
     def _failed(self, error: CdfError) -> dict[str, Any] | None:
         """Outlive a failing poll, or return the end of the wait."""
-        now = time.monotonic()
         try:
-            note = self._patience.failed(error, now=now)
+            note = self._patience.failed(error, now=time.monotonic())
         except CdfError as final:
             return _failure(final)
-        # The stream may go on at its own pace. A little early, because that is not to the second.
-        self._look_at = now + 0.8 * self._patience.next_interval
         if note:
             self._log.warning(note)
         return None

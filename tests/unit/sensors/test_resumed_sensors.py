@@ -25,7 +25,7 @@ from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
-from airflow_provider_cdf.waiting import Pace, Patience
+from airflow_provider_cdf.waiting import Pace
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 

@@ -23,7 +23,7 @@ from triggers.scripted_cdf import HANG_UP, NOT_JSON, execution, scripted_cdf, ta
 from airflow_provider_cdf.cdf.errors import CdfRefusedError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
-from airflow_provider_cdf.waiting import Pace, Patience
+from airflow_provider_cdf.waiting import Pace
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 

@@ -23,7 +23,7 @@ from airflow_provider_cdf.sensors import base, looks
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
-from airflow_provider_cdf.waiting import Pace, Patience
+from airflow_provider_cdf.waiting import Pace
 
 ID = "11111111-2222-4333-8444-555555555555"
 RUNNING = execution("RUNNING", task("approve", "IN_PROGRESS", startTime=1))
