@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
-from airflow_provider_cdf.cdf import brief
+from airflow_provider_cdf.cdf import reading
 from airflow_provider_cdf.cdf.checks import (
     MAX_CANCEL_REASON,
     check_metadata,
@@ -265,7 +265,7 @@ def list_executions(
 
 def poll_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
     """Read of an execution what decides a wait: no inputs and outputs."""
-    return replace(get_execution(project, execution_id), read=brief.execution)
+    return replace(get_execution(project, execution_id), read=reading.execution)
 
 
 def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPage]:
@@ -273,7 +273,7 @@ def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPa
     return replace(
         list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
         purpose="list the executions that are RUNNING",
-        read=brief.page,
+        read=reading.page,
     )
 
 

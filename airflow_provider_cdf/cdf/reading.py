@@ -1,17 +1,20 @@
 """
-What a poll reads of an answer: ids, statuses, times and reasons, and not the inputs and outputs.
+From the bytes of an answer to its model: as a whole, or as much of it as a poll needs.
 
-Those may have 20 MB, and an event loop cannot do anything else while they are made into objects: a thread
-does not help, because it holds Python's lock meanwhile. So they are not made. pydantic makes all of the JSON
-before it leaves anything out; msgspec skips what it is not asked for (docs/performance.md has the figures).
+Inputs and outputs may have 20 MB. An event loop cannot do anything else while they are made into objects; a
+thread does not help, because it holds Python's lock meanwhile. A poll decides by ids, statuses, times and
+reasons, so the rest is not made: pydantic makes all of the JSON before it leaves anything out, msgspec skips
+what it is not asked for, and makes objects faster (docs/performance.md has the figures).
 
-What is kept becomes the same models as ever, so that every reader of them is the same. What is not as the API
-promises, and msgspec therefore refuses, is read as a whole by the models, which know what may be wrong.
+The models are the same in either way, and so is every reader of them. What msgspec refuses, such as an array
+where the API promises an object, the models read by themselves: they know what may be wrong.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
 
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecutionDetails
 
@@ -23,8 +26,7 @@ except ImportError:  # Airflow 3 brings it
 else:
     _HAS_MSGSPEC = True
 
-if TYPE_CHECKING:
-    ModelT = TypeVar("ModelT", ExecutionPage, WorkflowExecutionDetails)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 if _HAS_MSGSPEC or TYPE_CHECKING:
     #: What the models accept or refuse by themselves.
@@ -92,22 +94,31 @@ if _HAS_MSGSPEC or TYPE_CHECKING:
         nextCursor: _Value = UNSET  # noqa: N815
 
 
+def whole(content: bytes, model: type[ModelT]) -> ModelT:
+    """
+    Read all of an answer.
+
+    :raises pydantic.ValidationError: if it is not what the model needs.
+    """
+    return _read(content, model, Any)
+
+
 def execution(content: bytes) -> WorkflowExecutionDetails:
     """Read what decides a wait for an execution or a task of it."""
-    return _read(content, WorkflowExecutionDetails, "_Execution")
+    return _read(content, WorkflowExecutionDetails, _Execution if _HAS_MSGSPEC else Any)
 
 
 def page(content: bytes) -> ExecutionPage:
-    """Read what decides whether the executions of a list go on."""
-    return _read(content, ExecutionPage, "_Page")
+    """Read what tells whether the executions of a list go on."""
+    return _read(content, ExecutionPage, _Page if _HAS_MSGSPEC else Any)
 
 
-def _read(content: bytes, model: type[ModelT], kept: str) -> ModelT:
+def _read(content: bytes, model: type[ModelT], kept: Any) -> ModelT:
     if _HAS_MSGSPEC:
         try:
-            shape: Any = msgspec.json.decode(content, type=globals()[kept])
-        except msgspec.MsgspecError:
+            made = msgspec.json.decode(content, type=kept)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
         else:
-            return model.model_validate(msgspec.to_builtins(shape))
+            return model.model_validate(made if kept is Any else msgspec.to_builtins(made))
     return model.model_validate_json(content)
