@@ -38,8 +38,8 @@ class Size:
     patience: float
 
 
-SMALL = Size(waiting=12, briefly=1, others=0, hidden=1, interval=2.0, patience=180)
-LARGE = Size(waiting=200, briefly=10, others=1000, hidden=10, interval=5.0, patience=1200)
+SMALL = Size(waiting=8, briefly=1, others=0, hidden=1, interval=2.0, patience=600)
+LARGE = Size(waiting=200, briefly=10, others=1000, hidden=10, interval=5.0, patience=3600)
 
 
 @pytest.fixture(
