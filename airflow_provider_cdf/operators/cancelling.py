@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.task_state import GOES_ON, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
+#: Seconds of it within which Airflow has to say whether the task goes on; it takes some 0.1.
+STATE_PATIENCE = 2.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
 
@@ -70,10 +73,19 @@ class Cancellation:
     :param submit_id: if it is not, the submission that CDF may be accepting this very moment. What it has
         started is looked for as long as there is time.
     :param since: no execution of the task is older.
+    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled where
+        Airflow says that the task itself goes on: a deploy or a lost heartbeat stops this process, no person
+        the task.
     """
 
     def __init__(
-        self, hook: CdfHook, *, execution_id: str | None, submit_id: str | None, since: datetime
+        self,
+        hook: CdfHook,
+        *,
+        execution_id: str | None,
+        submit_id: str | None,
+        since: datetime,
+        ti: Any = None,
     ) -> None:
         self.execution_id = execution_id
         self._outcome = (
@@ -82,7 +94,7 @@ class Cancellation:
             else "CDF may be starting an execution, which is not cancelled if it appears later: look for the "
             f"metadata airflow_submit_id = {submit_id}."
         )
-        self._hook, self._submit_id, self._since = hook, submit_id, since
+        self._hook, self._submit_id, self._since, self._ti = hook, submit_id, since, ti
         self._thread = threading.Thread(target=self._cancel, name="cdf-cancel", daemon=True)
         self._thread.start()
 
@@ -92,6 +104,12 @@ class Cancellation:
         return self._outcome
 
     def _cancel(self) -> None:
+        state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
+        if state in GOES_ON:
+            what = f"Execution {self.execution_id}" if self.execution_id else "What it has started in CDF"
+            self._outcome = f"{what} goes on, for the next try: the process was stopped, the task is {state}."
+            log.warning("The task was killed. %s", self._outcome)
+            return
         hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
         try:
             execution_id = self.execution_id or self._find(hook)

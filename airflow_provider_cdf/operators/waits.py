@@ -21,6 +21,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfTimeoutError,
 )
 from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ended_badly, is_given_up
+from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
@@ -195,9 +196,10 @@ class WaitsForEnd(BaseOperator):
         ti: Any = context["ti"]
         if not hasattr(ti, "get_task_states"):
             return  # Airflow 2
-        key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
-        state = states.get(ti.run_id, {}).get(key)
+        try:
+            state = state_of(ti)
+        except LookupError:
+            state = None
         if state not in (None, "running"):
             raise CdfError(f"The task is {state} in Airflow, so this process of it starts nothing more.")
 

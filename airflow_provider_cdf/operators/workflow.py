@@ -184,7 +184,11 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         return self._to_the_last(lambda: self._go_on_with_thestored(context, end_time))
 
     def on_kill(self) -> None:
-        """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
+        """
+        Cancel the execution, unless only this process ends and the task's next try goes on with it.
+
+        Airflow runs this inside the interrupted task, and then goes on with that.
+        """
         self._killed = True
         if self.is_settled is not False or not self.cancel_on_kill or self._try is None:
             return
@@ -195,8 +199,13 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if execution_id is None and submit_id is None:
             return
         if self._cancellation is None or self._cancellation.execution_id != execution_id:
+            has_a_retry = self._context is not None and not self._try.is_last
             self._cancellation = Cancellation(
-                self.hook, execution_id=execution_id, submit_id=submit_id, since=self._try.since
+                self.hook,
+                execution_id=execution_id,
+                submit_id=submit_id,
+                since=self._try.since,
+                ti=self._context["ti"] if has_a_retry and self._context else None,
             )
         # Not for long while CDF is starting the execution: the interrupted task is about to learn its id.
         self._cancellation.outcome(timeout=NAP if execution_id is None else KILL_PATIENCE)

@@ -6,19 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Hashable
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.task_state import GOES_ON, state_of
 from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger, load
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
-
-#: States of a task that still counts on its execution: it waits, was resumed and waits for a slot, or one of
-#: its tries goes on with it. A cleared task that is to run again is in these states, too, and cannot be told
-#: from one that was resumed: it cancels the execution of its earlier life itself, first thing.
-COUNTS_ON_IT = frozenset(
-    {"deferred", "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule"}
-)
 
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()
@@ -120,17 +114,8 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         if ti is None:
             return False
         try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
             # In a thread, because it asks the supervisor and waits for the answer.
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-            )
-            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            state = states[ti.run_id][key]
+            state = await asyncio.to_thread(state_of, ti)
         except Exception as error:
             self.log.warning(
                 "Execution %s was left as it is: it is not known whether its task was killed (%r).",
@@ -138,7 +123,9 @@ class CdfWorkflowTrigger(ExecutionTrigger):
                 error,
             )
             return False
-        if state in COUNTS_ON_IT:
+        # A cleared task that is to run again cannot be told from one that was resumed. It cancels the
+        # execution of its earlier life itself, first thing.
+        if state in GOES_ON | {"restarting"}:
             self.log.info(
                 "Execution %s goes on: its task is %s, only the trigger moves.", self.execution_id, state
             )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Cluster
+from clusters import Cluster
 from rich.console import Console
 
 from airflow_provider_cdf import demo

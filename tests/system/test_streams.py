@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import IMPATIENT, Cluster
+from clusters import IMPATIENT, Cluster
 
 from airflow_provider_cdf.demo import examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow

@@ -906,6 +906,62 @@ class TestOnKill:
         project.cancel(execution["id"])
         thread.join()
 
+    @pytest.mark.parametrize("state", ["running", "up_for_retry", "queued"])
+    def test_that_stops_only_this_process_leaves_the_execution_to_the_retry(
+        self, state: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # A deploy, or a lost heartbeat: nobody has ended the task.
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})
+
+        told = self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        assert "goes on, for the next try" in told
+        retry = make(workflow, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            retry.execute(context(dataclasses.replace(ti, try_number=2)))
+        assert retry.execution_id == execution["id"]
+
+    @pytest.mark.parametrize("state", ["failed", "success", "restarting", "removed", None])
+    def test_by_a_person_cancels_the_execution_though_a_retry_is_left(
+        self, state: str | None, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})  # type: ignore[dict-item]
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_of_the_last_try_cancels_the_execution_whatever_the_state(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti.states = {ti.task_id: {ti.task_id: "running"}}
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_cancels_the_execution_where_airflow_does_not_tell_the_state_in_time(
+        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The interrupted task may hold the lock of its line to Airflow.
+        workflow = project.define(function_task("approve", waits=True))
+        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05)
+        answered = threading.Event()
+        monkeypatch.setattr(FakeTaskInstance, "get_task_states", lambda self, **_: answered.wait(20))
+
+        self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
+
+        answered.set()
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
     def test_before_anything_was_started_nothing_is_started(
         self, project: Project, ti: FakeTaskInstance
     ) -> None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -67,7 +68,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trigger(execution_id: str, ti: FakeTaskInstance | None, **arguments: Any) -> CdfWorkflowTrigger:
     made = CdfWorkflowTrigger(execution_id=execution_id, **{"cancel_on_kill": True, **arguments})
-    made.task_instance = ti  # as the triggerer does
+    # As the triggerer does; what it has there knows its ids, and asks nothing.
+    ids = ("dag_id", "run_id", "task_id", "map_index")
+    made.task_instance = ti and SimpleNamespace(**{name: getattr(ti, name) for name in ids})
     return made
 
 
