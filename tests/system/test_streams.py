@@ -34,12 +34,17 @@ class Size:
     others: int
     hidden: int
     interval: float
+    #: Seconds that those which time out wait, and that the stuck one does not read.
+    timeout: float
+    stuck_for: float
     #: Seconds that anything of it may take.
     patience: float
 
 
-SMALL = Size(waiting=8, briefly=1, others=0, hidden=1, interval=2.0, patience=600)
-LARGE = Size(waiting=200, briefly=10, others=1000, hidden=10, interval=5.0, patience=3600)
+SMALL = Size(waiting=8, briefly=1, others=0, hidden=1, interval=2.0, timeout=30, stuck_for=20, patience=600)
+LARGE = Size(
+    waiting=200, briefly=10, others=1000, hidden=10, interval=5.0, timeout=120, stuck_for=60, patience=3600
+)
 
 
 @pytest.fixture(
@@ -60,6 +65,8 @@ def cluster(tmp_path: Path, size: Size) -> Iterator[Cluster]:
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
             "PYTHONPATH": str(dags),
             "STREAMS_INTERVAL": str(size.interval),
+            "STREAMS_TIMEOUT": str(size.timeout),
+            "STREAMS_STUCK_FOR": str(size.stuck_for),
             "AIRFLOW__TRIGGERER__SHARED_STREAM_SUBSCRIBER_QUEUE_SIZE": "4",
         }
         with LocalAirflow(dags, env=env) as airflow:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
 #: Seconds before it reads. Airflow keeps so many snapshots for it as a test says.
-STUCK_FOR = 45.0
+STUCK_FOR = float(os.environ.get("STREAMS_STUCK_FOR", "0"))
 
 
 class StuckTrigger(CdfWorkflowTrigger):

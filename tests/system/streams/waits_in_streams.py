@@ -26,7 +26,7 @@ def ids(which: str, dag_run: Any = None) -> list[str]:
 with DAG("waits_in_streams", schedule=None, max_active_tasks=32):
     for name, kind, timeout in (
         ("wait", CdfWorkflowSensor, 3600),
-        ("wait_briefly", CdfWorkflowSensor, 60),
+        ("wait_briefly", CdfWorkflowSensor, float(os.environ["STREAMS_TIMEOUT"])),
         ("wait_stuck", StuckSensor, 3600),
     ):
         kind.partial(
