@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import render_only
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
 
@@ -97,7 +98,7 @@ def cancel_orphan(context: Context) -> None:
         else:
             _cancel_all(hook, operator, context)
     except CdfError as error:
-        operator.log.warning("An execution of this task may still run in CDF: %s", error)
+        operator.log.warning("%s", told("An execution of this task may still run in CDF.", error))
     finally:
         hook.close()
 
@@ -111,14 +112,14 @@ def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
     starts = Starts(settings, this, operator.workflow_external_id)
     # Where its own process has failed before it started anything, nothing more can appear.
     is_dead = operator.is_settled is None
-    told = hook.client.perform(
+    fates = hook.client.perform(
         starts.cancel_all(
             lambda known: is_dead and not any(this.has_submitted(one) for one in known),
             within=seconds_left() - CALLBACK_PATIENCE if is_dead else 0.0,
         )
     )
     operator.log.info(
-        " ".join(told)
+        told(*fates)
         or "CDF lists no execution of this task that still runs. Should one appear later, nothing of Airflow "
         f"cancels it: its metadata is airflow_run_key = {this.key}."
     )

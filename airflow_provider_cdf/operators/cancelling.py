@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.task_state import GOES_ON, state_within
 
 if TYPE_CHECKING:
@@ -38,16 +39,21 @@ def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
     try:
         return after_cancelling(hook.cancel_execution(execution_id, reason))
     except CdfError as error:
-        return f"Execution {execution_id} may still run in CDF, because it could not be cancelled: {error}"
+        return told(
+            "An execution may still run in CDF, because it could not be cancelled.",
+            error,
+            ids(execution=execution_id),
+        )
 
 
 def after_cancelling(execution: WorkflowExecution) -> str:
     """Say in a sentence what a cancellation has found or made of an execution."""
+    which = ids(execution=execution.id)
     if execution.status == "TERMINATED":
-        return f"Execution {execution.id} was cancelled."
+        return f"The execution was cancelled. {which}"
     if not execution.has_ended:
-        return f"CDF has agreed to cancel execution {execution.id}, which is still {execution.status}."
-    return f"Execution {execution.id} had ended {execution.status} before it could be cancelled."
+        return f"CDF has agreed to cancel the execution, which is still {execution.status}. {which}"
+    return f"The execution had ended {execution.status} before it could be cancelled. {which}"
 
 
 def has_ended_badly(execution: WorkflowExecution) -> bool:
@@ -89,7 +95,8 @@ class Cancellation:
     ) -> None:
         self.execution_id = execution_id
         self._outcome = (
-            f"Execution {execution_id} may still run in CDF: its cancellation is not answered yet."
+            "The execution may still run in CDF: its cancellation is not answered yet. "
+            f"[execution {execution_id}]"
             if execution_id
             else "CDF may be starting an execution, which is not cancelled if it appears later: look for the "
             f"metadata airflow_submit_id = {submit_id}."
@@ -106,9 +113,12 @@ class Cancellation:
     def _cancel(self) -> None:
         state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
         if state in GOES_ON:
-            what = f"Execution {self.execution_id}" if self.execution_id else "What it has started in CDF"
-            self._outcome = f"{what} goes on, for the next try: the process was stopped, the task is {state}."
-            log.warning("The task was killed. %s", self._outcome)
+            self._outcome = told(
+                "What it has started in CDF goes on, for the next try.",
+                f"Only its process was stopped; the task is {state} in Airflow.",
+                ids(execution=self.execution_id),
+            )
+            log.warning("%s", told("The task was killed.", self._outcome))
             return
         hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
         try:
@@ -116,10 +126,10 @@ class Cancellation:
             if execution_id is not None:
                 self._outcome = cancel(hook, execution_id, TASK_WAS_KILLED)
         except CdfError as error:
-            self._outcome = f"An execution of this task may still run in CDF: {error}"
+            self._outcome = told("An execution of this task may still run in CDF.", error)
         finally:
             hook.close()
-        log.warning("The task was killed. %s", self._outcome)
+        log.warning("%s", told("The task was killed.", self._outcome))
 
     def _find(self, hook: CdfHook) -> str | None:
         from airflow_provider_cdf.cdf.conversations import SUBMIT_ID

@@ -112,9 +112,9 @@ class CdfTaskSensor(ExecutionSensor):
         if task is None:
             raise CdfError(
                 f"CDF no longer lists the attempt at task {self.task_external_id!r} that was seen. "
-                f"Nothing was changed in CDF. Execution {self.execution_id}."
+                f"Nothing was changed in CDF. [execution {self.execution_id}]"
             )
-        self.log.info("Task %r is %s. Execution %s.", self.task_external_id, task.status, self.execution_id)
+        self.log.info("Task %r is %s. [execution %s]", self.task_external_id, task.status, self.execution_id)
         for key, value in (("status", str(task.status)), ("input", task.input), ("output", task.output)):
             context["ti"].xcom_push(key=key, value=value)
         return task.id

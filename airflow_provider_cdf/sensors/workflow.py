@@ -39,5 +39,5 @@ class CdfWorkflowSensor(ExecutionSensor):
 
     def arrived(self, context: Context, reached: Reached) -> str:
         """Return the execution's id."""
-        self.log.info("The workflow is COMPLETED. Execution %s.", self.execution_id)
+        self.log.info("The workflow is COMPLETED. [execution %s]", self.execution_id)
         return self.execution_id

@@ -76,7 +76,9 @@ class CdfWorkflowTrigger(ExecutionTrigger):
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
-            self.log.info("Execution %s goes on in CDF (cancel_on_kill=False).", self.execution_id)
+            self.log.info(
+                "The execution goes on in CDF (cancel_on_kill=False). [execution %s]", self.execution_id
+            )
             return
         # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
         cancellation = asyncio.create_task(self._cancel_if_killed())
@@ -89,6 +91,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             return
         await load()
         from airflow_provider_cdf.cdf.conversations import cancel_execution
+        from airflow_provider_cdf.cdf.messages import ids, told
         from airflow_provider_cdf.hooks.shared import shared_client
 
         reason = "The Airflow task that waited for it was ended or cleared."
@@ -97,14 +100,11 @@ class CdfWorkflowTrigger(ExecutionTrigger):
                 client = await shared.patient()
                 execution = await client.perform(cancel_execution(client.settings, self.execution_id, reason))
         except Exception as error:
-            self.log.warning(
-                "Execution %s may still run in CDF, because it could not be cancelled: %s",
-                self.execution_id,
-                error,
-            )
+            fate = "An execution may still run in CDF, because it could not be cancelled."
+            self.log.warning("%s", told(fate, error, ids(execution=self.execution_id)))
         else:
             self.log.info(
-                "Its task was ended or cleared: execution %s is %s.", execution.id, execution.status
+                "Its task was ended or cleared: it is %s. [execution %s]", execution.status, execution.id
             )
 
     async def _is_really_killed(self) -> bool:
@@ -118,16 +118,19 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             state = await asyncio.to_thread(state_of, ti)
         except Exception as error:
             self.log.warning(
-                "Execution %s was left as it is: it is not known whether its task was killed (%r).",
-                self.execution_id,
+                "The execution was left as it is: it is not known whether its task was killed (%r). "
+                "[execution %s]",
                 error,
+                self.execution_id,
             )
             return False
         # A cleared task that is to run again cannot be told from one that was resumed. It cancels the
         # execution of its earlier life itself, first thing.
         if state in GOES_ON | {"restarting"}:
             self.log.info(
-                "Execution %s goes on: its task is %s, only the trigger moves.", self.execution_id, state
+                "The execution goes on: its task is %s, only the trigger moves. [execution %s]",
+                state,
+                self.execution_id,
             )
             return False
         return True

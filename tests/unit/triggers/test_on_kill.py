@@ -116,7 +116,8 @@ def test_the_execution_of_a_task_that_counts_on_it_goes_on(
     kill(execution_id, ti)
 
     assert project.execution(execution_id)["status"] == "RUNNING"
-    assert f"Execution {execution_id} goes on: its task is {state}, only the trigger moves." in log.messages
+    told = f"The execution goes on: its task is {state}, only the trigger moves. [execution {execution_id}]"
+    assert told in log.messages
 
 
 def test_where_cancelling_is_not_wanted_nobody_is_asked(
@@ -246,7 +247,7 @@ def test_an_execution_that_has_ended_already_keeps_its_end(
     assert execution["status"] == end
     assert "ended or cleared" not in (execution.get("reasonForIncompletion") or "")
     assert warnings(log) == []
-    assert log.messages[-1].endswith(f"execution {execution_id} is {end}.")
+    assert log.messages[-1].endswith(f"it is {end}. [execution {execution_id}]")
 
 
 class TestCdfThatDoesNotCancel:
@@ -260,7 +261,8 @@ class TestCdfThatDoesNotCancel:
         kill(execution_id, ti)
 
         (warning,) = warnings(log)
-        assert f"Execution {execution_id} may still run in CDF" in warning
+        assert warning.startswith("An execution may still run in CDF, because it could not be cancelled. ")
+        assert f"[execution {execution_id}" in warning
         return warning
 
     def test_because_it_is_not_allowed(

@@ -406,6 +406,32 @@ class TestHidden:
         run(test)
 
 
+class TestContradiction:
+    """An execution that is RUNNING and has an end time, which the list alone does not explain."""
+
+    def test_is_looked_at_and_waited_for_as_long_as_a_silence(
+        self, cdf: CdfEmulator, executions: list[str], run: Any
+    ) -> None:
+        with cdf.turn() as engine:
+            engine.execution(executions[0]).end_time = 1_900_000_000_000
+
+        async def test(triggerer: Triggerer) -> None:
+            patient, other, good = triggerer.start(
+                workflow_trigger(executions[0]),
+                workflow_trigger(executions[0], max_poll_silence=0.001),
+                workflow_trigger(executions[1]),
+            )
+            requests = Requests(cdf)
+            (event,) = await triggerer.fired(other)
+            assert "CDF says that the workflow is RUNNING, and when it ended." in event["message"]
+            assert event["is_permanent"] is False
+            await triggerer.polled()
+            assert (requests.lists, requests.looks) == (1, 1)
+            assert triggerer.waiting() == {patient, good}
+
+        run(test)
+
+
 class TestMembers:
     def test_have_ends_of_their_own_which_hold_between_two_polls(
         self, executions: list[str], run: Any
