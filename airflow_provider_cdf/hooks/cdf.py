@@ -11,26 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
-from asgiref.sync import sync_to_async
 
-from airflow_provider_cdf.cdf import calls, conversations, reports
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.cdf.settings import Settings
-from airflow_provider_cdf.cdf.transport import tls
 from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
-from airflow_provider_cdf.hooks.connection import read_connection
 
+# What talks to CDF is imported where it is used: DAG files name the hook at each parse, and seldom call it.
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
     from airflow_provider_cdf.cdf.models import (
         TaskExecution,
         TokenInspection,
         WorkflowExecution,
         WorkflowExecutionDetails,
     )
+    from airflow_provider_cdf.cdf.settings import Settings
 
 
 class CdfHook(BaseHook):
@@ -60,6 +57,7 @@ class CdfHook(BaseHook):
         *,
         retry_for: float | None = None,
     ) -> None:
+
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
         self.retry_for = retry_for
@@ -96,6 +94,8 @@ class CdfHook(BaseHook):
     @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
+        from airflow_provider_cdf.cdf.client import CdfClient
+
         try:
             return CdfClient(self._read_settings())
         except Exception as error:
@@ -115,6 +115,8 @@ class CdfHook(BaseHook):
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         :param request_timeout: seconds for one request as a whole; by default what this hook has.
         """
+        from airflow_provider_cdf.cdf.client import CdfClient
+
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
         settings = replace(self.client.settings, retry_for=retry_for)
         if request_timeout is not None:
@@ -129,6 +131,9 @@ class CdfHook(BaseHook):
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
+        from airflow_provider_cdf.cdf.client import AsyncCdfClient
+        from airflow_provider_cdf.cdf.transport import tls
+
         if self._async_client is None:
             try:
                 settings = await self._aread_settings()
@@ -147,6 +152,8 @@ class CdfHook(BaseHook):
         return self._settings(connection, await get_async_extra_dejson(connection))
 
     def _settings(self, connection: Connection, extra: object) -> Settings:
+        from airflow_provider_cdf.hooks.connection import read_connection
+
         settings = read_connection(
             self.cdf_conn_id,
             host=connection.host,
@@ -222,6 +229,8 @@ class CdfHook(BaseHook):
         :raises CdfUnreachableError: with ``sent`` if it did not become known whether CDF has started it. 10
             pairs of metadata leave no room for another one, so there a lost answer is never cleared up.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(
             conversations.run_workflow(
                 self.client.settings, workflow_external_id, version, input=input, metadata=metadata
@@ -237,6 +246,8 @@ class CdfHook(BaseHook):
         metadata: Mapping[str, str] | None = None,
     ) -> WorkflowExecution:
         """Do what :meth:`run_workflow` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(
             conversations.run_workflow(
@@ -254,6 +265,8 @@ class CdfHook(BaseHook):
         :raises CdfInputError: if the id is no UUID.
         :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
         """
+        from airflow_provider_cdf.cdf import calls
+
         call = calls.get_execution(self.client.settings.project, execution_id)
         return self.client.send(call, within=within)
 
@@ -261,6 +274,8 @@ class CdfHook(BaseHook):
         self, execution_id: str, *, within: float | None = None
     ) -> WorkflowExecutionDetails:
         """Do what :meth:`get_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import calls
+
         client = await self.aclient()
         return await client.send(calls.get_execution(client.settings.project, execution_id), within=within)
 
@@ -308,10 +323,14 @@ class CdfHook(BaseHook):
         :raises CdfApiError: if there is no such execution.
         :raises CdfUnreachableError: with ``sent`` if it did not become known whether it was cancelled.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(conversations.cancel_execution(self.client.settings, execution_id, reason))
 
     async def acancel_execution(self, execution_id: str, reason: str | None = None) -> WorkflowExecution:
         """Do what :meth:`cancel_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(conversations.cancel_execution(client.settings, execution_id, reason))
 
@@ -323,10 +342,14 @@ class CdfHook(BaseHook):
         :return: the execution, RUNNING again.
         :raises CdfApiError: if the execution is in no state to be retried, or there is none.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(conversations.retry_execution(self.client.settings, execution_id))
 
     async def aretry_execution(self, execution_id: str) -> WorkflowExecution:
         """Do what :meth:`retry_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(conversations.retry_execution(client.settings, execution_id))
 
@@ -353,6 +376,8 @@ class CdfHook(BaseHook):
         :raises CdfNothingToReportToError: if the task has already ended in another status (only noticed with
             ``execution_id``; otherwise ``CdfApiError``).
         """
+        from airflow_provider_cdf.cdf import reports
+
         return self.client.perform(
             reports.update_task(self.client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
@@ -366,6 +391,8 @@ class CdfHook(BaseHook):
         execution_id: str | None = None,
     ) -> TaskExecution:
         """Do what :meth:`update_task` does, for coroutines."""
+        from airflow_provider_cdf.cdf import reports
+
         client = await self.aclient()
         return await client.perform(
             reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
@@ -375,6 +402,8 @@ class CdfHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Log in, and look whether the client may use workflows in the project. For Airflow's Test button."""
+        from airflow_provider_cdf.cdf import calls
+
         try:
             return _judge(self.client.settings, self.client.send(calls.inspect_token()))
         except CdfError as error:
@@ -382,6 +411,8 @@ class CdfHook(BaseHook):
 
     async def atest_connection(self) -> tuple[bool, str]:
         """Do what :meth:`test_connection` does, for coroutines."""
+        from airflow_provider_cdf.cdf import calls
+
         try:
             client = await self.aclient()
             return _judge(client.settings, await client.send(calls.inspect_token()))
@@ -394,6 +425,8 @@ _maskings: set[asyncio.Task[None]] = set()
 
 
 def _keep_out_of_logs(token: str) -> None:
+    from asgiref.sync import sync_to_async
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
@@ -413,6 +446,8 @@ def _page_at(
     status: str | Sequence[str] | None,
     created_after: datetime | None,
 ) -> PageAt:
+    from airflow_provider_cdf.cdf import calls
+
     def page_at(cursor: str | None) -> Any:
         return calls.list_executions(
             settings.project,

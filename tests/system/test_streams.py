@@ -62,6 +62,8 @@ def cluster(tmp_path: Path, size: Size) -> Iterator[Cluster]:
     with CdfEmulator(workflows=[examples_folder() / "workflows"], max_concurrent_executions=10_000) as cdf:
         env = {
             **IMPATIENT,
+            # So many tasks queue for longer, and would be set back (apache/airflow#65248).
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "1800",
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),
             "PYTHONPATH": str(dags),
             "STREAMS_INTERVAL": str(size.interval),
@@ -105,7 +107,14 @@ class Scene:
         return {one["map_index"]: one["state"] for one in tasks if one["task_id"] == task_id}
 
     def log(self, task_id: str, map_index: int) -> str:
-        return self.cluster.airflow.task_log(DAG_ID, self.run_id, task_id, map_index=map_index)
+        tries = {
+            one["map_index"]: one["try_number"]
+            for one in self.cluster.airflow.task_instances(DAG_ID, self.run_id)
+            if one["task_id"] == task_id
+        }
+        return self.cluster.airflow.task_log(
+            DAG_ID, self.run_id, task_id, tries[map_index], map_index=map_index
+        )
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         began = time.monotonic()

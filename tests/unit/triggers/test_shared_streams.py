@@ -159,7 +159,10 @@ def workflow(project: Project) -> str:
 
 @pytest.fixture
 def executions(project: Project, workflow: str) -> list[str]:
-    return [project.run(workflow) for _ in range(4)]
+    started = [project.run(workflow) for _ in range(4)]
+    for one in started:
+        project.task(one, "approve")  # waits for it
+    return started
 
 
 def workflow_trigger(execution_id: Any, **arguments: Any) -> CdfWorkflowTrigger:
@@ -563,9 +566,7 @@ class TestOutages:
                 await triggerer.interval()
             assert triggerer.waiting() == set(ids)
             assert list(triggerer.runner._shared_streams._groups.values()) == [group]
-            begins = [
-                line for line in log.messages if line.endswith("Polling goes on, at growing intervals.")
-            ]
+            begins = [line for line in log.messages if "Polling goes on, at growing intervals." in line]
             ends = [line for line in log.messages if line.startswith("CDF answers again, after 3 failed")]
             assert len(begins) == len(ends) == len(ids)
 
