@@ -9,14 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow 3.3 brought shared streams")
+
 from airflow.jobs.triggerer_job_runner import _USER_ACTION_CANCEL_MSG, TriggerRunner
 from airflow.triggers.shared_stream import SharedStreamManager
 from support import Project, function_task
 
 from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.hooks import cdf as hooks
-from airflow_provider_cdf.hooks import shared
+from airflow_provider_cdf.hooks import lookup, shared
 from airflow_provider_cdf.triggers import streams, waits
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
@@ -218,14 +220,14 @@ class TestCost:
     def test_the_connection_is_read_once_for_all(
         self, executions: list[str], run: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read = hooks.get_async_connection
+        read = lookup.find
         reads: list[str] = []
 
-        async def counted(conn_id: str, **more: Any) -> Any:
+        async def counted(hook: Any, conn_id: str) -> Any:
             reads.append(conn_id)
-            return await read(conn_id, **more)
+            return await read(hook, conn_id)
 
-        monkeypatch.setattr(hooks, "get_async_connection", counted)
+        monkeypatch.setattr(lookup, "find", counted)
 
         async def test(triggerer: Triggerer) -> None:
             both = [kind(one) for one in executions for kind in (workflow_trigger, task_trigger)]
