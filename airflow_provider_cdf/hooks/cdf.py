@@ -48,7 +48,6 @@ class CdfHook(LegacyForm, BaseHook):
         *,
         retry_for: float | None = None,
     ) -> None:
-
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
         self.retry_for = retry_for

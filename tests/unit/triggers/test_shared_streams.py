@@ -393,8 +393,9 @@ class TestHidden:
         async def test(triggerer: Triggerer) -> None:
             ids = triggerer.start(*map(workflow_trigger, executions))
             await triggerer.polled()
-            cdf.faults.add("GET", f"*/executions/{hidden[0]}", delay=2)
+            cdf.faults.add("GET", f"*/executions/{hidden[0]}", delay=6)
             requests = Requests(cdf)
+            looks_before = cdf.journal.count("GET", f"*/executions/{hidden[0]}")
             for _ in range(4):
                 await until(lambda: len(triggerer._pausing) == 1)
                 triggerer._pausing.pop().set_result(None)
@@ -404,8 +405,8 @@ class TestHidden:
             assert await triggerer.fired(ids[2])
             assert ids[0] in triggerer.waiting()
             await triggerer.polled()
-            # The slow one's own, and one for the newest of the five snapshots that had come meanwhile.
-            assert cdf.journal.count("GET", f"*/executions/{hidden[0]}") <= 1 + 2
+            # The slow one, and one for the newest of the snapshots that have come meanwhile.
+            assert cdf.journal.count("GET", f"*/executions/{hidden[0]}") - looks_before <= 1 + 1
             assert requests.lists == 5
 
         run(test)
