@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from airflow_provider_cdf.emulator import CdfEmulator  # noqa: F401 - is it there?
     except ImportError as error:
         print(  # noqa: T201 - a program's output
-            f"cdf-demo needs the extra 'emulator' ({error}): pip install 'airflow-provider-cdf[emulator]'",
+            f"cdf-demo needs the extra 'emulator' ({error}). In a checkout: pip install '.[emulator]'",
             file=sys.stderr,
         )
         return 2

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     """
-    Cancel an execution, as a teardown for a run that nobody waits for.
+    Cancel an execution, as a teardown for a run that no task waits for.
 
-    An execution that has ended is left alone, and so is one that never started (no id). Returns the status
-    that the execution is in afterwards; ``None`` if it was not looked at.
+    An execution that has ended is left alone, and so is one that never started (no id).
 
     :param execution_id: UUID of the execution. (templated)
     :param reason: becomes the execution's reason; at most 500 characters. (templated)
     :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
         that could not be made. So it can stand before a task that waits for the end of the execution.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the status that the execution is in afterwards; none if it was not looked at.
     """
 
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")

@@ -38,16 +38,16 @@ _ADDRESS = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_
 
 class CdfTaskUpdateOperator(TextFields, BaseOperator):
     """
-    Report the end of an asynchronous CDF task, and return the id of the attempt that was reported on.
+    Report the end of an asynchronous CDF task.
 
-    The task is found by ``execution_id`` and ``task_external_id``, which hold for whichever attempt CDF is
-    at, or addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
+    The task is found by ``execution_id`` and ``task_external_id``, at whichever attempt CDF is. Or it is
+    addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
-    ended: COMPLETED with ``output`` if all direct upstream tasks succeeded or were skipped, but not if all
-    of them were skipped; otherwise FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the tasks
-    that failed, after which this task fails too, so that the DAG run is red. CDF does not retry that, as
-    Airflow has done its own retries.
+    ended. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
+    reported, with ``output``. Otherwise it is FAILED_WITH_TERMINAL_ERROR, with ``{"airflow": {...}}`` that
+    names the tasks that failed. Then this task fails too, so that the DAG run is red. CDF does not retry a
+    task that ended so: Airflow has done its own retries.
 
     As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
     skips everything else. There a skipped task before it means that its work was not done.
@@ -55,9 +55,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
         (templated)
-    :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level, so
-        that later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's.
-        (templated)
+    :param output: JSON object of at most 100 000 bytes. It is merged into the task's output at the top level:
+        later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's. (templated)
     :param execution_id: UUID of the execution. (templated)
     :param task_external_id: external id of the task. (templated)
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant, where several tasks
@@ -70,6 +69,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         ``execution_id`` does not count. As a teardown always the latter: Airflow also skips what had yet to
         run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the id of the attempt that was reported on.
     """
 
     template_fields: Sequence[str] = (*_ADDRESS, "status", "task_output")

@@ -50,7 +50,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     new one if it ended badly. A person who clears the task gets a new execution; the old one is cancelled.
 
     An execution that ends in another status than COMPLETED fails the task, naming each failed CDF task and
-    why. The id is pushed as the XCom ``execution_id`` as soon as CDF has accepted the run.
+    why.
 
     :param workflow_external_id: external id of the workflow. (templated)
     :param version: version of the workflow. (templated)
@@ -58,8 +58,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         inputs are no place for secrets. (templated)
     :param metadata: at most 8 pairs of strings (CDF takes 10, two hold this package's keys), keys of 32 and
         values of 255 characters. (templated)
-    :param task_outputs: external ids of tasks whose outputs become the XCom ``task_outputs``, by external
-        id; needs ``wait_for_completion``. (templated)
+    :param task_outputs: external ids of the CDF tasks whose outputs are pushed as the XCom
+        ``task_outputs``; needs ``wait_for_completion``. (templated)
     :param wait_for_completion: if false, the task ends when CDF has accepted the run.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param poll_interval: seconds between looks at the execution; more after one that failed.
@@ -75,6 +75,10 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing polls do not end it.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the execution's id.
+    :xcom execution_id: the same, as soon as CDF has accepted the run: for what must know it although this
+        task fails, such as a callback.
+    :xcom task_outputs: the outputs of the tasks that ``task_outputs`` names, by external id.
     """
 
     template_fields: Sequence[str] = (

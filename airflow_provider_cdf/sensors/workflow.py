@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 class CdfWorkflowSensor(ExecutionSensor):
     """
-    Wait until an execution has ended well (COMPLETED), and return its id.
+    Wait until an execution has ended well (COMPLETED).
 
     Fails at once, naming the failed tasks and why, if the execution ends in any other way. The parameters
     are those of :class:`~airflow_provider_cdf.sensors.base.ExecutionSensor`.
+
+    :xcom return_value: the execution's id.
     """
 
     @property

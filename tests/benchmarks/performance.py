@@ -70,8 +70,9 @@ HEAD = (
 
 def row(name: str, one: Result) -> str:
     delay = f"{one.delay:>8.0f}" if one.delay else ""
+    each = f"{one.each:>7.1f}" if one.each else f"{'':>7}"
     return (
-        f"{name:<52}{one.requests_per_interval:>9.1f}{one.cpu_percent:>7.1f}{one.peak:>7.0f}{one.each:>7.1f}"
+        f"{name:<52}{one.requests_per_interval:>9.1f}{one.cpu_percent:>7.1f}{one.peak:>7.0f}{each}"
         f"{one.lag_p50:>9.2f}{one.lag_p99:>8.1f}{one.lag_max:>8.1f}{delay}"
     ).rstrip()
 
@@ -95,7 +96,8 @@ def requests(options: Options, folder: Path | None) -> Iterator[str]:
         for how in hows:
             yield row(f"  {names[how]}", results[how, number])
     most = options.at_once[-1]
-    begun = Case("task", most, executions=max(most // 20, 1), begun=8, **common)  # type: ignore[arg-type]
+    few = max(most // 20, 1)
+    begun = Case("task", most, executions=few, begun=min(few, 8), **common)  # type: ignore[arg-type]
     large = Case("task", 20, executions=1, tasks=200, output=100_000, **common)  # type: ignore[arg-type]
     delayed, slow = median([begun, large], options.rounds)
     yield f"delay from IN_PROGRESS to the event; half an interval is {options.interval * 500:.0f} ms"

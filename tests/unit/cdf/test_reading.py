@@ -200,6 +200,7 @@ def test_what_is_no_execution_is_refused_by_the_models(
         read(content)
 
 
+@pytest.mark.skipif(not reading._HAS_MSGSPEC, reason="Airflow 3 brings msgspec")
 def test_a_poll_keeps_no_inputs_and_outputs() -> None:
     read = reading.execution(json.dumps(WHOLE).encode())
     assert (read.input, read.metadata) == ({}, {})
