@@ -21,4 +21,18 @@ if HAS_TASK_API:
 else:
     from airflow.operators.empty import EmptyOperator
 
-__all__ = ["FAIL_FAST", "AirflowRescheduleException", "DagBag", "EmptyOperator", "serde"]
+if AIRFLOW_VERSION >= (3, 1):
+    from airflow._shared.secrets_masker import should_hide_value_for_key
+elif HAS_TASK_API:
+    from airflow.sdk.execution_time.secrets_masker import should_hide_value_for_key
+else:
+    from airflow.utils.log.secrets_masker import should_hide_value_for_key
+
+__all__ = [
+    "FAIL_FAST",
+    "AirflowRescheduleException",
+    "DagBag",
+    "EmptyOperator",
+    "serde",
+    "should_hide_value_for_key",
+]
