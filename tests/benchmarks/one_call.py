@@ -54,8 +54,8 @@ def callers(url: str, name: str) -> Iterator[dict[str, Callable[[], object]]]:
     from cognite.client.credentials import Token
 
     from airflow_provider_cdf.cdf import calls, reports
-    from airflow_provider_cdf.cdf.auth import ClientCredentials
     from airflow_provider_cdf.cdf.client import CdfClient
+    from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
     from airflow_provider_cdf.cdf.settings import Settings
 
     one = execution_id(0)

@@ -87,23 +87,13 @@ def can_be_measured(how: str) -> bool:
 
 
 def _environment(url: str, case: Case) -> dict[str, str]:
-    extra = {"project": "plant", "token_url": f"{url}/oauth2/token", "login_url": f"{url}/oauth2/token"}
-    if not _knows_login_url():
-        del extra["login_url"]
-    else:
-        del extra["token_url"]
+    extra = {"project": "plant", "login_url": f"{url}/oauth2/token"}
     connection = {"conn_type": "cdf", "host": url, "login": "client", "password": "secret", "extra": extra}
     env = {
         f"AIRFLOW_CONN_CDF_{number}": json.dumps({**connection, "login": f"client-{number}"})
         for number in range(case.connections)
     }
     return {**os.environ, **env, "AIRFLOW_CONN_HTTP_CDF": json.dumps({"conn_type": "http", "host": url})}
-
-
-def _knows_login_url() -> bool:
-    from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS
-
-    return "login_url" in EXTRA_FIELDS
 
 
 # -- in the process of a case ---------------------------------------------------------------------------
