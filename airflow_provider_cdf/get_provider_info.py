@@ -117,6 +117,9 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "task-decorators": [
+            {"name": "cdf_task", "class-name": "airflow_provider_cdf.decorators.task.cdf_task"}
+        ],
         "connection-types": [
             {
                 "connection-type": "cdf",

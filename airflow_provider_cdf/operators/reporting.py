@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def report(
     output: Mapping[str, Any] | None = None,
     *,
     patience: float = PATIENCE,
+    mark: bool = False,
 ) -> TaskExecution:
     """
     Set a CDF task to a status, unless that has been done already.
@@ -71,6 +72,7 @@ def report(
     :param ti: who reports. What an earlier try of it has reported is not reported again.
     :param output: a JSON object without the key ``airflow`` of a user's own.
     :param patience: seconds at most to look for an execution that CDF may not know yet.
+    :param mark: note in the output who reports, by which :func:`reported_before` knows it again.
     :return: the attempt at the task that has the status now.
     :raises CdfNothingToReportToError: if no task waits for the report.
     :raises CdfAmbiguousTaskError: if several tasks have the external id.
@@ -93,7 +95,7 @@ def report(
             log.info("Task %r is already %s. [task %s]", task.external_id, task.status, task.id)
             return task
         task_id = task.id
-    if status == "FAILED":
+    if mark or status == "FAILED":
         # CDF follows this attempt with another one, which a retry of this task must not mistake for it.
         output = _marked(output, reporter)
     try:
@@ -127,13 +129,8 @@ def _task_to_report_to(
     from airflow_provider_cdf.cdf.reports import has_become
 
     name = f"Task {target.task_external_id!r}"
-    for attempt in execution.executed_tasks:
-        is_it = (
-            attempt.external_id == target.task_external_id
-            and target.parent_task_external_id in (None, attempt.parent_task_external_id)
-            and attempt.has_ended
-        )
-        if is_it and _is_reported_by(reporter, attempt, status, output):
+    for attempt in _ended_attempts(execution, target):
+        if _is_reported_by(reporter, attempt, status, output):
             return attempt, True
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
     if task is not None and has_become(task, status):
@@ -157,6 +154,30 @@ def _task_to_report_to(
     else:
         return task, False
     raise CdfNothingToReportToError(f"{name} waits for no report of {status}: it {state}. {where}")
+
+
+def reported_before(ti: Any, execution: WorkflowExecutionDetails, target: Target) -> TaskExecution | None:
+    """Return the attempt whose end an earlier try of this very task has reported with its mark, if any."""
+    from airflow_provider_cdf.operators.identity import run_key
+
+    reporter = run_key(ti)
+    marked = (
+        one for one in _ended_attempts(execution, target) if _ours(one.output).get(REPORTED_BY) == reporter
+    )
+    return next(marked, None)
+
+
+def _ended_attempts(execution: WorkflowExecutionDetails, target: Target) -> Iterator[TaskExecution]:
+    for attempt in execution.executed_tasks:
+        if target.task_external_id is None:
+            is_it = attempt.id == str(target.cdf_task_id).lower()
+        else:
+            is_it = attempt.external_id == target.task_external_id and target.parent_task_external_id in (
+                None,
+                attempt.parent_task_external_id,
+            )
+        if is_it and attempt.has_ended:
+            yield attempt
 
 
 def _execution(
@@ -214,6 +235,19 @@ def refuse_own_key(output: object) -> None:
         raise CdfInputError(
             f"The output has the key {KEY!r}, under which this package reports. Give yours another name."
         )
+
+
+def checked_output(output: object) -> dict[str, Any]:
+    """
+    Return an output of a user's own as CDF takes it.
+
+    :raises CdfInputError: if it is no JSON object, more than 100 000 bytes, or has the key ``airflow``.
+    """
+    from airflow_provider_cdf.cdf.checks import check_output
+
+    checked = check_output(output)
+    refuse_own_key(checked)
+    return checked
 
 
 def about(ti: Any) -> dict[str, Any]:
