@@ -34,7 +34,7 @@ class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
     ) -> None:
         op_kwargs = dict(op_kwargs or {})
         if op_kwargs.get(PARAMETER) is not None:
-            raise ValueError(f"The argument {PARAMETER} is given by @task.cdf_task itself: leave it out.")
+            raise _given_already()
         if PARAMETER in inspect.signature(python_callable).parameters:
             # Airflow checks now whether the arguments fit the function. The task itself comes at run time.
             op_kwargs[PARAMETER] = None
@@ -43,7 +43,16 @@ class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
         super().__init__(**arguments)
 
 
+def _given_already() -> ValueError:
+    return ValueError(f"The argument {PARAMETER} is given by @task.cdf_task itself: leave it out.")
+
+
 class _CdfTaskDecorator(_TaskDecorator[..., Any, CdfDecoratedOperator]):
+    def _validate_arg_names(self, func: Any, kwargs: dict[str, Any]) -> None:
+        if PARAMETER in kwargs:
+            raise _given_already()
+        super()._validate_arg_names(func, kwargs)
+
     def _expand(self, *args: Any, **kwargs: Any) -> Any:
         expanded: Any = super()._expand(*args, **kwargs)
         # As for any mapped task: the DAG processor takes its callbacks from here.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.operators.reporting import KEY, Target, reported_before
+from airflow_provider_cdf.operators.reporting import KEY, Target, reported_before, workflow_state
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.waiting import Impossible, Reached
 
@@ -209,12 +209,10 @@ class TaskWait(CdfTaskSensor):
                 f"The execution has no such task. [task {self.target.cdf_task_id}, execution {execution.id}]"
             )
         if task.has_ended or execution.has_ended:
-            reason = task.reason_for_incompletion or execution.reason_for_incompletion
-            because = f": {reason.rstrip('.')}" if reason else ""
             ended = f"has already ended {task.status}" if task.has_ended else f"was left {task.status}"
             return Impossible(
-                f"Task {task.external_id!r} waits for no report: it {ended}{because}. The workflow is "
-                f"{execution.status}. [task {task.id}, execution {execution.id}]"
+                f"Task {task.external_id!r} waits for no report: it {ended}. {workflow_state(execution)} "
+                f"[task {task.id}, execution {execution.id}]"
             )
         return Reached(task)
 

@@ -135,7 +135,7 @@ def _task_to_report_to(
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
     if task is not None and has_become(task, status):
         return task, True
-    where = f"The workflow is {execution.status}. Nothing was changed in CDF. [execution {execution.id}]"
+    where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
         state = "has not started; a CdfTaskSensor before the report waits for that"
     elif task.status.may_be_retried and not execution.has_ended:
@@ -145,8 +145,7 @@ def _task_to_report_to(
             f"started another one, so {status} was not reported. {where}"
         )
     elif task.has_ended:
-        reason = f": {task.reason_for_incompletion.rstrip('.')}" if task.reason_for_incompletion else ""
-        state = f"has already ended {task.status}{reason}"
+        state = f"has already ended {task.status}{_because(task)}"
     elif execution.has_ended:
         state = f"was left {task.status} when the workflow ended"
     elif is_async_complete(execution, task) is False:
@@ -154,6 +153,18 @@ def _task_to_report_to(
     else:
         return task, False
     raise CdfNothingToReportToError(f"{name} waits for no report of {status}: it {state}. {where}")
+
+
+def workflow_state(execution: WorkflowExecutionDetails) -> str:
+    """Say in a sentence what state a workflow is in, and why."""
+    return f"The workflow is {execution.status}{_because(execution)}."
+
+
+def _because(what: TaskExecution | WorkflowExecutionDetails) -> str:
+    from airflow_provider_cdf.cdf.foreign import one_line
+
+    reason = one_line(what.reason_for_incompletion or "").rstrip(".")
+    return f": {reason}" if reason else ""
 
 
 def reported_before(ti: Any, execution: WorkflowExecutionDetails, target: Target) -> TaskExecution | None:
