@@ -27,11 +27,12 @@ class Work:
 
     def __init__(self, cluster: Cluster, folder: Path, how: str, dag_id: str = "works_for_cdf") -> None:
         self.cluster, self.airflow, self.dag_id = cluster, cluster.airflow, dag_id
-        self.file = folder / str(uuid.uuid4())
-        self.id = self.airflow.trigger_dag(dag_id, conf={"how": how, "let_go": str(self.file)})
+        self.let_go_file, self.began = folder / f"{uuid.uuid4()}", folder / f"{uuid.uuid4()}"
+        conf = {"how": how, "let_go": str(self.let_go_file), "began": str(self.began)}
+        self.id = self.airflow.trigger_dag(dag_id, conf=conf)
 
     def let_go(self) -> None:
-        self.file.touch()
+        self.let_go_file.touch()
 
     def wait_until(self, happened: Callable[[], Any], seconds: float = 180) -> Any:
         deadline = time.monotonic() + seconds
@@ -73,17 +74,17 @@ class Work:
         output: dict[str, Any] = self.attempts()[-1].output
         return output
 
-    def log(self, try_number: int = 1, task_id: str = "judge") -> str:
-        return self.airflow.task_log(self.dag_id, self.id, task_id, try_number)
+    def log(self) -> str:
+        """The logs of all tries; on a busy machine, Airflow counts some that did not even start."""
+        tries = range(1, self.task()["try_number"] + 1)
+        return "\n".join(self.airflow.task_log(self.dag_id, self.id, "judge", number) for number in tries)
 
     def process(self) -> psutil.Process:
         return psutil.Process(int(self.task()["pid"]))
 
     def hold(self) -> None:
         """Wait until the function runs."""
-        self.wait_until(lambda: self.task()["state"] == "running" and self.status() == "IN_PROGRESS")
-        time.sleep(3)  # from the start of the process to its function
-        assert self.task()["state"] == "running"
+        self.wait_until(self.began.exists)
 
     def mark(self, state: str) -> None:
         path = f"/dags/{self.dag_id}/dagRuns/{quote(self.id, safe='')}/taskInstances/judge"
@@ -125,11 +126,12 @@ class TestFunction:
         assert work.wait_for_end() == "failed"
         assert work.status() == "FAILED_WITH_TERMINAL_ERROR"
         told = work.output()["airflow"]
-        assert told["error"] == {"type": "RuntimeError", "message": "the historian is down, try 2"}
-        assert told["try_number"] == 2
+        last = work.task()["try_number"]
+        assert told["error"] == {"type": "RuntimeError", "message": f"the historian is down, try {last}"}
+        assert told["try_number"] == last >= 2
         assert told["url"].startswith(cluster.airflow.url)
         assert told["failed_tasks"][0]["url"].endswith("/tasks/judge")
-        assert "goes on waiting, for the next try" in work.log(1)
+        assert "goes on waiting, for the next try" in work.log()
         work.wait_until(lambda: work.execution().status == "FAILED")
 
     def test_that_fails_once_is_not_told_to_cdf(self, cluster: Cluster, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ class TestFunction:
 
         assert work.wait_for_end() == "success"
         assert work.status() == "COMPLETED"
-        assert work.task()["try_number"] == 2
+        assert work.task()["try_number"] >= 2
 
 
 @pytest.mark.long
@@ -173,10 +175,11 @@ class TestPeople:
         work = Work(cluster, tmp_path, "holds on")
         work.hold()
         (waiting,) = work.attempts()
+        work.began.unlink()
         work.clear()
-        work.wait_until(lambda: work.task()["try_number"] == 2 and work.task()["state"] == "running")
+        work.hold()
         assert work.status() == "IN_PROGRESS"
-        assert "CDF is told nothing" in work.log(1)
+        assert "CDF is told nothing" in work.log()
         work.let_go()
 
         assert work.wait_for_end() == "success"
@@ -189,11 +192,11 @@ class TestMachines:
         work = Work(cluster, tmp_path, "holds on")
         work.hold()
         work.process().terminate()
-        work.wait_until(lambda: "told to stop" in work.log(1))
+        work.wait_until(lambda: "told to stop" in work.log())
         work.let_go()
 
         assert work.wait_for_end() == "success"
-        assert work.task()["try_number"] == 2
+        assert work.task()["try_number"] >= 2
         assert work.status() == "COMPLETED"
 
     def test_that_die_on_the_last_try_leave_the_report_to_the_callback(

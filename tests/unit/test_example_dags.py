@@ -13,7 +13,8 @@ from support import Project
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
 
-EXAMPLES = sorted(examples_folder().glob("*.py"))
+#: All but the one that works on what the inbox hands over.
+EXAMPLES = sorted(file for file in examples_folder().glob("*.py") if file.stem != "cdf_inbox_work")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
 
 
-def run_dag(file: Path, *, retries: int | None = None) -> Any:
+def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(str(file))
@@ -38,7 +39,7 @@ def run_dag(file: Path, *, retries: int | None = None) -> Any:
             task.partial_kwargs["retries"] = retries
         else:
             task.retries = retries
-    return dag.test()
+    return dag.test(**arguments)
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
@@ -212,3 +213,21 @@ class TestFanOut:
         failed = children.pop("inspect_P-102")
         assert failed == ("CANCELED" if name == "cdf_fan_out" else "FAILED_WITH_TERMINAL_ERROR")
         assert set(children.values()) <= of_others
+
+
+class TestInbox:
+    """With its DAG runs, in tests/system."""
+
+    def test_does_the_work_of_the_task_that_it_is_told(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        execution_id = project.run("pump_health")
+        waiting = project.task(execution_id, "score")["id"]
+
+        run = run_dag(
+            examples_folder() / "cdf_inbox_work.py",
+            run_conf={"execution_id": execution_id, "cdf_task_id": waiting},
+        )
+
+        assert run.state == "success"
+        assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.72

@@ -34,6 +34,7 @@ for dag_id, retries in (("works_for_cdf", 1), ("works_for_cdf_once", 0)):
             how = dag_run.conf["how"]
             if how == "fails" or (how == "fails once" and ti.try_number == 1):
                 raise RuntimeError(f"the historian is down, try {ti.try_number}")
+            Path(dag_run.conf["began"]).touch()
             while how == "holds on" and not Path(dag_run.conf["let_go"]).exists():
                 time.sleep(0.2)
             while how == "asks" and cdf_task.is_waiting():
