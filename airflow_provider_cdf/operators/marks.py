@@ -23,6 +23,14 @@ class MarkedFailedError(AirflowException):
     """A person has marked the task, or its DAG run, as failed."""
 
 
+#: What CDF is told about a task that was running, by what a person has made of it. Skipped is what Airflow
+#: makes of it when the DAG run is marked failed.
+_WHY = {
+    "failed": "The task was marked failed in Airflow.",
+    "skipped": "The task was skipped in Airflow while it ran, as when its DAG run is marked failed.",
+}
+
+
 class LastReport:
     """
     The report of a task that was told to stop, on behalf of a signal handler.
@@ -52,7 +60,7 @@ class LastReport:
                 "The task was told to stop, and Airflow does not say why (%r): CDF is told nothing.", error
             )
             return
-        if state not in ("failed", "success"):
+        if state not in _WHY and state != "success":
             log.info(
                 "The task was told to stop, and is %s in Airflow: CDF is told nothing and waits for the next "
                 "try.",
@@ -65,10 +73,10 @@ class LastReport:
                 output = with_note(None, self._ti, marked="success")
                 report(hook, self._ti, self._target, "COMPLETED", output, patience=0.0)
             else:
-                output = failure(self._ti, [], MarkedFailedError("The task was marked failed in Airflow."))
+                output = failure(self._ti, [], MarkedFailedError(_WHY[str(state)]))
                 report(hook, self._ti, self._target, self._failure_status, output, patience=0.0)
         except CdfError as error:
-            log.warning("The task was marked %s. The CDF task may still wait for a report: %s", state, error)
+            log.warning("The task is marked %s. The CDF task may still wait for a report: %s", state, error)
         finally:
             hook.close()
 

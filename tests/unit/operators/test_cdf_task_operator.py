@@ -456,6 +456,12 @@ class TestKill:
         }
         assert "told to stop" in str(error)
 
+    def test_by_a_dag_run_that_is_marked_failed_reports_the_failure(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        self.kill(ti, execution_id, "skipped")  # what Airflow makes of what was running
+        assert "DAG run is marked failed" in told(project, execution_id)["error"]["message"]
+
     def test_by_mark_failed_as_the_failure_status(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
     ) -> None:
