@@ -25,7 +25,8 @@ for dag_id, retries in (("works_for_cdf", 1), ("works_for_cdf_once", 0)):
             execution_id=run.output,
             task_external_id="score",
             poll_interval=1,
-            deferrable=True,
+            # A busy Airflow 3.3 may fail a task that is resumed at once: here with its only try.
+            deferrable=retries > 0,
             retries=retries,
             retry_delay=timedelta(seconds=1),
         )
