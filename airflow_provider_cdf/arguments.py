@@ -23,7 +23,9 @@ def seconds(duration: float | timedelta, name: str = "The duration") -> float:
     """
     number = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not is_number(number) or not 0 < number <= LONGEST:
-        raise ValueError(f"{name} must be a positive number of seconds or a timedelta, not {duration!r}.")
+        raise ValueError(
+            f"{name} must be a positive number of seconds or a timedelta. It is {duration!r:.60}."
+        )
     return number
 
 

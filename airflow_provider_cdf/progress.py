@@ -56,9 +56,9 @@ def waiting_for_a_report(execution: WorkflowExecutionDetails) -> list[TaskExecut
 def describe_standstill(tasks: Iterable[TaskExecution], execution_id: str) -> str:
     """Say what may never end where a task waits for a workflow that waits for a report."""
     return (
-        f"CDF waits for a report on {_named(tasks)}, and this Airflow task for the end of the workflow. "
-        "If a task behind this one is to make the report, neither ends: set wait_for_completion=False here. "
-        f"Execution {execution_id}."
+        f"CDF waits for a report on {_named(tasks)}. This Airflow task waits for the end of the workflow: if "
+        "a task behind it is to make the report, neither ends. Then set wait_for_completion=False here. "
+        f"[execution {execution_id}]"
     )
 
 
@@ -112,7 +112,7 @@ def _summary(
         named.append(f"{len(going_on) - MAX_NAMED} more")
     runs = f"CDF is at {', '.join(named)}" if named else "CDF is at no task"
     ended = len(attempts) - len(going_on)
-    return f"Waiting: {observed}. {runs}; {ended} ended. Execution {execution.id}."
+    return f"Waiting: {observed}. {runs}; {ended} ended. [execution {execution.id}]"
 
 
 def _took(task: TaskExecution) -> float | None:

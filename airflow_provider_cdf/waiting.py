@@ -1,5 +1,5 @@
 """
-What an observation means for somebody who waits: go on, done, or no longer possible.
+What an observation means for a wait: go on, done, or no longer possible.
 
 Pure functions without clock or network. The poking sensors, the operators and the triggers all decide with
 them, so that waiting on a worker and waiting deferred cannot drift apart.
@@ -24,6 +24,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfSilenceError,
 )
 from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -88,7 +89,7 @@ def wait_for_task(
     seen: str | None = None,
 ) -> Verdict:
     """
-    Decide for somebody who waits until a task is in one of some statuses.
+    Decide for a wait until a task is in one of some statuses.
 
     While the execution is RUNNING, CDF may follow a FAILED or TIMED_OUT attempt with another one that is not
     listed yet, so those two are not final. Every other status in which a task ends is.
@@ -111,11 +112,11 @@ def wait_for_task(
     if parent_task_external_id is not None:
         subject += f" of {parent_task_external_id!r}"
     workflow = f"The workflow is {_status(execution)}"
-    which = f" Execution {execution.id}."
+    which = f" [execution {execution.id}]"
     if task is None:
         if execution.has_ended:
             return Impossible(
-                f"{subject} never started, so it was never {wanted}. {workflow}{_because(execution)}"
+                f"{subject} never started. It was to be {wanted}. {workflow}{_because(execution)}"
                 f"{_defined_tasks(execution)}{which}"
             )
         if lacking := _can_never_start(execution, task_external_id, parent_task_external_id):
@@ -141,7 +142,7 @@ def wait_for_task(
 
 
 def wait_for_end(execution: WorkflowExecution) -> Verdict:
-    """Decide for somebody who waits until an execution has ended well."""
+    """Decide for a wait until an execution has ended well."""
     if execution.status == WorkflowStatus.COMPLETED:
         return Reached()
     if execution.has_ended:
@@ -151,14 +152,17 @@ def wait_for_end(execution: WorkflowExecution) -> Verdict:
 
 def describe_bad_end(execution: WorkflowExecution) -> str:
     """Say how an execution ended and, where its tasks are known, which of them failed and why."""
-    text = f"Workflow {execution.workflow_external_id!r} ended {_status(execution)}{_because(execution)}"
     failed = failed_tasks(execution) if isinstance(execution, WorkflowExecutionDetails) else []
+    # CDF's own reason of a failed execution is that of a task, with words around it.
+    said = execution.reason_for_incompletion or ""
+    is_said = any(task.reason_for_incompletion and task.reason_for_incompletion in said for task in failed)
+    text = f"The workflow ended {_status(execution)}{'.' if is_said else _because(execution)}"
     if failed:
         text += " Failed tasks: " + " ".join(
             f"{task.external_id!r} {_status(task)}{_because(task)}" for task in failed
         )
-    version = "" if execution.version is None else f" of version {execution.version!r}"
-    return f"{text} Execution {execution.id}{version}."
+    version = "" if execution.version is None else f" version {execution.version!r}"
+    return f"{text} [workflow {execution.workflow_external_id!r}{version}, execution {execution.id}]"
 
 
 def failed_tasks(execution: WorkflowExecutionDetails) -> list[TaskExecution]:
@@ -176,7 +180,7 @@ def contradiction(execution: WorkflowExecutionDetails) -> CdfAnswerError | None:
     if not execution.says_it_ended:
         return None
     return CdfAnswerError(
-        f"CDF says that the workflow is {_status(execution)}, and when it ended. Execution {execution.id}."
+        f"CDF says that the workflow is {_status(execution)}, and when it ended. [execution {execution.id}]"
     )
 
 
@@ -295,7 +299,5 @@ class Patience:
         self._asked_for = min(error.retry_after or 0.0, self._max_silence)
         silence = now - self._last_answer
         if silence > self._max_silence:
-            raise CdfSilenceError(
-                f"No poll has succeeded for {silence:.0f} s; the last one failed with: {error}"
-            )
-        return f"{error} Polling goes on, at growing intervals." if self._failures == 1 else None
+            raise CdfSilenceError(told(f"No poll has succeeded for {silence:.0f} s. The last one: {error}"))
+        return told(error, "Polling goes on, at growing intervals.") if self._failures == 1 else None

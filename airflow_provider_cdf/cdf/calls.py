@@ -36,6 +36,7 @@ from airflow_provider_cdf.cdf.models import (
     SessionStates,
     TaskExecution,
     TokenInspection,
+    Workflow,
     WorkflowExecution,
     WorkflowExecutionDetails,
     WorkflowStatus,
@@ -67,7 +68,8 @@ class Call(Generic[AnswerT]):
     """
     One request to CDF.
 
-    :param purpose: completes "CDF refused to ..." in error messages.
+    :param purpose: completes "CDF refused to ..." in error messages; in few words, and without an id.
+    :param which: names what it is about, for the end of error messages.
     :param path: below the base URL; external ids in it are percent-encoded.
     :param answer: the model that reads a successful answer.
     :param content: the JSON body, to the byte; hidden from ``repr`` because a session request holds a secret.
@@ -83,6 +85,7 @@ class Call(Generic[AnswerT]):
     method: Literal["GET", "POST"]
     path: str
     answer: type[AnswerT]
+    which: str = ""
     content: bytes | None = field(default=None, repr=False)
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
@@ -140,7 +143,8 @@ def _of_session(
     path: str, verb: str, project: str, session_id: int, *, is_read: bool, capability: str
 ) -> Call[SessionStates]:
     return Call(
-        purpose=f"{verb} session {session_id}",
+        purpose=f"{verb} the session",
+        which=f"session {session_id}",
         method="POST",
         path=f"{_project(project)}/sessions/{path}",
         answer=SessionStates,
@@ -174,10 +178,11 @@ def run(
         if started.workflow_external_id != workflow_external_id or started.version not in (None, version):
             return f"version {started.version!r} of workflow {started.workflow_external_id!r}"
         has_its_id = started.metadata.get(SUBMIT_ID) == submit_id
-        return None if submit_id is None or has_its_id else f"another run, execution {started.id}"
+        return None if submit_id is None or has_its_id else f"another run, {started.id}"
 
     return Call(
-        purpose=f"run {what}",
+        purpose="run the workflow",
+        which=what,
         method="POST",
         path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}"
         f"/versions/{_segment(version, 'version')}/run",
@@ -192,7 +197,8 @@ def run(
 def get_version(project: str, workflow_external_id: str, version: str) -> Call[WorkflowVersion]:
     """Ask whether a version of a workflow exists."""
     return Call(
-        purpose=f"read workflow {workflow_external_id!r} version {version!r}",
+        purpose="read the version of the workflow",
+        which=f"workflow {workflow_external_id!r} version {version!r}",
         method="GET",
         path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}"
         f"/versions/{_segment(version, 'version')}",
@@ -203,10 +209,25 @@ def get_version(project: str, workflow_external_id: str, version: str) -> Call[W
     )
 
 
+def get_workflow(project: str, workflow_external_id: str) -> Call[Workflow]:
+    """Ask whether a workflow exists."""
+    return Call(
+        purpose="read the workflow",
+        which=f"workflow {workflow_external_id!r}",
+        method="GET",
+        path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}",
+        answer=Workflow,
+        repeat=Repeat.ALWAYS,
+        is_read=True,
+        capability="workflowOrchestrationAcl:READ",
+    )
+
+
 def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
     """Read an execution with its tasks."""
     return Call(
-        purpose=f"read execution {execution_id}",
+        purpose="read the execution",
+        which=f"execution {execution_id}",
         method="GET",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}",
         answer=WorkflowExecutionDetails,
@@ -247,9 +268,8 @@ def list_executions(
     if cursor is not None:
         body["cursor"] = cursor
     return Call(
-        purpose=f"list the executions of workflow {workflow_external_id!r}"
-        if workflow_external_id
-        else "list executions",
+        purpose="list executions",
+        which=f"workflow {workflow_external_id!r}" if workflow_external_id else "",
         method="POST",
         path=f"{_workflows(project)}/executions/list",
         answer=ExecutionPage,
@@ -270,7 +290,8 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
     """
     body = {} if not reason else {"reason": reason[:MAX_CANCEL_REASON]}
     return Call(
-        purpose=f"cancel execution {execution_id}",
+        purpose="cancel the execution",
+        which=f"execution {execution_id}",
         method="POST",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
         answer=WorkflowExecution,
@@ -282,7 +303,8 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
 def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecution]:
     """Run the failed tasks of an execution that ended badly once more, under the same execution id."""
     return Call(
-        purpose=f"retry execution {execution_id}",
+        purpose="retry the execution",
+        which=f"execution {execution_id}",
         method="POST",
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/retry",
         answer=WorkflowExecution,
@@ -300,9 +322,10 @@ def update_task(
     wanted = check_reportable(status)
     body: dict[str, Any] = {"status": wanted}
     if output is not None:
-        body["output"] = check_output(output, f"CDF task {cdf_task_id}")
+        body["output"] = check_output(output, f"task {cdf_task_id}")
     return Call(
-        purpose=f"set task {cdf_task_id} to {wanted}",
+        purpose=f"set the task to {wanted}",
+        which=f"task {cdf_task_id}",
         method="POST",
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
@@ -330,7 +353,9 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
     """Return what says so if an answer is about another id than the one that was asked for."""
 
     def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
-        return None if answer.id.lower() == asked_for.lower() else f"{kind} {one_line(answer.id, 40)}"
+        return (
+            None if answer.id.lower() == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
+        )
 
     return is_about
 

@@ -38,7 +38,7 @@ def check_uuid(value: object, name: str) -> str:
     if isinstance(value, str) and _UUID.fullmatch(value):
         return value
     raise CdfInputError(
-        f"{name} must be a UUID such as 059edaa4-a17a-4102-910e-2c3591500cce, not {value!r}."
+        f"{name} must be a UUID. It is {value!r:.60}."
         + (" The task that should have provided it left no value." if is_missing(value) else "")
     )
 
@@ -91,22 +91,23 @@ def check_metadata(metadata: Mapping[str, str], what: str) -> dict[str, str]:
     :raises CdfInputError: beyond 10 pairs, keys of 32 or values of 255 characters, or if one is no string.
     """
     if not isinstance(metadata, Mapping):
-        raise CdfInputError(f"Metadata of {what} must be pairs (a dict), not {type(metadata).__name__}.")
+        raise CdfInputError(f"metadata must be pairs (a dict), not {type(metadata).__name__}. [{what}]")
     if len(metadata) > MAX_METADATA_PAIRS:
         raise CdfInputError(
-            f"Metadata of {what} has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}."
+            f"metadata has {len(metadata)} pairs; CDF takes at most {MAX_METADATA_PAIRS}. [{what}]"
         )
     for key, value in metadata.items():
-        limits = (("key", key, MAX_METADATA_KEY), (f"value of key {key!r}", value, MAX_METADATA_VALUE))
+        limits = (("key", key, MAX_METADATA_KEY), (f"value of key {key!r:.40}", value, MAX_METADATA_VALUE))
         for which, text, limit in limits:
             if not isinstance(text, str):
                 raise CdfInputError(
-                    f"Metadata of {what} must be strings; the {which} is {type(text).__name__}: {text!r:.60}."
+                    f"metadata must be strings; the {which} is {type(text).__name__}: {text!r:.60}. [{what}]"
                 )
             if len(text) > limit:
                 raise CdfInputError(
-                    f"Metadata of {what}: the {which} has {len(text)} characters; CDF takes at most {limit}."
+                    f"metadata is too long: the {which} has {len(text)} characters; CDF takes {limit}."
                     + (f" It begins {key!r:.60}." if which == "key" else "")
+                    + f" [{what}]"
                 )
     return dict(metadata)
 

@@ -20,12 +20,12 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, next_cursor
-from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token, next_cursor
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
+from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import retrying
-from airflow_provider_cdf.cdf.sender import Sender
+from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
@@ -58,7 +58,7 @@ class CdfClient(Sender):
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
-        :param within: seconds for all of it, where somebody has less time than the settings say.
+        :param within: seconds for all of it, where there is less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
         again = Retrying(sleep=clock.sleep, **retrying(call, self.settings.retry_for, within))
@@ -68,7 +68,16 @@ class CdfClient(Sender):
             return answer
         except CdfError as error:
             failed = error.bare()
+        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+            failed.inspection = self._inspect()
+            failed.adding(self._on_access(call, failed))
         raise failed
+
+    def _inspect(self) -> TokenInspection | None:
+        try:
+            return self._send_once(inspect_token(), clock.now() + INSPECT_WITHIN)
+        except CdfError:
+            return None
 
     def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
@@ -173,7 +182,7 @@ class AsyncCdfClient(Sender):
         """
         Send one call and read its answer; repeat it as long as that does no harm and may help.
 
-        :param within: seconds for all of it, where somebody has less time than the settings say.
+        :param within: seconds for all of it, where there is less time than the settings say.
         :raises CdfError: of the class that says what happened; its message names the call.
         """
         again = AsyncRetrying(sleep=clock.asleep, **retrying(call, self.settings.retry_for, within))
@@ -182,7 +191,16 @@ class AsyncCdfClient(Sender):
             return await again(self._send_once, call, give_up_at)
         except CdfError as error:
             failed = error.bare()
+        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+            failed.inspection = await self._inspect()
+            failed.adding(self._on_access(call, failed))
         raise failed
+
+    async def _inspect(self) -> TokenInspection | None:
+        try:
+            return await self._send_once(inspect_token(), clock.now() + INSPECT_WITHIN)
+        except CdfError:
+            return None
 
     async def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:

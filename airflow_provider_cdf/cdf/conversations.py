@@ -18,6 +18,7 @@ from typing import Any
 
 from airflow_provider_cdf.cdf import calls, checks, clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution, WorkflowExecutionDetails
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
@@ -87,8 +88,9 @@ def run_workflow(
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
     trace = Trace(
         look_up,
-        hint=f"look for an execution of {what} with {mark}",
+        hint=f"look for an execution with {mark}",
         of_what=calls.get_version(settings.project, workflow_external_id, version),
+        in_what=calls.get_workflow(settings.project, workflow_external_id),
     )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
     return (yield from submit(settings, request, trace))
@@ -109,7 +111,7 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
         return now if is_new or not now.has_ended else None
 
     request = partial(calls.retry, settings.project, execution_id)
-    hint = f"look whether execution {execution_id} runs again"
+    hint = "look whether the execution runs again"
     return (yield from submit(settings, request, Trace(look_up, hint, of_what=read)))
 
 
@@ -130,7 +132,7 @@ def cancel_execution(
         return execution if execution.has_ended else None
 
     call = calls.cancel(settings.project, execution_id, reason)
-    hint = f"look whether execution {execution_id} still runs"
+    hint = "look whether the execution still runs"
     execution = yield from _send_until_known(settings, call, Trace(look_up, hint))
     until = clock.now() + min(CANCEL_WITHIN, settings.retry_for)
     while not execution.has_ended and clock.now() < until:
@@ -138,7 +140,7 @@ def cancel_execution(
         try:
             execution = (yield from look_up()) or execution
         except CdfError as error:
-            log.warning("Execution %s is being cancelled; it could not be read: %s", execution_id, error)
+            log.warning("%s", told("An execution that is being cancelled could not be read.", error))
     return execution
 
 
@@ -189,10 +191,10 @@ def _send_until_known(
         tries += 1
         pause = pause_after(failed, tries)
         if is_transient(failed) and clock.now() + pause < give_up_at:
-            log.warning("%s Trying again in %.1f s.", failed, pause)
+            log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
             yield Pause(pause)
         elif unread is not None and (lost is not None or is_transient(unread)):
-            raise unknown(lost or failed, f"Whether it is done could not be read: {unread}", trace)
+            raise unknown(lost or failed, f"Whether it is done could not be read. {unread}", trace)
         elif lost is not None and is_transient(failed):
             raise unknown(lost, "It was not done when last looked at.", trace)
         else:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_cdf.cdf.messages import told
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.models import TokenInspection
 
 
 class CdfError(AirflowException):
@@ -12,7 +17,7 @@ class CdfError(AirflowException):
     Base of all errors of this package.
 
     Derived from ``AirflowException`` because that is what Airflow's ``soft_fail`` turns into a skip.
-    The message is the interface: it names the workflow, execution or task and holds no secret.
+    The message is the interface: what is wrong, then the reason, then ids in brackets; it holds no secret.
     """
 
     #: Seconds that the server asks to wait.
@@ -29,8 +34,12 @@ class CdfError(AirflowException):
         return self.with_traceback(None)
 
     def adding(self, sentence: str) -> Self:
-        """Add to the message what only the caller knows, such as what has become of an execution."""
-        self.args = (f"{self} {sentence}".rstrip(), *self.args[1:])
+        """
+        Add to the message what only the caller knows, such as what has become of an execution.
+
+        :param sentence: goes before the ids; or ids themselves.
+        """
+        self.args = (told(self, sentence), *self.args[1:])
         return self
 
 
@@ -38,8 +47,8 @@ class CdfInputError(CdfError, AirflowFailException):
     """What the caller asked for would be refused by CDF, so it was not sent. A retry would not help."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"{message.rstrip()} Nothing was sent to CDF.")
-        #: What is wrong, for who has more to say about what becomes of it.
+        super().__init__(told(message, "Nothing was sent to CDF."))
+        #: What is wrong, where more is to be said about what becomes of it.
         self.problem = message.rstrip()
 
 
@@ -110,6 +119,8 @@ class CdfApiError(CdfError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.is_auto_retryable = is_auto_retryable
+        #: What the token may do, where CDF was asked for that because of this refusal.
+        self.inspection: TokenInspection | None = None
 
     @property
     def is_about_the_id(self) -> bool:

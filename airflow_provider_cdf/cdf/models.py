@@ -282,7 +282,7 @@ class WorkflowExecutionDetails(WorkflowExecution):
 class ExecutionPage(_Answer):
     """One page of ``POST /workflows/executions/list``."""
 
-    #: One that cannot be read is left out: it is not what anybody looks for by id, status or metadata.
+    #: One that cannot be read is left out: it is not what is looked for by id, status or metadata.
     items: list[OnErrorOmit[WorkflowExecution]]
     next_cursor: str | None = None
 
@@ -316,6 +316,10 @@ class SessionStates(_Answer):
     """The answer about sessions by their ids."""
 
     items: list[SessionState] = Field(default_factory=list)
+
+
+class Workflow(_Answer):
+    """A workflow; of interest is only that there is one."""
 
 
 class WorkflowVersion(_Answer):

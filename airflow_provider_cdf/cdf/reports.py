@@ -15,6 +15,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfReportRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.cdf.models import TaskExecution, TaskStatus, WorkflowExecutionDetails
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after
 from airflow_provider_cdf.cdf.settings import Settings
@@ -79,16 +80,18 @@ def update_task(
             refusals += 1
         pause = pause_after(failed, tries)
         if refusals < REFUSALS and clock.now() + pause < give_up_at:
-            log.warning("%s Trying again in %.1f s.", failed, pause)
+            log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
             yield Pause(pause)
         elif unread is not None and (lost is not None or is_transient(unread)):
             raise _unclear_report(
-                lost or failed, f"Whether it is done could not be read: {unread}", cdf_task_id, execution_id
+                lost or failed, f"Whether it is done could not be read. {unread}", cdf_task_id, execution_id
             ) from None
         elif task is not None and isinstance(failed, CdfApiError) and was_refused:
             raise CdfReportRefusedError(
-                f"CDF refuses the report, though its task still waits for one. {failed} Task "
-                f"{task.external_id!r} of execution {execution_id} is {task.status}.",
+                told(
+                    f"CDF refuses the report, though its task still waits for one. {failed}",
+                    f"Task {task.external_id!r} is {task.status}. [execution {execution_id}]",
+                ),
                 code=failed.code,
                 cdf_message=failed.cdf_message,
                 request_id=failed.request_id,
@@ -143,5 +146,5 @@ def _reported_task(
 def _unclear_report(
     lost: CdfError, since: str, cdf_task_id: str, execution_id: str | None
 ) -> CdfUnreachableError:
-    hint = f"look at task {cdf_task_id} of execution {execution_id}"
-    return CdfUnreachableError(f"{lost} {since} To find out, {hint}.", sent=True)
+    which = ids(task=cdf_task_id, execution=execution_id)
+    return CdfUnreachableError(told(lost, since, f"To find out, look at the task in CDF. {which}"), sent=True)

@@ -22,6 +22,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.messages import told
 
 log = logging.getLogger(__name__)
 
@@ -133,4 +134,4 @@ def _date(value: str) -> datetime | None:
 
 def _say(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s Trying again in %.1f s.", error, state.upcoming_sleep)
+    log.warning("%s", told(error, f"Trying again in {state.upcoming_sleep:.1f} s."))

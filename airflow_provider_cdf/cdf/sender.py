@@ -23,10 +23,16 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
+
+#: How many projects of a token a message names.
+MAX_NAMED = 10
+#: Seconds within which it is asked what a token may do, once CDF has refused it something.
+INSPECT_WITHIN = 5.0
 
 NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 
@@ -85,16 +91,21 @@ class Sender:
                 return read
             del read
             raise CdfAnswerError(
-                f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
-                f"{call.purpose}.{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+                told(
+                    f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
+                    f"{call.purpose}.{_fate(call, may_be_done=True)}",
+                    self._ids(call, answer),
+                )
             )
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
         return CdfAnswerError(
-            f"CDF answered HTTP {answer.status} to the request to {call.purpose}, "
-            f"but not what its API promises: {self._clean(call, problem)}."
-            f"{self._request_id_note(call, answer)}{_fate(call, may_be_done=True)}"
+            told(
+                f"CDF's answer cannot be read: {self._clean(call, problem)}. The request was to "
+                f"{call.purpose}, and was answered HTTP {answer.status}.{_fate(call, may_be_done=True)}",
+                self._ids(call, answer),
+            )
         )
 
     def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
@@ -102,32 +113,46 @@ class Sender:
         words = self._clean(call, _server_words(answer))
         is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
         client = f"client {self.settings.credentials.client_id!r}"
-        message = (
-            f"CDF refused to {call.purpose} in project {self.settings.project!r} (HTTP {code}): "
-            f"{words.rstrip('.')}."
-        )
+        message = f"CDF refused to {call.purpose} (HTTP {code}): {words.rstrip('.')}."
         if code == 401:
             message += (
                 f" A new access token was refused too: has {client} access to this project? Look at project, "
                 f"host, scopes and audience of {self.settings.label}."
             )
-        elif code == 403 and call.capability:
-            message += (
-                f" There, {client} needs the capability {call.capability}; or "
-                f"{self.settings.label} names the wrong project or client."
-            )
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
         return kind(
-            message
-            + self._request_id_note(call, answer)
-            + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
+            told(
+                message + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
+                self._ids(call, answer),
+            ),
             code=code,
             cdf_message=words,
             request_id=self._request_id(call, answer),
             retry_after=read_retry_after(answer.headers),
             is_auto_retryable=is_auto_retryable,
+        )
+
+    def _on_access(self, call: Call[Any], refusal: CdfApiError) -> str:
+        """Say what access a call lacks: CDF refuses a wrong project in the words of a missing capability."""
+        client, project = f"Client {self.settings.credentials.client_id!r}", self.settings.project
+        inspection = refusal.inspection
+        if inspection is not None:
+            projects = [one.project_url_name for one in inspection.projects]
+            if project not in projects:
+                known = ", ".join(self._clean(call, repr(one)) for one in projects[:MAX_NAMED]) or "none"
+                return (
+                    f"{client} has no access to project {project!r}; the projects of its token are: {known}. "
+                    f"Look at the project of {self.settings.label}."
+                )
+            if call.capability not in inspection.granted_in(project):
+                return f"{client} lacks the capability {call.capability} in project {project!r}."
+        if refusal.code == 401:
+            return ""  # which says enough by itself
+        return (
+            f"{client} needs the capability {call.capability} for what this is about; or "
+            f"{self.settings.label} names the wrong project or client."
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
@@ -139,7 +164,8 @@ class Sender:
         fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
         reason = self._clean(call, error.reason)
         failed = CdfUnreachableError(
-            f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", sent=error.sent
+            told(f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", self._ids(call)),
+            sent=error.sent,
         )
         failed.retry_after = error.retry_after
         return failed
@@ -164,9 +190,14 @@ class Sender:
     def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
         return self._clean(call, answer.headers.get("x-request-id", "")) or None
 
-    def _request_id_note(self, call: Call[Any], answer: Answer) -> str:
-        request_id = self._request_id(call, answer)
-        return f" [request id {request_id}]" if request_id else ""
+    def _ids(self, call: Call[Any], answer: Answer | None = None) -> str:
+        """Return what a message is about, for its end."""
+        named = [call.which] if call.which else []
+        if call.capability:
+            named.append(f"project {self.settings.project!r}")
+        if answer is not None and (request_id := self._request_id(call, answer)):
+            named.append(f"request id {request_id}")
+        return f"[{', '.join(named)}]" if named else ""
 
 
 def _server_words(answer: Answer) -> str:

@@ -15,7 +15,8 @@ from typing import Any, Generic
 
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
-from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates, TokenInspection
+from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
@@ -39,11 +40,13 @@ class Trace(Generic[ResultT]):
     :param look_up: returns the outcome if there is one.
     :param hint: tells a person where to look.
     :param of_what: reads what a submission is about; if that is not there either, a 404 is true.
+    :param in_what: reads what that is a part of, to tell what is missing.
     """
 
     look_up: Callable[[], Conversation[ResultT | None]]
     hint: str
     of_what: calls.Call[Any] | None = None
+    in_what: calls.Call[Any] | None = None
 
 
 def submit(
@@ -56,12 +59,15 @@ def submit(
 
     :param request: makes the call for a nonce.
     """
-    purpose = request(nonce="").purpose  # refuses bad input before a session is made for it
+    first = request(nonce="")  # refuses bad input before a session is made for it
     begun = clock.now()
     tries = 0
     has_doubted_the_nonce = False
     while True:
-        session = yield from _open_session(settings, purpose)
+        try:
+            session = yield from _open_session(settings, first.purpose)
+        except CdfError as error:
+            raise error.adding(f"[{first.which}]") from None
         got = clock.now()
         call = request(nonce=session.nonce)
         while clock.now() - got < NONCE_SENT_UNTIL:
@@ -75,7 +81,7 @@ def submit(
                 pause = pause_after(failed, tries)
                 if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
                     raise failed from None
-                log.warning("%s Trying again in %.1f s.", failed, pause)
+                log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
                 yield Pause(pause)
                 continue
             is_refused = not is_ambiguous(failed)
@@ -113,8 +119,11 @@ def _open_session(settings: Settings, purpose: str) -> Conversation[Session]:
             raise
         # Not CdfRefusedError: sessions end, so a retry may find room.
         raise CdfApiError(
-            f"{error} The project has no room for another session. Sessions end with their executions; an "
-            "administrator can revoke those that are left over.",
+            told(
+                error,
+                "The project has no room for another session. Sessions end with their executions; an "
+                "administrator can revoke those that are left over.",
+            ),
             code=error.code,
             cdf_message=error.cdf_message,
             request_id=error.request_id,
@@ -142,11 +151,10 @@ def _is_true(
                 yield trace.of_what
             except CdfApiError as error:
                 if error.code == code:
+                    refusal.adding((yield from _what_is_missing(trace)))
                     return True
-        elif code in (401, 403):
-            inspection: TokenInspection = yield calls.inspect_token()
-            if call.capability not in inspection.granted_in(settings.project):
-                return True
+        elif _lacks(refusal, call.capability, settings.project):
+            return True
         if session.id is not None:
             # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
             sessions: SessionStates = yield calls.read_session(settings.project, session.id)
@@ -155,6 +163,25 @@ def _is_true(
     except CdfError as error:
         log.info("It could not be confirmed that nothing was done: %s", error)
     return False
+
+
+def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
+    """Whether the token, which the sender has asked about, may not do what was refused."""
+    inspection = refusal.inspection if isinstance(refusal, CdfApiError) else None
+    return inspection is not None and capability not in inspection.granted_in(project)
+
+
+def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
+    """Say whether the workflow is missing, or only the version of it; nothing if that cannot be told."""
+    if trace.in_what is None:
+        return ""
+    try:
+        yield trace.in_what
+    except CdfApiError as error:
+        return "There is no such workflow in this project." if error.code == 404 else ""
+    except CdfError:
+        return ""
+    return "The workflow exists, but it has no such version."
 
 
 def _revoke(settings: Settings, session: Session) -> Conversation[None]:
@@ -184,14 +211,13 @@ def _find_out(
     :return: ``None`` when it is certain that nothing was done with this nonce, and nothing ever will be.
     """
     if was_refused:
-        log.warning(
-            "%s A first copy of the request may have been accepted all the same, if something on the way has "
-            "sent it twice. Looking for that for up to %.0f s.",
-            lost,
-            NONCE_DEAD_AFTER,
+        twice = (
+            "A first copy of the request may have been accepted all the same, if something on the way has "
+            f"sent it twice. Looking for that for up to {NONCE_DEAD_AFTER:.0f} s."
         )
+        log.warning("%s", told(lost, twice))
     else:
-        log.warning("%s Looking for it.", lost)
+        log.warning("%s", told(lost, "Looking for it."))
     refused = was_refused
     tries = 0
     while True:
@@ -211,7 +237,7 @@ def _find_out(
         # A look-up that is refused may be answered later, as by a gateway in its bad moment.
         is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
         if is_hopeless or clock.now() + pause >= give_up_at:
-            since = f"It could not be looked up: {failed}" if failed else "It has not appeared since."
+            since = f"It could not be looked up. {failed}" if failed else "It has not appeared since."
             raise unknown(lost, since, trace)
         tries += 1
         yield Pause(pause)
@@ -234,4 +260,4 @@ def _may_be_due_to_the_nonce(error: CdfError) -> bool:
 
 
 def unknown(lost: CdfError, since: str, trace: Trace[Any]) -> CdfUnreachableError:
-    return CdfUnreachableError(f"{lost} {since} To find out, {trace.hint}.", sent=True)
+    return CdfUnreachableError(told(lost, since, f"To find out, {trace.hint}."), sent=True)

@@ -51,6 +51,8 @@ FUNCTIONS: dict[str, Any] = {
 }
 #: Seconds that an emulated function takes: long enough for Airflow to defer, as it would with a real one.
 FUNCTION_SECONDS = 5.0
+#: Seconds that Airflow may take to start: a distributed one has ten processes.
+START_TIMEOUT = 180.0
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -81,12 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(getattr(signal, name), _leave)
     try:
         from airflow_provider_cdf.demo.airflow_api import LocalAirflowError
-        from airflow_provider_cdf.demo.local_airflow import LocalAirflow
+        from airflow_provider_cdf.demo.local_airflow import Distributed, LocalAirflow
         from airflow_provider_cdf.demo.screen import Screen
         from airflow_provider_cdf.emulator import CdfEmulator  # noqa: F401 - is it there?
     except ImportError as error:
         print(  # noqa: T201 - a program's output
-            f"cdf-demo needs the extra 'emulator' ({error}): pip install 'airflow-provider-cdf[emulator]'",
+            f"cdf-demo needs the extra 'emulator' ({error}). In a checkout: pip install '.[emulator]'",
             file=sys.stderr,
         )
         return 2
@@ -103,11 +105,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             airflow = stack.enter_context(
                 LocalAirflow(
                     examples_folder(),
+                    shape=Distributed() if options.distributed else None,
                     port=options.airflow_port,
                     env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()},
                 )
             )
-            airflow.wait_until_healthy()
+            airflow.wait_until_healthy(START_TIMEOUT)
             screen.step(f"Airflow is healthy: {airflow.url}. Running the DAG {DAG_ID}")
             screen.summary(round_trip(cdf, airflow, screen))
             if options.keep:
@@ -151,12 +154,12 @@ def round_trip(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> Round
     with _client(cdf, airflow) as client, screen.watching():
         while (state := airflow.dag_run_state(DAG_ID, run_id)) not in ("success", "failed"):
             airflow.check()
-            screen.show(airflow.task_instances(DAG_ID, run_id), _execution_of(client, run_id, cdf.project))
+            screen.show(_tasks(airflow, run_id), _execution_of(client, run_id, cdf.project))
             if time.monotonic() > deadline:
                 raise DemoError(f"The DAG run has not ended within {RUN_TIMEOUT:.0f} s; it is {state}.")
             time.sleep(0.3)
         execution = _execution_of(client, run_id, cdf.project)
-        screen.show(airflow.task_instances(DAG_ID, run_id), execution)
+        screen.show(_tasks(airflow, run_id), execution)
     if state == "failed":
         raise DemoError(_why_failed(airflow, run_id))
     if execution is None:
@@ -217,6 +220,12 @@ def _execution_of(client: CdfClient, run_id: str, project: str) -> WorkflowExecu
     return None
 
 
+def _tasks(airflow: LocalAirflow, run_id: str) -> list[dict[str, Any]]:
+    """Return the tasks of the DAG run, with the component that each is in, where there are several."""
+    tasks = airflow.task_instances(DAG_ID, run_id)
+    return [task | {"component": airflow.component_of(task)} for task in tasks]
+
+
 def _why_failed(airflow: LocalAirflow, run_id: str) -> str:
     lines = ["The DAG run has failed."]
     for task in airflow.task_instances(DAG_ID, run_id):
@@ -232,6 +241,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="cdf-demo",
         description="Starts a CDF emulator and a real Airflow on this machine, and lets Airflow do one task "
         "of a CDF workflow.",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="with Celery, Redis and Postgres: two workers, two triggerers (needs the extra 'distributed')",
     )
     parser.add_argument("--keep", action="store_true", help="leave both running afterwards, until Ctrl-C")
     parser.add_argument(

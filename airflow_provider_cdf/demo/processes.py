@@ -39,10 +39,19 @@ class Process:
     log: Path
     popen: subprocess.Popen[bytes]
     started_at: float = field(default_factory=time.time)
+    #: Where its output begins in the log.
+    log_from: int = 0
 
     @classmethod
     def start(
-        cls, name: str, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        user: str | None = None,
     ) -> Process:
         """
         Start a process in a session of its own, so that no Ctrl-C and no hangup of the terminal reaches it.
@@ -52,9 +61,11 @@ class Process:
         :param env: its whole environment
         :param cwd: its working directory
         :param log: file to which standard output and standard error are appended
+        :param user: whose it is, if not this process's own user
         """
         started_at = time.time()
         with log.open("ab") as output:
+            log_from = output.tell()
             popen = subprocess.Popen(  # noqa: S603 - our own command
                 command,
                 env=dict(env),
@@ -63,8 +74,11 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
             )
-        return cls(name, log, popen, started_at)
+        return cls(name, log, popen, started_at, log_from)
 
     @property
     def pid(self) -> int:
@@ -93,6 +107,16 @@ class Process:
             log.seek(max(0, self.log.stat().st_size - 200 * lines))
             text = log.read().decode(errors="replace")
         return "\n".join(f"    {line}" for line in text.splitlines()[-lines:]) or "    (nothing)"
+
+    def has_said(self, text: str) -> bool:
+        """
+        Whether it has written this since it was started; an earlier process may have used the same log.
+
+        :param text: the words
+        """
+        with self.log.open("rb") as log:
+            log.seek(self.log_from)
+            return text.encode() in log.read()
 
     def signal(self, sig: int, *, tree: bool = True) -> None:
         """

@@ -68,7 +68,7 @@ class Screen:
         self, airflow_tasks: Sequence[dict[str, Any]], execution: WorkflowExecutionDetails | None
     ) -> None:
         """Show the state of both sides."""
-        airflow = [(task["task_id"], task["state"] or "") for task in _by_start(airflow_tasks)]
+        airflow = [(task["task_id"], _state_and_place(task)) for task in _by_start(airflow_tasks)]
         cdf = [(task.external_id, str(task.status)) for task in execution.executed_tasks] if execution else []
         if self._live is not None:
             self._live.update(Columns([_side("Airflow", airflow), _side("CDF", cdf)], padding=(0, 4)))
@@ -95,6 +95,11 @@ class Screen:
         )
 
 
+def _state_and_place(task: dict[str, Any]) -> str:
+    state, component = task["state"] or "", task.get("component")
+    return f"{state} in {component}" if component else state
+
+
 def _by_start(tasks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(tasks, key=lambda task: task["start_date"] or "9999")
 
@@ -109,4 +114,4 @@ def _side(title: str, states: Sequence[tuple[str, str]]) -> Table:
 
 
 def _styled(state: str) -> Text:
-    return Text(state, style=_STYLES.get(state, ""))
+    return Text(state, style=_STYLES.get(state.partition(" ")[0], ""))

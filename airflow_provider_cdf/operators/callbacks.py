@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfNothingToReportToError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import render_only
 from airflow_provider_cdf.operators.address import ADDRESS
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
@@ -79,7 +80,7 @@ def _first_callback() -> float:
 
 def report_failure(context: Context) -> None:
     """
-    Tell CDF that nobody will report any more, so that its task does not wait until it times out.
+    Tell CDF that no report will come any more, so that its task does not wait until it times out.
 
     Airflow calls this for every final failure of an operator that reports, also where no code of the operator
     ran: its process was killed on the last try, or its templates could not be rendered.
@@ -98,7 +99,7 @@ def report_failure(context: Context) -> None:
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
-        operator.log.warning("The CDF task may still wait for a report: %s", error)
+        operator.log.warning("%s", told("The CDF task may still wait for a report.", error))
     finally:
         hook.close()
 
@@ -124,7 +125,7 @@ def cancel_orphan(context: Context) -> None:
         else:
             _cancel_all(hook, operator, context)
     except CdfError as error:
-        operator.log.warning("An execution of this task may still run in CDF: %s", error)
+        operator.log.warning("%s", told("An execution of this task may still run in CDF.", error))
     finally:
         hook.close()
 
@@ -138,14 +139,14 @@ def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
     starts = Starts(settings, this, operator.workflow_external_id)
     # Where its own process has failed before it started anything, nothing more can appear.
     is_dead = operator.is_settled is None
-    told = hook.client.perform(
+    fates = hook.client.perform(
         starts.cancel_all(
             lambda known: is_dead and not any(this.has_submitted(one) for one in known),
             within=seconds_left() - CALLBACK_PATIENCE if is_dead else 0.0,
         )
     )
     operator.log.info(
-        " ".join(told)
+        told(*fates)
         or "CDF lists no execution of this task that still runs. Should one appear later, nothing of Airflow "
         f"cancels it: its metadata is airflow_run_key = {this.key}."
     )

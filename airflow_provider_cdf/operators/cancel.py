@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.operators.cancelling import after_cancelling
+from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 
 class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     """
-    Cancel an execution, as a teardown for a run that nobody waits for.
+    Cancel an execution, as a teardown for a run that no task waits for.
 
-    An execution that has ended is left alone, and so is one that never started (no id). Returns the status
-    that the execution is in afterwards; ``None`` if it was not looked at.
+    An execution that has ended is left alone, and so is one that never started (no id).
 
     :param execution_id: UUID of the execution. (templated)
     :param reason: becomes the execution's reason; at most 500 characters. (templated)
     :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
         that could not be made. So it can stand before a task that waits for the end of the execution.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the status that the execution is in afterwards; none if it was not looked at.
     """
 
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
@@ -47,6 +48,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         self.only_after_failure = only_after_failure
         self.cdf_conn_id = cdf_conn_id
 
+    @without_stack
     def execute(self, context: Context) -> str | None:
         """Cancel the execution unless it has ended."""
         from airflow_provider_cdf.cdf.checks import is_missing
@@ -64,6 +66,8 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         try:
             execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)
         except CdfError as error:
-            raise error.adding(f"Execution {self.execution_id} may still run in CDF.") from None
+            raise error.adding(
+                f"The execution may still run in CDF. [execution {self.execution_id}]"
+            ) from None
         self.log.info(after_cancelling(execution))
         return execution.status

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import ids, told
+from airflow_provider_cdf.task_state import GOES_ON, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
+#: Seconds of it within which Airflow has to say whether the task goes on; it takes some 0.1.
+STATE_PATIENCE = 2.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
 
@@ -35,16 +39,21 @@ def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
     try:
         return after_cancelling(hook.cancel_execution(execution_id, reason))
     except CdfError as error:
-        return f"Execution {execution_id} may still run in CDF, because it could not be cancelled: {error}"
+        return told(
+            "An execution may still run in CDF, because it could not be cancelled.",
+            error,
+            ids(execution=execution_id),
+        )
 
 
 def after_cancelling(execution: WorkflowExecution) -> str:
     """Say in a sentence what a cancellation has found or made of an execution."""
+    which = ids(execution=execution.id)
     if execution.status == "TERMINATED":
-        return f"Execution {execution.id} was cancelled."
+        return f"The execution was cancelled. {which}"
     if not execution.has_ended:
-        return f"CDF has agreed to cancel execution {execution.id}, which is still {execution.status}."
-    return f"Execution {execution.id} had ended {execution.status} before it could be cancelled."
+        return f"CDF has agreed to cancel the execution, which is still {execution.status}. {which}"
+    return f"The execution had ended {execution.status} before it could be cancelled. {which}"
 
 
 def has_ended_badly(execution: WorkflowExecution) -> bool:
@@ -70,19 +79,29 @@ class Cancellation:
     :param submit_id: if it is not, the submission that CDF may be accepting this very moment. What it has
         started is looked for as long as there is time.
     :param since: no execution of the task is older.
+    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled where
+        Airflow says that the task itself goes on: a deploy or a lost heartbeat stops this process, no person
+        the task.
     """
 
     def __init__(
-        self, hook: CdfHook, *, execution_id: str | None, submit_id: str | None, since: datetime
+        self,
+        hook: CdfHook,
+        *,
+        execution_id: str | None,
+        submit_id: str | None,
+        since: datetime,
+        ti: Any = None,
     ) -> None:
         self.execution_id = execution_id
         self._outcome = (
-            f"Execution {execution_id} may still run in CDF: its cancellation is not answered yet."
+            "The execution may still run in CDF: its cancellation is not answered yet. "
+            f"[execution {execution_id}]"
             if execution_id
             else "CDF may be starting an execution, which is not cancelled if it appears later: look for the "
             f"metadata airflow_submit_id = {submit_id}."
         )
-        self._hook, self._submit_id, self._since = hook, submit_id, since
+        self._hook, self._submit_id, self._since, self._ti = hook, submit_id, since, ti
         self._thread = threading.Thread(target=self._cancel, name="cdf-cancel", daemon=True)
         self._thread.start()
 
@@ -92,16 +111,25 @@ class Cancellation:
         return self._outcome
 
     def _cancel(self) -> None:
+        state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
+        if state in GOES_ON:
+            self._outcome = told(
+                "What it has started in CDF goes on, for the next try.",
+                f"Only its process was stopped; the task is {state} in Airflow.",
+                ids(execution=self.execution_id),
+            )
+            log.warning("%s", told("The task was killed.", self._outcome))
+            return
         hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
         try:
             execution_id = self.execution_id or self._find(hook)
             if execution_id is not None:
                 self._outcome = cancel(hook, execution_id, TASK_WAS_KILLED)
         except CdfError as error:
-            self._outcome = f"An execution of this task may still run in CDF: {error}"
+            self._outcome = told("An execution of this task may still run in CDF.", error)
         finally:
             hook.close()
-        log.warning("The task was killed. %s", self._outcome)
+        log.warning("%s", told("The task was killed.", self._outcome))
 
     def _find(self, hook: CdfHook) -> str | None:
         from airflow_provider_cdf.cdf.conversations import SUBMIT_ID

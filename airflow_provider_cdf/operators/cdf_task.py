@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.operators.reporting import KEY, Target, reported_before, workflow_state
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.waiting import Impossible, Reached
@@ -111,7 +112,7 @@ class CdfTask:
                 execution = self._hook.get_execution(str(self.execution_id))
                 attempt = attempt_at(execution, self._target)
             except CdfError as error:
-                log.warning("Whether the CDF task still waits is not known just now: %s", error)
+                log.warning("%s", told("It is not known just now whether the CDF task still waits.", error))
             else:
                 self._is_waiting = not (attempt is None or attempt.has_ended or execution.has_ended)
             self._asked_at = clock.now()
@@ -120,7 +121,7 @@ class CdfTask:
     def _unknown(self, what: str) -> CdfInputError:
         return CdfInputError(
             f"The execution of this CDF task is not known, so {what} is not either. CDF reads a task by its "
-            f"execution only: give the operator execution_id as well. [task {self.id}]"
+            f"execution only: give the operator execution_id as well. {ids(task=self.id)}"
         )
 
 
@@ -198,7 +199,7 @@ class TaskWait(CdfTaskSensor):
         ):
             return Impossible(
                 f"Task {verdict.task.external_id!r} waits for no report: it is not asynchronous "
-                f"(isAsyncComplete), so CDF ends it itself. Execution {execution.id}."
+                f"(isAsyncComplete), so CDF ends it itself. {ids(execution=execution.id)}"
             )
         return verdict
 
@@ -206,13 +207,13 @@ class TaskWait(CdfTaskSensor):
         task = attempt_at(execution, self.target)
         if task is None:
             return Impossible(
-                f"The execution has no such task. [task {self.target.cdf_task_id}, execution {execution.id}]"
+                f"The execution has no such task. {ids(task=self.target.cdf_task_id, execution=execution.id)}"
             )
         if task.has_ended or execution.has_ended:
             ended = f"has already ended {task.status}" if task.has_ended else f"was left {task.status}"
             return Impossible(
                 f"Task {task.external_id!r} waits for no report: it {ended}. {workflow_state(execution)} "
-                f"[task {task.id}, execution {execution.id}]"
+                f"{ids(task=task.id, execution=execution.id)}"
             )
         return Reached(task)
 

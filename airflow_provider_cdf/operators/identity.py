@@ -145,11 +145,12 @@ def run_metadata(
     own = check_metadata(own or {}, workflow)
     if len(own) > OWN_METADATA_PAIRS:
         raise CdfInputError(
-            f"Metadata of {workflow} has {len(own)} pairs; {OWN_METADATA_PAIRS} is the most: CDF takes "
-            f"{MAX_METADATA_PAIRS}, and two are needed to find the run again ({RUN_KEY!r}, {SUBMIT_ID!r})."
+            f"metadata has {len(own)} pairs; {OWN_METADATA_PAIRS} is the most. CDF takes "
+            f"{MAX_METADATA_PAIRS}, and two are needed to find the run again "
+            f"({RUN_KEY!r}, {SUBMIT_ID!r}). [{workflow}]"
         )
     if taken := sorted({RUN_KEY, SUBMIT_ID} & own.keys()):
-        raise CdfInputError(f"Metadata of {workflow} must not set {' and '.join(map(repr, taken))}.")
+        raise CdfInputError(f"metadata must not set {' and '.join(map(repr, taken))}. [{workflow}]")
     metadata = {**own, RUN_KEY: str(this.key)}
     readable = {
         TRY_NUMBER: str(ti.try_number),

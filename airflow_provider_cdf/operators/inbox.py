@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseOperator
 
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
@@ -114,7 +115,9 @@ class CdfWaitingTasksOperator(TextFields, BaseOperator):
                 execution = self.hook.get_execution(execution_id)
             except CdfError as error:
                 unread.append(error)
-                self.log.warning("An execution could not be read, and is left for the next time: %s", error)
+                self.log.warning(
+                    "%s", told("An execution could not be read, and is left for the next time.", error)
+                )
             else:
                 found += waiting_in(execution, self.task_external_id, self.parent_task_external_id)
         if unread and len(unread) == len(running):

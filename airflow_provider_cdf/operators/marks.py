@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE
 from airflow_provider_cdf.operators.reporting import Target, failure, report, with_note
 from airflow_provider_cdf.operators.upstream import instances
@@ -76,7 +77,10 @@ class LastReport:
                 output = failure(self._ti, [], MarkedFailedError(_WHY[str(state)]))
                 report(hook, self._ti, self._target, self._failure_status, output, patience=0.0)
         except CdfError as error:
-            log.warning("The task is marked %s. The CDF task may still wait for a report: %s", state, error)
+            log.warning(
+                "%s",
+                told(f"The task is marked {state}, and the CDF task may still wait for a report.", error),
+            )
         finally:
             hook.close()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.operators.starts import Submission
 from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
@@ -30,7 +31,7 @@ def read_note(context: Context) -> list[Submission] | None:
     try:
         return [Submission(**one) for one in store.get(KEY) or ()]
     except Exception as error:
-        raise CdfError(f"Airflow's store of task states could not be read: {error}") from None
+        raise CdfError(f"Airflow's store of task states could not be read: {one_line(error)}") from None
 
 
 def write_note(context: Context, submissions: tuple[Submission, ...]) -> None:
@@ -44,8 +45,8 @@ def write_note(context: Context, submissions: tuple[Submission, ...]) -> None:
         store.set(KEY, [asdict(one) for one in submissions])
     except Exception as error:
         raise CdfError(
-            f"Airflow's store of task states takes no note from this process: {error} Has Airflow gone on to "
-            "another try of the task? Nothing was started in CDF."
+            f"Airflow's store of task states takes no note from this process: {one_line(error).rstrip('.')}. "
+            "Has Airflow gone on to another try of the task? Nothing was started in CDF."
         ) from None
 
 

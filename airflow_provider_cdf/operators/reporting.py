@@ -18,6 +18,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfReportRefusedError,
 )
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.operators.airflow_urls import run_url, task_url
 from airflow_provider_cdf.operators.upstream import Upstream
 
@@ -108,7 +109,7 @@ def report(
     except CdfApiError as error:
         if isinstance(error, CdfReportRefusedError) or not error.is_about_the_id:
             raise
-        raise CdfNothingToReportToError(f"There is no task to report {status} to. {error}") from None
+        raise CdfNothingToReportToError(told(f"There is no task to report {status} to.", error)) from None
     log.info("Set task %r to %s. [task %s]", updated.external_id, updated.status, updated.id)
     return updated
 
@@ -137,11 +138,11 @@ def _task_to_report_to(
         return task, True
     where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
-        state = "has not started; a CdfTaskSensor before the report waits for that"
+        state = "has not started. Put a CdfTaskSensor before the report, which waits for that"
     elif task.status.may_be_retried and not execution.has_ended:
         # No failure for good: a retry of this Airflow task may find CDF's next attempt.
         raise CdfError(
-            f"{name} waits for no report just now: its last attempt has ended {task.status}, and CDF has not "
+            f"{name} waits for no report just now. Its last attempt has ended {task.status}, and CDF has not "
             f"started another one, so {status} was not reported. {where}"
         )
     elif task.has_ended:
@@ -204,8 +205,8 @@ def _execution(
 
     if is_missing(target.execution_id):
         raise CdfNothingToReportToError(
-            f"There is no execution to report {status} to: the CDF workflow of task "
-            f"{target.task_external_id!r} was never started. Nothing was changed in CDF."
+            f"There is no execution to report {status} to: the CDF workflow was never started. "
+            f"Nothing was changed in CDF. [task {target.task_external_id!r}]"
         )
     # In a callback that the DAG processor runs, a task instance has none.
     start_date = getattr(ti, "start_date", None)
@@ -222,11 +223,11 @@ def _execution(
                 error, started_at=began, now=time.time()
             )
             if is_unknown and not is_believed and time.monotonic() + LOOK_AGAIN_AFTER < give_up_at:
-                log.warning("%s Looking again in %g s.", error, LOOK_AGAIN_AFTER)
+                log.warning("%s", told(error, f"Looking again in {LOOK_AGAIN_AFTER:g} s."))
             elif is_unknown or isinstance(error, CdfInputError):
                 what = error.problem if isinstance(error, CdfInputError) else error
                 raise CdfNothingToReportToError(
-                    f"There is no execution to report {status} to. {what} Nothing was changed in CDF."
+                    told(f"There is no execution to report {status} to.", what, "Nothing was changed in CDF.")
                 ) from None
             else:
                 raise error.adding("Nothing was reported, and the CDF task is as it was.") from None
@@ -263,12 +264,12 @@ def checked_output(output: object) -> dict[str, Any]:
 
 def about(ti: Any) -> dict[str, Any]:
     """Return which task of Airflow reports, and where to find its DAG run."""
-    told = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "try_number": ti.try_number}
+    says = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "try_number": ti.try_number}
     if ti.map_index is not None and ti.map_index >= 0:
-        told["map_index"] = ti.map_index
+        says["map_index"] = ti.map_index
     if url := run_url(ti):
-        told["url"] = url
-    return told
+        says["url"] = url
+    return says
 
 
 def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[str, Any]:
@@ -282,13 +283,13 @@ def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[s
     from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
     failed = failed or [itself(ti)]
-    told: dict[str, Any] = {**about(ti), "failed_task_count": len(failed)}
+    said: dict[str, Any] = {**about(ti), "failed_task_count": len(failed)}
     if error is not None:
-        told["error"] = _in_json(error)
+        said["error"] = _in_json(error)
     named = MAX_NAMED
     while True:
-        told["failed_tasks"] = [_named(one) for one in failed[:named]]
-        output = {KEY: told}
+        said["failed_tasks"] = [_named(one) for one in failed[:named]]
+        output = {KEY: said}
         # Names and links of the greatest length fit twenty times, but for those that are not ASCII.
         if named <= 1 or size_of(output) <= MAX_JSON_BYTES:
             return output
@@ -313,14 +314,14 @@ def in_words(failed: Sequence[Upstream]) -> str:
 
 
 def _named(one: Upstream) -> dict[str, Any]:
-    told: dict[str, Any] = {"task_id": one.task_id, "state": one.state}
+    says: dict[str, Any] = {"task_id": one.task_id, "state": one.state}
     if one.map_index >= 0:
-        told["map_index"] = one.map_index
+        says["map_index"] = one.map_index
     if one.try_number is not None:
-        told["try_number"] = one.try_number
+        says["try_number"] = one.try_number
     if one.url is not None:
-        told["url"] = one.url
-    return told
+        says["url"] = one.url
+    return says
 
 
 def _in_json(error: object) -> dict[str, str]:

@@ -29,6 +29,7 @@ from airflow_provider_cdf.cdf import calls, clock, conversations, submitting
 from airflow_provider_cdf.cdf.calls import Call
 from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.cdf.models import WorkflowExecution
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient
 from airflow_provider_cdf.cdf.settings import Settings
@@ -191,15 +192,17 @@ class Starts:
         if found is not None and self._this.has_started(found) and is_given_up(found):
             return Found(found)
         if found is not None and retry_from_failure:
-            log.info("Execution %s ended %s; CDF runs its failed tasks again.", found.id, found.status)
+            log.info("CDF runs the failed tasks again: it ended %s. [execution %s]", found.status, found.id)
             retried = yield from self._retry(found)
             if not has_ended_badly(retried):
                 return Found(retried, is_under_way_anew=True)
         elif found is not None:
-            log.info("Execution %s ended %s; starting a new one.", found.id, found.status)
+            log.info(
+                "Starting a new execution: the last one ended %s. [execution %s]", found.status, found.id
+            )
         if self.left_running:
             # A retry may have more luck. Beside what still runs, nothing is started.
-            raise CdfError(f"No execution was started, because an older one goes on. {self.left_running}")
+            raise CdfError(told("No execution was started, because an older one goes on.", self.left_running))
         started = yield from self.start(version, input=input, metadata=metadata)
         return Found(started, is_under_way_anew=True)
 
@@ -261,7 +264,9 @@ class Starts:
             try:
                 return (yield from self._settle_with_others(started, own, was_quick))
             except CdfError as error:
-                log.warning("It could not be checked that no other process has started one, too: %s", error)
+                log.warning(
+                    "%s", told("Whether another process has started an execution is not known.", error)
+                )
                 if not is_transient(error) or clock.now() >= give_up_at:
                     return started
             yield Pause(LOOK_AGAIN_AFTER)
@@ -276,14 +281,14 @@ class Starts:
         :param within: seconds to look for more.
         """
         # What is there already does not wait for what may follow: there may be less time than that takes.
-        told: list[str] = []
+        fates: list[str] = []
         for seconds in (0.0, within):
             listed = yield from self._look(lambda listed: is_open(listed.submit_ids), seconds)
             cancelled, left = yield from self._cancel([*listed.own, *listed.earlier], TASK_HAS_DIED)
-            told += cancelled
+            fates += cancelled
             if not is_open(listed.submit_ids):
                 break
-        return [*told, *left]
+        return [*fates, *left]
 
     def _retry(self, found: WorkflowExecution) -> Conversation[WorkflowExecution]:
         try:
@@ -294,7 +299,9 @@ class Starts:
                 now: WorkflowExecution = yield calls.get_execution(self._settings.project, found.id)
                 if not has_ended_badly(now):
                     return now
-            raise error.adding(f"Execution {found.id} had ended {found.status} before.") from None
+            raise error.adding(
+                f"The execution had ended {found.status} before. [execution {found.id}]"
+            ) from None
 
     def _settle_with_others(
         self, started: WorkflowExecution, own: Submission, was_quick: bool
@@ -393,14 +400,14 @@ class Starts:
         others = [one for one in listed.own if one is not keep]
         others += listed.earlier if self._may_cancel_earlier else []
         _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
-        self.left_running = " ".join(left)
+        self.left_running = told(*left)
         return keep
 
     def _cancel(
         self, executions: list[WorkflowExecution], reason: str
     ) -> Conversation[tuple[list[str], list[str]]]:
         """Cancel those that run; return in sentences what has become of them, and which may still run."""
-        told: list[str] = []
+        fates: list[str] = []
         left: list[str] = []
         for execution in executions:
             if execution.has_ended:
@@ -408,12 +415,18 @@ class Starts:
             try:
                 ended = yield from conversations.cancel_execution(self._settings, execution.id, reason)
             except CdfError as error:
-                left.append(f"Execution {execution.id} may still run; it could not be cancelled: {error}")
+                left.append(
+                    told(
+                        "An execution may still run; it could not be cancelled.",
+                        error,
+                        ids(execution=execution.id),
+                    )
+                )
                 log.warning("%s", left[-1])
             else:
-                told.append(after_cancelling(ended))
-                log.info("%s", told[-1])
-        return told, left
+                fates.append(after_cancelling(ended))
+                log.info("%s", fates[-1])
+        return fates, left
 
 
 def _by_usefulness(execution: WorkflowExecution) -> tuple[int, int, str]:

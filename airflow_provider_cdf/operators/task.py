@@ -11,12 +11,15 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     TriggerRule,
+    XComArg,
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
+from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,7 +36,7 @@ def __getattr__(name: str) -> Any:
     # When it is asked for: Airflow's own PythonOperator, which it is made of, takes longer to import than all
     # of this package.
     if name != "CdfTaskOperator":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"This module has no attribute {name!r}.")
     from airflow_provider_cdf.operators.work import CdfTaskOperator
 
     return CdfTaskOperator
@@ -41,15 +44,16 @@ def __getattr__(name: str) -> Any:
 
 class CdfTaskUpdateOperator(TextFields, BaseOperator):
     """
-    Report the end of an asynchronous CDF task, and return the id of the attempt that was reported on.
+    Report the end of an asynchronous CDF task.
 
-    The task is found by ``execution_id`` and ``task_external_id``, which hold for whichever attempt CDF is
-    at, or addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
+    The task is found by ``execution_id`` and ``task_external_id``, at whichever attempt CDF is. Or it is
+    addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
-    ended: COMPLETED with ``output`` if all direct upstream tasks succeeded or were skipped, otherwise
-    FAILED_WITH_TERMINAL_ERROR with ``{"airflow": {...}}`` naming the tasks that failed, after which this task
-    fails too, so that the DAG run is red. CDF does not retry that, as Airflow has done its own retries.
+    ended. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
+    reported, with ``output``. Otherwise it is FAILED_WITH_TERMINAL_ERROR, with ``{"airflow": {...}}`` that
+    names the tasks that failed. Then this task fails too, so that the DAG run is red. CDF does not retry a
+    task that ended so: Airflow has done its own retries.
 
     As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
     skips everything else. There a skipped task before it means that its work was not done.
@@ -57,9 +61,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
         (templated)
-    :param output: JSON object of at most 100 000 bytes, merged into the task's output at the top level, so
-        that later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's.
-        (templated)
+    :param output: JSON object of at most 100 000 bytes. It is merged into the task's output at the top level:
+        later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's. (templated)
     :param execution_id: UUID of the execution. (templated)
     :param task_external_id: external id of the task. (templated)
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant, where several tasks
@@ -67,9 +70,12 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     :param cdf_task_id: UUID of the attempt, instead of ``task_external_id``; with an ``execution_id`` an
         unclear answer can be cleared up. (templated)
     :param skipped_status: the status that is reported where a task right before this one was skipped and none
-        failed. By default COMPLETED; as a teardown, FAILED_WITH_TERMINAL_ERROR, because Airflow also skips
-        what had yet to run when a person marks the DAG run failed.
+        failed. By default COMPLETED where another one has succeeded, as behind a branch, and
+        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done; the task that gives the
+        ``execution_id`` does not count. As a teardown always the latter: Airflow also skips what had yet to
+        run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the id of the attempt that was reported on.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "task_output")
@@ -118,6 +124,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         self.cdf_conn_id = cdf_conn_id
         #: What CDF is told where no code of this operator can report.
         self.failure_status = "FAILED_WITH_TERMINAL_ERROR"
+        #: The tasks whose XComs say which CDF task this reports on. To start it is not its work.
+        self._giving_address = {
+            task.task_id for value in address.values() for task, _ in XComArg.iter_xcom_references(value)
+        }
         #: Why the output could not be rendered. That is no matter where the work has failed.
         self._render_error: Exception | None = None
         self.has_reported = False
@@ -169,6 +179,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             self._render_error = error
             return None
 
+    @without_stack
     def execute(self, context: Context) -> str:
         """Report, and fail if what was reported is a failure of this DAG run."""
         from airflow_provider_cdf.cdf.checks import check_reportable
@@ -180,7 +191,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             status, output = check_reportable(self.status), self._output_to_send()
         except CdfInputError as error:
             # The callback is about to tell CDF: "Nothing was sent" would not be true for long.
-            error.args = (f"{error.problem} CDF is told that this Airflow task has failed.",)
+            error.args = (told(error.problem, "CDF is told that this Airflow task has failed."),)
             raise
         return self._report(ti, status, output)
 
@@ -203,7 +214,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         if skipped:
             if self.task_external_id is not None and is_missing(self.execution_id):
                 raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
-            default = "FAILED_WITH_TERMINAL_ERROR" if self.is_teardown else "COMPLETED"
+            # A branch may leave a task out; but COMPLETED is no report where no work was done.
+            work = [one for one in before if one.task_id not in self._giving_address] or before
+            is_done = not self.is_teardown and any(one.state == "success" for one in work)
+            default = "COMPLETED" if is_done else "FAILED_WITH_TERMINAL_ERROR"
             status = check_reportable(self.skipped_status or default)
             if status != "COMPLETED":
                 causes = root_causes(skipped, self, ti, frozenset({"success"}))
@@ -214,10 +228,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         try:
             output = self._output_to_send()
         except CdfInputError as error:
-            told = failure(ti, [], error)
-            self._report(ti, "FAILED_WITH_TERMINAL_ERROR", told)
+            self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
-                f"{error.problem} CDF's task {self._name} was set to FAILED_WITH_TERMINAL_ERROR."
+                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
             ) from None
         return self._report(ti, "COMPLETED", with_note(output, ti, skipped=True) if skipped else output)
 
@@ -233,8 +246,11 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             raise error.adding(f"This was to be reported: {words}") from None
         links = " ".join(one.url for one in causes[:3] if one.url)
         raise AirflowFailException(
-            f"{words} CDF's task {self._name} was set to {status}. This Airflow task fails, too, so that the "
-            f"DAG run is red. {links}".rstrip()
+            told(
+                f"{words} CDF's task was set to {status}. This Airflow task fails, too, so that the DAG run "
+                f"is red. {links}",
+                self._which,
+            )
         )
 
     def _report(self, ti: Any, status: str, output: Mapping[str, Any] | None) -> str:
@@ -256,8 +272,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         return None if self.task_output is None else checked_output(self.task_output)
 
     @property
-    def _name(self) -> str:
-        return repr(self.task_external_id) if self.task_external_id is not None else str(self.cdf_task_id)
+    def _which(self) -> str:
+        by_name = None if self.task_external_id is None else repr(self.task_external_id)
+        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
 
 
 def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:
@@ -290,8 +307,8 @@ def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:
     allowed = (TriggerRule.ALL_DONE, TriggerRule.ALL_DONE_SETUP_SUCCESS)
     if arguments.get("trigger_rule", TriggerRule.ALL_DONE) not in allowed:
         raise ValueError(
-            "status=None reports failures too and needs trigger_rule='all_done': under another rule, "
-            "CDF would be left waiting."
+            "status=None needs trigger_rule='all_done', because it reports failures, too. Under another "
+            "rule, CDF would be left waiting."
         )
 
 

@@ -20,7 +20,9 @@ from airflow_provider_cdf.cdf.errors import (
     CdfOutputMissingError,
     CdfTimeoutError,
 )
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ended_badly, is_given_up
+from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
@@ -98,7 +100,9 @@ class WaitsForEnd(BaseOperator):
             if self.execution_timeout is not None:
                 context["ti"].xcom_push(key="execution_end", value=self._execution_end(context))
         except Exception:
-            self.log.warning("Execution %s runs in CDF, but Airflow did not store its id.", self.execution_id)
+            self.log.warning(
+                "Airflow did not store the id of an execution. [execution %s]", self.execution_id
+            )
             raise
 
     def _wait(self, context: Context, end_time: float | None) -> str:
@@ -173,7 +177,7 @@ class WaitsForEnd(BaseOperator):
             note = patience.failed(error, now=clock.now())
         except CdfError as last:
             self.is_settled = True
-            raise last.adding(f"Execution {self.execution_id} was left as it is.") from None
+            raise last.adding(f"The execution was left as it is. [execution {self.execution_id}]") from None
         if note:
             self.log.warning(note)
 
@@ -189,15 +193,18 @@ class WaitsForEnd(BaseOperator):
             from airflow_provider_cdf.progress import table
 
             self.is_settled = True
-            self.log.info("The tasks of execution %s:\n%s", execution.id, table(execution))
+            self.log.info("The tasks of the workflow: [execution %s]\n%s", execution.id, table(execution))
             raise CdfExecutionFailedError(reason)
-        self.log.warning("Execution %s was cancelled by another process of this task.", execution.id)
+        self.log.warning(
+            "Another process of this task has cancelled its execution. [execution %s]", execution.id
+        )
         ti: Any = context["ti"]
         if not hasattr(ti, "get_task_states"):
             return  # Airflow 2
-        key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
-        state = states.get(ti.run_id, {}).get(key)
+        try:
+            state = state_of(ti)
+        except LookupError:
+            state = None
         if state not in (None, "running"):
             raise CdfError(f"The task is {state} in Airflow, so this process of it starts nothing more.")
 
@@ -219,14 +226,14 @@ class WaitsForEnd(BaseOperator):
     def _defer(self, end_time: float | None, until: float) -> NoReturn:
         if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
             self.log.warning(
-                "Airflow below 3.3 does not tell a deferred task that it was marked or cleared: execution %s "
-                "will go on then, in spite of cancel_on_kill=True.",
+                "Below 3.3, Airflow does not tell a deferred task that it was marked or cleared. Then its "
+                "execution goes on, in spite of cancel_on_kill=True. [execution %s]",
                 self.execution_id,
             )
         self.is_settled = True
         has_end = math.isfinite(until)
         self.log.info(
-            "Deferred: the triggerer looks every %g s%s. Execution %s.",
+            "Deferred: the triggerer looks every %g s%s. [execution %s]",
             self.poll_interval,
             f" until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC" if has_end else "",
             self.execution_id,
@@ -251,14 +258,15 @@ class WaitsForEnd(BaseOperator):
         from airflow_provider_cdf.waiting import current_attempt
 
         self.is_settled = True
-        self.log.info("Execution %s is COMPLETED.", execution.id)
+        self.log.info("The workflow is COMPLETED. [execution %s]", execution.id)
         if self.task_outputs:
             tasks = {name: current_attempt(execution, name) for name in self.task_outputs}
             if missing := [name for name, task in tasks.items() if task is None]:
                 known = dict.fromkeys(task.external_id for task in execution.executed_tasks)
                 raise CdfOutputMissingError(
-                    f"Execution {execution.id} is COMPLETED, but task_outputs names tasks that it does not "
-                    f"have: {', '.join(map(repr, missing))}. It has {', '.join(map(repr, known)) or 'none'}."
+                    f"task_outputs names tasks that the execution does not have: "
+                    f"{', '.join(map(repr, missing))}. It has {', '.join(map(repr, known)) or 'none'}. It is "
+                    f"COMPLETED. [execution {execution.id}]"
                 )
             outputs = {name: task.output for name, task in tasks.items() if task is not None}
             context["ti"].xcom_push(key="task_outputs", value=outputs)
@@ -273,35 +281,33 @@ class WaitsForEnd(BaseOperator):
         """
         from airflow_provider_cdf.waiting import describe_bad_end
 
+        which = ids(execution=self.execution_id)
         if self.timeout is None or end_time is None or time.time() < end_time:
             # As on a worker: a retry goes on with the execution, and the last failure's callback cancels it.
-            raise AirflowTaskTimeout(
-                f"Not ended within execution_timeout={self.execution_timeout}. Execution {self.execution_id}."
-            )
-        message = f"Not ended within timeout={self.timeout:g} s. Execution {self.execution_id}."
+            raise AirflowTaskTimeout(f"Not ended within execution_timeout={self.execution_timeout}. {which}")
+        message = f"Not ended within timeout={self.timeout:g} s. {which}"
         if not self.cancel_on_timeout:
             self.is_settled = True
             if seen is None:
                 raise CdfTimeoutError(
-                    f"The timeout={self.timeout:g} s is over, and CDF does not say what has become of the "
-                    f"execution. It was left as it is (cancel_on_timeout=False). Execution "
-                    f"{self.execution_id}."
+                    f"The timeout={self.timeout:g} s is over, and CDF does not say what has become of it. "
+                    f"The execution was left as it is (cancel_on_timeout=False). {which}"
                 )
-            raise CdfTimeoutError(f"{message} It goes on in CDF (cancel_on_timeout=False).")
+            raise CdfTimeoutError(told(message, "It goes on in CDF (cancel_on_timeout=False)."))
         reason = f"Not ended within the {self.timeout:g} s that Airflow waited for it."
         try:
             patient = self.hook.sibling(retry_for=self.max_poll_silence)
             execution = patient.cancel_execution(str(self.execution_id), reason)
         except CdfError as error:
             raise CdfTimeoutError(
-                f"{message} It may still run in CDF, because it could not be cancelled: {error}"
+                told(message, "It may still run in CDF, because it could not be cancelled.", error)
             ) from None
         if execution.status == "COMPLETED":
             return self._finish(context, self.hook.get_execution(execution.id))
         self.is_settled = True
         if has_ended_badly(execution) and execution.status != "TERMINATED":
             raise CdfExecutionFailedError(describe_bad_end(self.hook.get_execution(execution.id)))
-        raise CdfTimeoutError(f"{message} {after_cancelling(execution)}")
+        raise CdfTimeoutError(told(message, after_cancelling(execution)))
 
 
 def stored(context: Context, key: str) -> Any:

@@ -18,9 +18,11 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
+from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
@@ -141,7 +143,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         """Wait for the CDF task, here or deferred, and do its work."""
         wait = self._wait()
         if wait is not None:
-            wait.begin(context)
+            without_stack(wait.begin)(context)
         return self._work(context, wait)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -149,7 +151,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         wait = self._wait()
         if wait is None:
             return super().resume_execution(next_method, next_kwargs, context)
-        wait.resume(next_method, next_kwargs, context)
+        without_stack(wait.resume)(next_method, next_kwargs, context)
         return self._work(context, wait)
 
     def on_kill(self) -> None:
@@ -213,8 +215,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         try:
             value, output = as_output(result)
         except CdfInputError as error:
-            told = self._failed(ti, error)
-            raise AirflowFailException(f"{error.problem} {told}".rstrip()) from None
+            raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
         self._report(ti, "COMPLETED", output)
         return value
 
@@ -227,16 +228,17 @@ class CdfTaskOperator(TextFields, PythonOperator):
             return ""  # by a person, or with the worker: on_kill has seen to it
         is_final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
         if not is_final and not is_last_try(ti.try_number, ti.max_tries):
-            self.log.warning("CDF's task %s goes on waiting, for the next try.", self._name)
+            self.log.warning("CDF's task goes on waiting, for the next try. %s", self._which)
             return ""
         try:
             self._report(ti, self.failure_status, failure(ti, [], error))
         except CdfError as unreported:
             # The failure itself is what Airflow is to show. Its callback tries once more.
-            self.log.warning("The failure could not be reported to CDF: %s", unreported)
+            self.log.warning("%s", told("The failure could not be reported to CDF.", unreported))
             return ""
-        return f"CDF's task {self._name} was set to {self.failure_status}."
+        return f"CDF's task was set to {self.failure_status}. {self._which}"
 
+    @without_stack
     def _report(self, ti: Any, status: str, output: Any) -> None:
         from airflow_provider_cdf.operators.reporting import report
 
@@ -248,8 +250,9 @@ class CdfTaskOperator(TextFields, PythonOperator):
             raise CdfError("The task was told to stop, so its result was not reported to CDF.")
 
     @property
-    def _name(self) -> str:
-        return repr(self.task_external_id) if self.task_external_id is not None else str(self.cdf_task_id)
+    def _which(self) -> str:
+        by_name = None if self.task_external_id is None else repr(self.task_external_id)
+        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
 
 
 def as_output(result: Any) -> tuple[Any, dict[str, Any]]:

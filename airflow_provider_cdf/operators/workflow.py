@@ -12,11 +12,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS, flag, seconds
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
+from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     new one if it ended badly. A person who clears the task gets a new execution; the old one is cancelled.
 
     An execution that ends in another status than COMPLETED fails the task, naming each failed CDF task and
-    why. The id is pushed as the XCom ``execution_id`` as soon as CDF has accepted the run.
+    why.
 
     :param workflow_external_id: external id of the workflow. (templated)
     :param version: version of the workflow. (templated)
@@ -56,8 +58,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         inputs are no place for secrets. (templated)
     :param metadata: at most 8 pairs of strings (CDF takes 10, two hold this package's keys), keys of 32 and
         values of 255 characters. (templated)
-    :param task_outputs: external ids of tasks whose outputs become the XCom ``task_outputs``, by external
-        id; needs ``wait_for_completion``. (templated)
+    :param task_outputs: external ids of the CDF tasks whose outputs are pushed as the XCom
+        ``task_outputs``; needs ``wait_for_completion``. (templated)
     :param wait_for_completion: if false, the task ends when CDF has accepted the run.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param poll_interval: seconds between looks at the execution; more after one that failed.
@@ -73,6 +75,10 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing polls do not end it.
     :param cdf_conn_id: id of the Airflow connection. (templated)
+    :xcom return_value: the execution's id.
+    :xcom execution_id: the same, as soon as CDF has accepted the run: for what must know it although this
+        task fails, such as a callback.
+    :xcom task_outputs: the outputs of the tasks that ``task_outputs`` names, by external id.
     """
 
     template_fields: Sequence[str] = (
@@ -145,6 +151,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         )
         return partial_with_callback(super().partial(**kwargs), cancel_orphan)
 
+    @without_stack
     def execute(self, context: Context) -> str:
         """Start the execution, or find the one of an earlier try, and wait for its end, here or deferred."""
         self._begin(context)
@@ -166,6 +173,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         end_time = stored(context, "end_time") if end_time is None else end_time
         return self._to_the_last(lambda: self._go_on_after(context, event or {}, end_time))
 
+    @without_stack
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
         if next_method != BROKEN:
@@ -175,7 +183,9 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if error == GIVEN_UP:
             self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
         else:
-            self.log.warning("The trigger has broken (%s). Waiting goes on here, in a worker slot.", error)
+            self.log.warning(
+                "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
+            )
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
         end_time = stored(context, "end_time")
@@ -184,7 +194,11 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         return self._to_the_last(lambda: self._go_on_with_thestored(context, end_time))
 
     def on_kill(self) -> None:
-        """Cancel the execution. Airflow runs this inside the interrupted task, and then goes on with that."""
+        """
+        Cancel the execution, unless only this process ends and the task's next try goes on with it.
+
+        Airflow runs this inside the interrupted task, and then goes on with that.
+        """
         self._killed = True
         if self.is_settled is not False or not self.cancel_on_kill or self._try is None:
             return
@@ -195,8 +209,13 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if execution_id is None and submit_id is None:
             return
         if self._cancellation is None or self._cancellation.execution_id != execution_id:
+            has_a_retry = self._context is not None and not self._try.is_last
             self._cancellation = Cancellation(
-                self.hook, execution_id=execution_id, submit_id=submit_id, since=self._try.since
+                self.hook,
+                execution_id=execution_id,
+                submit_id=submit_id,
+                since=self._try.since,
+                ti=self._context["ti"] if has_a_retry and self._context else None,
             )
         # Not for long while CDF is starting the execution: the interrupted task is about to learn its id.
         self._cancellation.outcome(timeout=NAP if execution_id is None else KILL_PATIENCE)
@@ -241,19 +260,19 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
 
         submit_id = starts.open_submission
         self.log.warning(
-            "The task fails while CDF may still be starting an execution (airflow_submit_id %s). Looking for "
-            "it for up to %.0f s, to cancel it.",
-            submit_id,
+            "The task fails while CDF may still be starting an execution. Looking for it for up to %.0f s, "
+            "to cancel it: its metadata is airflow_submit_id = %s.",
             NONCE_DEAD_AFTER,
+            submit_id,
         )
         self._killed = False
         try:
-            told = self._carry_out(starts.cancel_all(lambda known: submit_id not in known, NONCE_DEAD_AFTER))
+            fates = self._carry_out(starts.cancel_all(lambda known: submit_id not in known, NONCE_DEAD_AFTER))
         except CdfError as error:
-            self.log.warning("An execution of this task may still run in CDF: %s", error)
+            self.log.warning("%s", told("An execution of this task may still run in CDF.", error))
             return
         self.is_settled = True
-        self.log.info(" ".join(told) or "No execution has appeared, and none can any more.")
+        self.log.info(told(*fates) or "No execution has appeared, and none can any more.")
 
     def _start_and_wait(self, context: Context) -> str:
         end_time = None if self.timeout is None else time.time() + self.timeout
@@ -271,10 +290,14 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
             self.is_settled = True
             kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
             execution = event.get("execution_id") or stored(context, "execution_id")
-            raise kind(f"{event.get('message')} Execution {execution} was left as it is.")
+            raise kind(
+                told(event.get("message"), "The execution was left as it is.", ids(execution=execution))
+            )
         if outcome not in ("reached", "impossible", "timeout"):
             # Airflow may resume a deferred task without an event (apache/airflow#65248): it still waits.
-            self.log.warning("The task was resumed without word from its trigger (%s); looking again.", event)
+            self.log.warning(
+                "The task was resumed without word from its trigger; looking again. It said: %s", event
+            )
         self.execution_id = event.get("execution_id")
         # What the trigger saw may be hours old: the execution may have been retried in CDF since, and may
         # have ended since its time was over.
@@ -339,13 +362,13 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self.execution_id = execution.id
         if found.is_under_way_anew:
             self._is_known_by = clock.now() + LAG
-            self.log.info("CDF started execution %s of %s.", execution.id, what)
+            self.log.info("CDF has started %s. [execution %s]", what, execution.id)
             return end_time
         self.log.info(
-            "Going on with execution %s (version %s) of an earlier try; it is %s.",
-            execution.id,
+            "Going on with the execution of an earlier try (version %s); it is %s. [execution %s]",
             execution.version,
             execution.status,
+            execution.id,
         )
         return self._end_of_budget(execution, end_time)
 
@@ -373,7 +396,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if self._cancellation is not None:
             fate = self._cancellation.outcome()
         elif self.execution_id is not None:
-            fate = f"Execution {self.execution_id} goes on in CDF (cancel_on_kill=False)."
+            fate = f"The execution goes on in CDF (cancel_on_kill=False). [execution {self.execution_id}]"
         else:
             fate = "It had not started an execution in CDF."
         # A submission that is open is looked for as long as the process lives.

@@ -23,7 +23,9 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, refuse_operators
+from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     """
     Wait for something to happen to an execution.
 
-    The first look is always on the worker, so that a wrong connection ends the task at once, and a wait that
-    is over before it began does not defer. An id that CDF does not know ends it too, but not within the first
+    The first look is always on the worker. So a wrong connection ends the task at once, and what has happened
+    already needs no deferral. An id that CDF does not know ends it too, but not within the first
     minute of the try: CDF may have started that execution a moment ago. What can no longer happen ends the
     wait at once, with the reason that CDF gives, and is not retried.
 
@@ -125,6 +127,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     def arrived(self, context: Context, reached: Reached) -> str:
         """Push what has been waited for, and return the sensor's value."""
 
+    @without_stack
     def execute(self, context: Context) -> Any:
         """Wait on the worker, or defer."""
         try:
@@ -132,12 +135,15 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         except AirflowSensorTimeout:
             # Airflow's own says how long it waited, but not for what.
             raise self._in_vain() from None
+        except AirflowSkipException:
+            raise
         except AirflowException as error:
             # Airflow sees to this where a sensor pokes, and where it resumes. Other errors are retried.
             if self.deferrable and (self.never_fail or (self.soft_fail and _is_final(error))):
-                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from None
             raise
 
+    @without_stack
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
         if next_method == BROKEN:
@@ -147,7 +153,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
                 self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
             else:
                 self.log.warning(
-                    "The trigger has broken (%s). Waiting goes on here, in a worker slot.", error
+                    "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
                 )
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
             # method, because that is where it applies soft_fail and never_fail.
@@ -191,7 +197,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         if is_over:
             self._time_is_over()
         self.log.info(
-            "Deferred: the triggerer looks every %g s until %s (%s). Execution %s.",
+            "Deferred: the triggerer looks every %g s until %s (%s). [execution %s]",
             self.poke_interval,
             datetime.fromtimestamp(end_time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             name,
@@ -234,7 +240,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
             return self.look_or_defer(context, end_time)
         kind = CdfWaitRefusedError if event.get("is_permanent") else CdfError
         what = event.get("message") or f"The trigger ended with an unknown event: {event}."
-        raise kind(f"{what} Execution {self.execution_id} was left as it is.")
+        raise kind(told(what, "The execution was left as it is.", ids(execution=self.execution_id)))
 
     def wait_here(self, context: Context, is_over: bool = False) -> str:
         """
@@ -285,8 +291,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         seen = self.looks.observed
         observed = f"It is {seen}" if seen else "Its state is not known"
         return (
-            f"{unserved}Waited in vain for {name}={limit:g} s until {self.goal}. {observed}. "
-            f"Nothing was changed in CDF. Execution {self.execution_id}."
+            f"{unserved}Waited in vain for {name}={limit:g} s: until {self.goal}. {observed}. "
+            f"Nothing was changed in CDF. [execution {self.execution_id}]"
         )
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitImpossibleError
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.progress import Progress, table
 from airflow_provider_cdf.waiting import GoOn, Patience, Reached, contradiction, may_not_be_listed_yet
 
@@ -84,7 +85,7 @@ class Looks:
                 if not is_young or now >= until:
                     raise error.adding("Nothing was changed in CDF.") from None
                 if not has_told:
-                    self._log.info("It may have been started a moment ago; looking again. %s", error)
+                    self._log.info("%s", told("It may have been started a moment ago; looking again.", error))
                     has_told = True
                 time.sleep(min(self._interval, until - now))
             else:
@@ -117,7 +118,9 @@ class Looks:
         if isinstance(verdict, Reached):
             return verdict
         if not isinstance(verdict, GoOn):
-            self._log.info("The tasks of execution %s:\n%s", self._execution_id, table(execution))
+            self._log.info(
+                "The tasks of the workflow: [execution %s]\n%s", self._execution_id, table(execution)
+            )
             raise CdfWaitImpossibleError(verdict.reason)
         self.observed = verdict.observed
         for line in self._progress.lines(execution, verdict.observed, now=time.time()):

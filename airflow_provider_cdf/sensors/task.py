@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
 class CdfTaskSensor(ExecutionSensor):
     """
-    Wait until a task of an execution is in a wanted status, and return the id that CDF gave the task.
+    Wait until a task of an execution is in a wanted status.
 
-    Also pushes the XComs ``status``, ``input`` (with its references resolved) and ``output`` of the task.
     Of several attempts the one that goes on counts, else the latest. While the execution is RUNNING, a
     FAILED or TIMED_OUT attempt may be followed by another one, so the wait goes on.
 
@@ -31,6 +30,11 @@ class CdfTaskSensor(ExecutionSensor):
     :param target_status: one status or several, in any case. (templated)
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant. Without it, a task
         without a parent comes first; of children that share an external id, none is guessed. (templated)
+    :xcom return_value: the id that CDF gave this attempt at the task.
+    :xcom status: the status of the task.
+    :xcom input: the task's input, with its references resolved; of a function, its data are under
+        ``["function"]["data"]``.
+    :xcom output: the task's output so far.
     """
 
     template_fields: Sequence[str] = (
@@ -112,9 +116,9 @@ class CdfTaskSensor(ExecutionSensor):
         if task is None:
             raise CdfError(
                 f"CDF no longer lists the attempt at task {self.task_external_id!r} that was seen. "
-                f"Nothing was changed in CDF. Execution {self.execution_id}."
+                f"Nothing was changed in CDF. [execution {self.execution_id}]"
             )
-        self.log.info("Task %r is %s. Execution %s.", self.task_external_id, task.status, self.execution_id)
+        self.log.info("Task %r is %s. [execution %s]", self.task_external_id, task.status, self.execution_id)
         for key, value in (("status", str(task.status)), ("input", task.input), ("output", task.output)):
             context["ti"].xcom_push(key=key, value=value)
         return task.id

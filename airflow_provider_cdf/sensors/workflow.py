@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 class CdfWorkflowSensor(ExecutionSensor):
     """
-    Wait until an execution has ended well (COMPLETED), and return its id.
+    Wait until an execution has ended well (COMPLETED).
 
     Fails at once, naming the failed tasks and why, if the execution ends in any other way. The parameters
     are those of :class:`~airflow_provider_cdf.sensors.base.ExecutionSensor`.
+
+    :xcom return_value: the execution's id.
     """
 
     @property
@@ -39,5 +41,5 @@ class CdfWorkflowSensor(ExecutionSensor):
 
     def arrived(self, context: Context, reached: Reached) -> str:
         """Return the execution's id."""
-        self.log.info("The workflow is COMPLETED. Execution %s.", self.execution_id)
+        self.log.info("The workflow is COMPLETED. [execution %s]", self.execution_id)
         return self.execution_id

@@ -5,18 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.task_state import GOES_ON, state_of
 from airflow_provider_cdf.triggers.polling import ExecutionTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
     from airflow_provider_cdf.waiting import Verdict
-
-#: States of a task that still counts on its execution: it waits, was resumed and waits for a slot, or one of
-#: its tries goes on with it. A cleared task that is to run again is in these states, too, and cannot be told
-#: from one that was resumed: it cancels the execution of its earlier life itself, first thing.
-COUNTS_ON_IT = frozenset(
-    {"deferred", "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule"}
-)
 
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()
@@ -65,7 +59,9 @@ class CdfWorkflowTrigger(ExecutionTrigger):
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
-            self.log.info("Execution %s goes on in CDF (cancel_on_kill=False).", self.execution_id)
+            self.log.info(
+                "The execution goes on in CDF (cancel_on_kill=False). [execution %s]", self.execution_id
+            )
             return
         # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
         cancellation = asyncio.create_task(self._cancel_if_killed())
@@ -74,6 +70,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         await asyncio.shield(cancellation)
 
     async def _cancel_if_killed(self) -> None:
+        from airflow_provider_cdf.cdf.messages import ids, told
         from airflow_provider_cdf.hooks.cdf import CdfHook
 
         if not await self._is_really_killed():
@@ -84,14 +81,11 @@ class CdfWorkflowTrigger(ExecutionTrigger):
                 self.execution_id, "The Airflow task that waited for it was ended or cleared."
             )
         except Exception as error:
-            self.log.warning(
-                "Execution %s may still run in CDF, because it could not be cancelled: %s",
-                self.execution_id,
-                error,
-            )
+            fate = "An execution may still run in CDF, because it could not be cancelled."
+            self.log.warning("%s", told(fate, error, ids(execution=self.execution_id)))
         else:
             self.log.info(
-                "Its task was ended or cleared: execution %s is %s.", execution.id, execution.status
+                "Its task was ended or cleared: it is %s. [execution %s]", execution.status, execution.id
             )
         finally:
             await hook.aclose()
@@ -103,27 +97,23 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         if ti is None:
             return False
         try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
             # In a thread, because it asks the supervisor and waits for the answer.
-            states = await asyncio.to_thread(
-                RuntimeTaskInstance.get_task_states,
-                dag_id=ti.dag_id,
-                task_ids=[ti.task_id],
-                run_ids=[ti.run_id],
-            )
-            key = ti.task_id if ti.map_index is None or ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-            state = states[ti.run_id][key]
+            state = await asyncio.to_thread(state_of, ti)
         except Exception as error:
             self.log.warning(
-                "Execution %s was left as it is: it is not known whether its task was killed (%r).",
-                self.execution_id,
+                "The execution was left as it is: it is not known whether its task was killed (%r). "
+                "[execution %s]",
                 error,
+                self.execution_id,
             )
             return False
-        if state in COUNTS_ON_IT:
+        # A cleared task that is to run again cannot be told from one that was resumed. It cancels the
+        # execution of its earlier life itself, first thing.
+        if state in GOES_ON | {"restarting"}:
             self.log.info(
-                "Execution %s goes on: its task is %s, only the trigger moves.", self.execution_id, state
+                "The execution goes on: its task is %s, only the trigger moves. [execution %s]",
+                state,
+                self.execution_id,
             )
             return False
         return True

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from clusters import IMPATIENT, Cluster
 
 from airflow_provider_cdf.demo import emulator, examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
-from airflow_provider_cdf.emulator import CdfEmulator
-
-#: What Airflow notices after minutes by default, it notices after seconds here.
-IMPATIENT = {
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
-    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "20",
-    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
-    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
-}
-
-
-@dataclass
-class Cluster:
-    cdf: CdfEmulator
-    airflow: LocalAirflow
 
 
 @pytest.fixture(scope="session")

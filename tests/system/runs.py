@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
 
 import psutil
-from conftest import Cluster
+from clusters import Cluster
 
 
 class Run:
@@ -56,20 +54,21 @@ class Run:
             if time.monotonic() > deadline:
                 tasks = self.cluster.airflow.task_instances(self.dag_id, self.id)
                 states = [(task["task_id"], task["map_index"], task["state"]) for task in tasks]
-                scheduler = (self.cluster.airflow.home / "scheduler.log").read_text().splitlines()
+                logs = sorted(self.cluster.airflow.home.glob("scheduler*.log"))
+                scheduler = [line for log in logs for line in log.read_text().splitlines()[-60:]]
                 raise AssertionError(
-                    "\n".join([f"not within {seconds:g} s: {states}, {self.statuses()}", *scheduler[-60:]])
+                    "\n".join([f"not within {seconds:g} s: {states}, {self.statuses()}", *scheduler])
                 )
             time.sleep(0.2)
 
-    def wait_for_log(self, text: str, try_number: int = 1) -> None:
+    def wait_for_log(self, text: str, try_number: int = 1, seconds: float = 60) -> None:
         def is_there() -> bool:
             task = self.task()
             return (
                 task["try_number"] >= try_number and bool(task["start_date"]) and text in self.log(try_number)
             )
 
-        self.wait_until(is_there)
+        self.wait_until(is_there, seconds)
 
     def wait_for(self, state: str) -> None:
         self.wait_until(lambda: self.task()["state"] == state and bool(self.executions()))
@@ -79,8 +78,9 @@ class Run:
         task = psutil.Process(int(self.task(task_id, map_index)["pid"]))
         supervisor = task.parent()
         assert supervisor is not None
-        # Not the scheduler: a worker of the LocalExecutor, whose title names the task it supervises.
-        assert supervisor.cmdline()[0].startswith("airflow worker -- LocalExecutor"), supervisor.cmdline()
+        # Not the scheduler: a worker of the LocalExecutor, or below a child of a Celery worker.
+        title = " ".join(supervisor.cmdline())
+        assert title.startswith(("airflow worker -- LocalExecutor", "airflow supervisor")), title
         return task, supervisor
 
     def lose_worker(self, task_id: str = "run", map_index: int = -1) -> None:
@@ -112,17 +112,14 @@ class Run:
 
         It keeps the try number, and asks neither for the state nor for a process (apache/airflow#65248).
         """
-        task_id = self.task()["id"]
-        with (
-            contextlib.closing(sqlite3.connect(self.cluster.airflow.home / "airflow.db", timeout=60)) as db,
-            db,
-        ):
-            changed = db.execute(
-                "UPDATE task_instance SET state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, "
-                "scheduled_dttm = CURRENT_TIMESTAMP WHERE replace(id, '-', '') = ?",
-                [task_id.replace("-", "")],
-            )
-            assert changed.rowcount == 1
+        changed = self.cluster.airflow.sql(
+            "UPDATE task_instance SET state = 'scheduled', queued_dttm = NULL, queued_by_job_id = NULL, "
+            "scheduled_dttm = CURRENT_TIMESTAMP "
+            "WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = 'run'",
+            dag_id=self.dag_id,
+            run_id=self.id,
+        )
+        assert changed == 1
 
     def finish_in_cdf(self, status: str = "COMPLETED") -> None:
         """Report the task that the last execution still running waits with, well or badly."""

@@ -17,8 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_cdf.demo.local_airflow import COMMANDS, LocalAirflow, LocalAirflowError
+from airflow_provider_cdf.demo.local_airflow import LocalAirflow, LocalAirflowError
 from airflow_provider_cdf.demo.processes import MARK, end_all, marked
+from airflow_provider_cdf.demo.shapes import Shape
 
 pytestmark = pytest.mark.slow
 
@@ -264,7 +265,7 @@ def test_a_killed_parent_takes_its_cluster_along_and_no_other(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         home, guard = json.loads(parent.stdout.readline())
-        assert len(processes_with_home(Path(home))) >= len(COMMANDS)
+        assert len(processes_with_home(Path(home))) >= len(Shape.components)
         parent.kill()
     assert wait_until(lambda: not processes_with_home(Path(home)), 10)
     assert wait_until(lambda: not Path(home).exists() and not psutil.pid_exists(guard), 5)

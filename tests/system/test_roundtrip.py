@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Cluster
+from clusters import Cluster
 from rich.console import Console
 
 from airflow_provider_cdf import demo
@@ -53,31 +53,37 @@ def test_run_and_wait_is_deferred_and_hands_over_a_tasks_output(cluster: Cluster
     assert "Pausing task as DEFERRED" in cluster.airflow.task_log("cdf_run_and_wait", run_id, "run")
 
 
-A_RUN = "workflow 'pump_health' version '1'"
-AN_EXECUTION = "execution 11111111-2222-4333-8444-555555555555"
+AN_EXECUTION = r"\[execution 11111111-2222-4333-8444-555555555555, "
 MISTAKES = {
     "wrong_secret": r"The token endpoint at 127\.0\.0\.1:\d+ gave no token to client .* \(HTTP 401\)",
-    "unknown_project": rf"CDF refused to create a session to run {A_RUN} in project 'unheard-of' \(HTTP 40",
-    "unreachable_host": rf"Could not create a session to run {A_RUN}: no answer from http://127\.0\.0\.1:9 "
-    r".*Nothing was sent to CDF\.",
+    "unknown_project": r"CDF refused to create a session to run the workflow \(HTTP 40.*has no access to "
+    r"project 'unheard-of'; the projects of its token are: 'emulator'\..*\[project 'unheard-of', ",
+    "unreachable_host": r"Could not create a session to run the workflow: no answer from "
+    r"http://127\.0\.0\.1:9 .*Nothing was sent to CDF\. \[.*workflow 'pump_health' version '1'",
     "incomplete": r"Airflow connection 'cdf_incomplete' cannot be used: .*'project'.*secret.*tenant_id",
-    "unknown_workflow": r"CDF refused to run workflow 'pump_helth' version '1' in project .* \(HTTP 404\)",
-    "unknown_version": r"CDF refused to run workflow 'pump_health' version '99' in project .* \(HTTP 404\)",
-    "unknown_execution_poked": rf"CDF refused to read {AN_EXECUTION}",
-    "unknown_execution_deferred": rf"CDF refused to read {AN_EXECUTION}",
+    "unknown_workflow": r"CDF refused to run the workflow \(HTTP 404\).*There is no such workflow in this "
+    r"project\. \[workflow 'pump_helth' version '1', ",
+    "unknown_version": r"CDF refused to run the workflow \(HTTP 404\).*The workflow exists, but it has no "
+    r"such version\. \[workflow 'pump_health' version '99', ",
+    "unknown_execution_poked": rf"CDF refused to read the execution \(HTTP 404\).*{AN_EXECUTION}",
+    "unknown_execution_deferred": rf"CDF refused to read the execution \(HTTP 404\).*{AN_EXECUTION}",
+    "unknown_status": r"CDF has no status 'SUCCESS' here\. Did you mean COMPLETED\?.*CDF is told that "
+    r"this Airflow task has failed\.",
 }
 
 
 def test_each_mistake_ends_its_task_with_one_clear_sentence(cluster: Cluster, run_of_mistakes: str) -> None:
     airflow = cluster.airflow
-    assert airflow.wait_for_dag_run("mistakes", run_of_mistakes) == "failed"
+    assert airflow.wait_for_dag_run("mistakes", run_of_mistakes, timeout=600) == "failed"
     tasks = {task["task_id"]: task for task in airflow.task_instances("mistakes", run_of_mistakes)}
     assert {task_id: task["state"] for task_id, task in tasks.items()} == dict.fromkeys(MISTAKES, "failed")
 
     for task_id, sentence in MISTAKES.items():
         log = airflow.task_log("mistakes", run_of_mistakes, task_id)
         assert re.search(sentence, log), log
-        # No frame of the HTTP client's, and no error behind the error.
+        # Airflow shows the frames of an error. Of ours there is the last one only, which raises it.
+        ours = re.findall(r'"filename": "[^"]*/airflow_provider_cdf/([^"]+)"', log)
+        assert set(ours) == {"stack.py"}, log
         assert "/httpx/" not in log, log
         assert '"is_cause": true' not in log, log
 

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from support import FakeTaskInstance, Project
+from wording import assert_well_said, is_ours
 
+from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
+
+
+@pytest.fixture(autouse=True)
+def _well_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever error of this package a test expects, its message reads as all of them are to read."""
+    raises = pytest.raises
+
+    @contextmanager
+    def raises_well_said(*expected: Any, **how: Any) -> Iterator[pytest.ExceptionInfo[BaseException]]:
+        with raises(*expected, **how) as error:
+            yield error
+        # How a login is told of is a table of its own, in the tests of logins and connections.
+        is_login = isinstance(error.value, CdfLoginError | CdfConnectionError)
+        if not is_login and (isinstance(error.value, CdfError) or is_ours(error.value)):
+            assert_well_said(str(error.value))
+
+    monkeypatch.setattr(pytest, "raises", raises_well_said)
 
 
 @pytest.fixture(scope="session")

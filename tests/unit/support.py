@@ -55,7 +55,7 @@ class Project:
 
     def define(self, *tasks: dict[str, Any], version: str = "1") -> str:
         """Make a workflow of these tasks and return its external id, new each time."""
-        external_id = f"workflow-{uuid.uuid4()}"
+        external_id = f"workflow-{uuid.uuid4().hex[:8]}"
         item = {"workflowExternalId": external_id, "version": version, "workflowDefinition": {"tasks": tasks}}
         self.post("/workflows/versions", {"items": [item]})
         return external_id

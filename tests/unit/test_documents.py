@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
+
+from airflow_provider_cdf.get_provider_info import get_provider_info
+from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+#: Words. Most have half as many.
+LONGEST_SENTENCE = 30
 SNIPPETS = [
     pytest.param(snippet, id=f"{document.name}-{number}")
     for document in DOCUMENTS
@@ -35,7 +42,7 @@ def test_what_a_snippet_imports_is_there_under_that_name(snippet: str) -> None:
 
 
 def test_the_first_dag_of_the_readme_is_one_of_under_20_lines() -> None:
-    (snippet,) = (one.values[0] for one in SNIPPETS if "with DAG(" in str(one.values[0]))
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(str(snippet).splitlines()) < 20
     names: dict[str, Any] = {}
     exec(compile(str(snippet), "README.md", "exec"), names)
@@ -45,10 +52,93 @@ def test_the_first_dag_of_the_readme_is_one_of_under_20_lines() -> None:
     assert names["report"].upstream_task_ids == {"run", "score"}
 
 
+def test_the_workflow_of_the_readme_is_the_file_that_the_emulator_reads() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown == (ROOT / "example_dags/workflows/pump_health.WorkflowVersion.yaml").read_text()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            # As GitHub makes them: no punctuation, a hyphen for each blank.
+            assert heading in [re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings]
+
+
+def test_users_find_each_document_from_the_readme() -> None:
+    linked = re.findall(r"\]\(([\w./-]+\.md)", (ROOT / "README.md").read_text())
+    assert {str(one.relative_to(ROOT)) for one in DOCUMENTS} <= {*linked, "README.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_words_are_plain(document: Path) -> None:
+    riddles = r"\b(somebody|someone|whoever|whomever|anybody|anyone|nobody|to-?do|tbd|fixme|to come)\b"
+    assert not re.findall(riddles, document.read_text(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_sentences_are_short(document: Path) -> None:
+    text = re.sub(r"```.*?```|^(    |#).*?$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", "X", text)
+    # Cells of a table, points of a list, and paragraphs end a sentence as well.
+    sentences = re.split(r"(?<=[.!?:;])\s|\||\n\s*\n|^- ", text, flags=re.MULTILINE)
+    assert not [" ".join(one.split()) for one in sentences if len(one.split()) > LONGEST_SENTENCE]
+
+
+def test_security_names_each_capability_and_each_host_that_the_code_uses() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    (table,) = re.findall(r"\| capability \|.*?\n\n", page, re.DOTALL)
+    sources = "".join(one.read_text() for one in (ROOT / "airflow_provider_cdf").rglob("*.py"))
+    used = set(re.findall(r'capability(?:: str)? ?= ?"(\w+Acl):([A-Z]+)"', sources))
+    assert len(used) >= 5
+    for acl, action in used:
+        assert re.search(rf"^\| `{acl}` [A-Z, ]*\b{action}\b", table, re.MULTILINE), (acl, action)
+    for host in ("auth.cognite.com", "login.microsoftonline.com"):
+        assert f"https://{host}" in sources
+        assert f"`{host}`" in page
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_no_release_is_promised(document: Path) -> None:
+    assert not re.search(r"pip install \W?airflow[-_]provider[-_]cdf(?! @ git)", document.read_text())
+
+
+def _reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tests/tools/reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    reference = _reference()
+    assert reference.PAGE.read_text() == reference.page(), "run: uv run python tests/tools/reference.py"
+
+
+def test_the_reference_has_every_operator_and_sensor_that_users_import() -> None:
+    modules = [*get_provider_info()["operators"], *get_provider_info()["sensors"]]
+    public = set()
+    for name in (name for group in modules for name in group["python-modules"]):
+        module = importlib.import_module(name)
+        for one in vars(module).values():
+            if isinstance(one, type) and issubclass(one, BaseOperator) and one.__name__.startswith("Cdf"):
+                public.add(one)
+    assert public == set(_reference().TASKS)
+
+
+def test_a_second_pair_of_brackets_does_not_look_inside_an_xcom() -> None:
+    """As docs/reference.md says."""
+    with DAG("any"):
+        run = CdfWorkflowRunOperator(task_id="run", workflow_external_id="w", version="1")
+    assert (run.output.key, run.output["task_outputs"].key) == ("return_value", "task_outputs")
+    assert run.output["task_outputs"]["balance"].key == "balance"
+    with pytest.raises(TypeError):
+        run["task_outputs"]
 
 
 def test_the_table_of_public_names_is_true() -> None:

@@ -52,10 +52,10 @@ def test_the_first_look_says_what_runs_and_for_how_long() -> None:
     assert tell((30, seen)) == [
         [
             "Waiting: RUNNING. CDF is at 'score' (IN_PROGRESS for 25 s), 'judge' (SCHEDULED); "
-            f"1 ended. Execution {ID}."
+            f"1 ended. [execution {ID}]"
         ]
     ]
-    assert tell((0, execution())) == [[f"Waiting: RUNNING. CDF is at no task; 0 ended. Execution {ID}."]]
+    assert tell((0, execution())) == [[f"Waiting: RUNNING. CDF is at no task; 0 ended. [execution {ID}]"]]
 
 
 def test_each_change_of_a_task_is_told_with_the_time_it_took() -> None:
@@ -172,6 +172,6 @@ def test_what_waits_for_a_report_is_asynchronous_and_in_progress() -> None:
     waiting = waiting_for_a_report(seen)
     assert [one.external_id for one in waiting] == ["approve"]
     told = describe_standstill(waiting, ID)
-    assert told.startswith("CDF waits for a report on 'approve', and this Airflow task for the end of the ")
+    assert told.startswith("CDF waits for a report on 'approve'. This Airflow task waits for the end of the ")
     assert "wait_for_completion=False" in told
-    assert told.endswith(f"Execution {ID}.")
+    assert told.endswith(f"[execution {ID}]")

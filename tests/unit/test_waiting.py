@@ -71,8 +71,7 @@ def execution(status: str, *attempts: dict[str, Any], **more: Any) -> WorkflowEx
 
 def reason(verdict: object) -> str:
     assert isinstance(verdict, Impossible), verdict
-    assert f" Execution {ID}" in verdict.reason[-75:]
-    assert verdict.reason.endswith(".")
+    assert verdict.reason.endswith(f"execution {ID}]")
     # What is wrong, in fewer characters than a log view shows of a line; CDF's reason comes after a colon.
     assert len(verdict.reason.split(". ")[0].split(": ")[0]) < 80
     assert ".." not in verdict.reason
@@ -125,7 +124,7 @@ def test_an_attempt_that_is_not_final_lets_the_wait_go_on(workflow: str, status:
 def test_a_final_status_that_is_not_wanted_ends_the_wait_at_once(workflow: str, status: str) -> None:
     verdict = wait_for_task(execution(workflow, attempt(status)), "score", ["IN_PROGRESS"])
     end = f"ended {status} before it was IN_PROGRESS. The workflow is {workflow}."
-    assert reason(verdict) == f"Task 'score' {end} Execution {ID}."
+    assert reason(verdict) == f"Task 'score' {end} [execution {ID}]"
 
 
 @pytest.mark.parametrize("workflow", ENDED_EXECUTION)
@@ -161,7 +160,7 @@ def test_a_message_gives_the_reason_that_cdf_gives(
         "FAILED", attempt("FAILED", reasonForIncompletion=task_reason), reasonForIncompletion=workflow_reason
     )
     verdict = wait_for_task(seen, "score", ["IN_PROGRESS"])
-    assert reason(verdict) == f"Task 'score' ended FAILED before it was {end} Execution {ID}."
+    assert reason(verdict) == f"Task 'score' ended FAILED before it was {end} [execution {ID}]"
 
 
 def test_a_task_left_behind_gives_the_reason_of_the_execution() -> None:
@@ -213,7 +212,7 @@ def test_without_a_definition_any_task_may_still_start(definition: Any) -> None:
 def test_a_task_that_never_started_will_not_start_after_the_end(workflow: str) -> None:
     seen = execution(workflow, reasonForIncompletion="why")
     message = reason(wait_for_task(seen, "score", ["IN_PROGRESS"]))
-    assert message.startswith("Task 'score' never started, so it was never IN_PROGRESS. ")
+    assert message.startswith("Task 'score' never started. It was to be IN_PROGRESS. ")
     assert f"The workflow is {workflow}: why." in message
 
 
@@ -254,7 +253,7 @@ def test_the_child_of_a_dynamic_task_is_found() -> None:
 def test_a_parent_is_named_in_messages_and_must_be_one_that_has_children() -> None:
     seen = execution("FAILED", attempt("IN_PROGRESS", parentTaskExternalId="north"))
     never = wait_for_task(seen, "score", ["COMPLETED"], parent_task_external_id="south")
-    assert reason(never).startswith("Task 'score' of 'south' never started, so it was never COMPLETED. ")
+    assert reason(never).startswith("Task 'score' of 'south' never started. It was to be COMPLETED. ")
     running = execution("RUNNING", workflowDefinition=defined("score", north="subworkflow"))
     for parent in ("south", "score"):
         verdict = wait_for_task(running, "child", ["COMPLETED"], parent_task_external_id=parent)
@@ -337,7 +336,7 @@ def test_only_completed_is_a_good_end() -> None:
     assert wait_for_end(execution("COMPLETED", attempt("FAILED"))) == Reached()
     for status in ("FAILED", "TIMED_OUT", "TERMINATED"):
         assert reason(wait_for_end(execution(status))) == (
-            f"Workflow 'pump' ended {status}. Execution {ID} of version '1'."
+            f"The workflow ended {status}. [workflow 'pump' version '1', execution {ID}]"
         )
 
 
@@ -367,7 +366,7 @@ def test_a_bad_end_names_each_failed_task_with_status_and_reason() -> None:
 def test_a_bad_end_is_described_without_tasks_too() -> None:
     listed = WorkflowExecution.model_validate({"id": ID, "workflowExternalId": "pump", "status": "TIMED_OUT"})
     message = describe_bad_end(listed)
-    assert message == f"Workflow 'pump' ended TIMED_OUT. Execution {ID}."
+    assert message == f"The workflow ended TIMED_OUT. [workflow 'pump', execution {ID}]"
 
 
 # -- patience ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow.sdk import DAG
 
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
@@ -14,6 +15,13 @@ with DAG("mistakes", schedule=None):
         )
     CdfWorkflowRunOperator(task_id="unknown_workflow", workflow_external_id="pump_helth", version="1")
     CdfWorkflowRunOperator(task_id="unknown_version", workflow_external_id="pump_health", version="99")
+    # Rendered from a template, which cannot be judged when the file is read.
+    CdfTaskUpdateOperator(
+        task_id="unknown_status",
+        status="{{ 'SUCCESS' }}",
+        execution_id="11111111-2222-4333-8444-555555555555",
+        task_external_id="score",
+    )
     for mode, deferrable in (("poked", False), ("deferred", True)):
         CdfWorkflowSensor(
             task_id=f"unknown_execution_{mode}",

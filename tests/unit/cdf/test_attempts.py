@@ -99,7 +99,7 @@ def test_one_of_several_children_is_refused_with_their_parents_named(seen: Workf
         current_attempt(seen, "approve")
     assert str(caught.value) == (
         "2 tasks have a child 'approve'. Set parent_task_external_id to one of them: 'north', 'south'. "
-        f"Execution {EXECUTION['id']}."
+        f"[execution {EXECUTION['id']}]"
     )
     assert current_attempt(seen, "north") is None
 

@@ -82,27 +82,43 @@ def test_an_answer_is_read_with_its_model(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "named"),
+    ("call", "what", "which"),
     [
-        (RUN, "run workflow 'pump' version '1'"),
-        (READ, f"read execution {EXECUTION_ID}"),
-        (calls.cancel("my project", EXECUTION_ID), f"cancel execution {EXECUTION_ID}"),
-        (calls.retry("my project", EXECUTION_ID, nonce="n0nce"), f"retry execution {EXECUTION_ID}"),
-        (calls.update_task("my project", TASK_ID, "completed"), f"set task {TASK_ID} to COMPLETED"),
-        (calls.list_executions("my project", workflow_external_id="pump"), "executions of workflow 'pump'"),
+        (RUN, "run the workflow", "workflow 'pump' version '1'"),
+        (READ, "read the execution", f"execution {EXECUTION_ID}"),
+        (calls.cancel("my project", EXECUTION_ID), "cancel the execution", f"execution {EXECUTION_ID}"),
+        (
+            calls.retry("my project", EXECUTION_ID, nonce="n0nce"),
+            "retry the execution",
+            f"execution {EXECUTION_ID}",
+        ),
+        (
+            calls.update_task("my project", TASK_ID, "completed"),
+            "set the task to COMPLETED",
+            f"task {TASK_ID}",
+        ),
+        (
+            calls.list_executions("my project", workflow_external_id="pump"),
+            "list executions",
+            "workflow 'pump'",
+        ),
         (
             calls.create_session(
-                "my project", client_id="the-client", client_secret=SECRET, what_for="run workflow 'w'"
+                "my project", client_id="the-client", client_secret=SECRET, what_for="run the workflow"
             ),
-            "session",
+            "create a session to run the workflow",
+            "",
         ),
     ],
     ids=["run", "get", "cancel", "retry", "update", "list", "session"],
 )
-def test_an_error_names_what_was_asked_for(sender: Sender, call: calls.Call[Any], named: str) -> None:
+def test_an_error_names_what_was_asked_for(
+    sender: Sender, call: calls.Call[Any], what: str, which: str
+) -> None:
     error = refused(sender, envelope(404), call)
-    assert named in str(error)
-    assert "'my project'" in str(error)
+    assert str(error).startswith(f"CDF refused to {what} (HTTP 404): ")
+    ids = ", ".join(filter(None, (which, "project 'my project'")))
+    assert str(error).endswith(f" [{ids}]")
     assert SECRET not in str(error)
     assert "n0nce" not in str(error)
     assert isinstance(error, AirflowException)
@@ -257,7 +273,7 @@ def test_an_answer_that_is_not_what_the_api_promises_is_named_as_that(
     with pytest.raises(CdfAnswerError) as caught:
         sender.send(network, RUN)
     message = str(caught.value)
-    for words in ("HTTP 202", "run workflow 'pump' version '1'", where, "r-1"):
+    for words in ("HTTP 202", "run the workflow", where, "[workflow 'pump' version '1', ", "r-1"):
         assert words in message
     assert message.isprintable()
     assert "pydantic" not in message
@@ -287,21 +303,25 @@ OTHER_ID = "aaaaaaaa-a17a-4102-910e-2c3591500cce"
 @pytest.mark.parametrize(
     ("call", "answer", "other"),
     [
-        (READ, {**EXECUTION, "id": OTHER_ID, "status": "COMPLETED"}, f"execution {OTHER_ID}"),
-        (calls.cancel("p", EXECUTION_ID), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
-        (calls.retry("p", EXECUTION_ID, nonce="n"), {**EXECUTION, "id": OTHER_ID}, f"execution {OTHER_ID}"),
-        (calls.update_task("p", TASK_ID, "FAILED"), {**TASK, "id": OTHER_ID}, f"task {OTHER_ID}"),
+        (READ, {**EXECUTION, "id": OTHER_ID, "status": "COMPLETED"}, f"another execution, {OTHER_ID}"),
+        (calls.cancel("p", EXECUTION_ID), {**EXECUTION, "id": OTHER_ID}, f"another execution, {OTHER_ID}"),
+        (
+            calls.retry("p", EXECUTION_ID, nonce="n"),
+            {**EXECUTION, "id": OTHER_ID},
+            f"another execution, {OTHER_ID}",
+        ),
+        (calls.update_task("p", TASK_ID, "FAILED"), {**TASK, "id": OTHER_ID}, f"another task, {OTHER_ID}"),
         (RUN, {**EXECUTION, "workflowExternalId": "valve"}, "version '1' of workflow 'valve'"),
         (RUN, {**EXECUTION, "version": "2"}, "version '2' of workflow 'pump'"),
         (
             calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
             {**EXECUTION, "metadata": {calls.SUBMIT_ID: "theirs"}},
-            f"another run, execution {EXECUTION_ID}",
+            f"another run, {EXECUTION_ID}",
         ),
         (
             calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
             EXECUTION,
-            f"another run, execution {EXECUTION_ID}",
+            f"another run, {EXECUTION_ID}",
         ),
     ],
     ids=["get", "cancel", "retry", "update", "run: workflow", "run: version", "run: theirs", "run: none"],
@@ -358,7 +378,13 @@ def test_only_where_no_connection_was_made_it_is_certain_that_nothing_was_sent(
     message = str(caught.value)
     assert ("Nothing was sent to CDF." in message) is not sent
     assert ("It is not known" in message) is sent
-    for words in ("run workflow 'pump' version '1'", BASE_URL, type(error).__name__, str(error).rstrip(".")):
+    for words in (
+        "run the workflow",
+        "[workflow 'pump' version '1', ",
+        BASE_URL,
+        type(error).__name__,
+        str(error).rstrip("."),
+    ):
         assert words in message
     assert ".." not in message
 
@@ -367,7 +393,7 @@ def test_only_where_no_connection_was_made_it_is_certain_that_nothing_was_sent(
 def test_a_read_that_got_no_answer_says_nothing_of_changes(sender: Sender, error: Exception) -> None:
     with pytest.raises(CdfUnreachableError) as caught:
         sender.send(Network(error), READ)
-    assert str(caught.value).endswith(").")
+    assert f"). [execution {EXECUTION_ID}, " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -384,12 +410,12 @@ def test_a_read_that_got_no_answer_says_nothing_of_changes(sender: Sender, error
     ],
     ids=repr,
 )
-def test_the_message_of_a_failed_write_ends_with_what_state_cdf_is_in(
+def test_the_message_of_a_failed_write_says_what_state_cdf_is_in(
     sender: Sender, answer: Any, state: str
 ) -> None:
     with pytest.raises(CdfError) as caught:
         sender.send(Network(answer), RUN)
-    assert str(caught.value).endswith(state)
+    assert f" {state} " in str(caught.value)
 
 
 Fault = Callable[[Answering, threading.Event], None]

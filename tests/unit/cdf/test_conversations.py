@@ -164,10 +164,10 @@ class Cdf:
         self.states: dict[int, str] = {}
         #: What the token may do.
         self.granted = ["READ", "WRITE"]
-        self.has_version = True
+        self.has_version = self.has_workflow = True
         self.executions: list[dict[str, Any]] = []
-        #: What happens to the next requests of a kind: "session", "run", "list", "version" (GET of it),
-        #: "byids" and "revoke" (of sessions), "inspect" (of the token).
+        #: What happens to the next requests of a kind: "session", "run", "list", "version" or "workflow"
+        #: (GET), "byids" and "revoke" (of sessions), "inspect" (of the token).
         self.plan: dict[str, list[Any]] = {}
         #: The kinds of requests that came, and when.
         self.journal: list[tuple[str, float]] = []
@@ -195,7 +195,9 @@ class Cdf:
     @staticmethod
     def kind_of(request: httpx.Request) -> str:
         if request.method == "GET":
-            return "inspect" if request.url.path.endswith("/token/inspect") else "version"
+            if request.url.path.endswith("/token/inspect"):
+                return "inspect"
+            return "version" if "/versions/" in request.url.path else "workflow"
         return request.url.path.rsplit("/", 1)[-1].replace("sessions", "session")
 
     def do(self, kind: str, request: httpx.Request, at: float | None = None) -> httpx.Response:
@@ -219,8 +221,8 @@ class Cdf:
             return done(
                 {"subject": "x", "projects": [{"projectUrlName": "my project"}], "capabilities": [capability]}
             )
-        if kind == "version":
-            return done({}) if self.has_version else refusal(404)
+        if kind in ("version", "workflow"):
+            return done({}) if getattr(self, f"has_{kind}") else refusal(404)
         if kind == "list":
             visible = [one for one in self.executions if one["visible"] <= self.clock.now()]
             return done({"items": visible})
@@ -464,10 +466,10 @@ def test_a_look_up_that_goes_on_failing_ends_in_an_error_that_says_where_to_look
         start(sender, cdf)
     submit_id = cdf.executions[0]["metadata"]["airflow_submit_id"]
     message = str(caught.value)
-    assert message.endswith(
-        f"To find out, look for an execution of workflow 'pump' version '1' with the metadata "
-        f"airflow_submit_id = {submit_id}."
+    assert (
+        f"To find out, look for an execution with the metadata airflow_submit_id = {submit_id}. [" in message
     )
+    assert "[workflow 'pump' version '1', project 'my project'" in message
     for words in ("It is not known whether CDF did it", "could not be looked up", "HTTP 503"):
         assert words in message
     assert caught.value.sent
@@ -504,7 +506,7 @@ def test_metadata_without_room_for_a_key_is_sent_as_it_is_and_a_lost_answer_stay
     assert len(cdf.executions[0]["metadata"]) == 10
     assert "airflow_submit_id" not in cdf.executions[0]["metadata"]
     cdf.plan["run"] = [cdf.lost_after]
-    with pytest.raises(CdfUnreachableError, match=r"leave no room.*with your metadata\.$"):
+    with pytest.raises(CdfUnreachableError, match=r"leave no room.*with your metadata\."):
         start(sender, cdf, **full)
     assert cdf.kinds == ["session", "run"] * 2
 
@@ -536,7 +538,7 @@ def test_a_pause_that_outlives_the_nonce_is_followed_by_a_new_one(sender: Sender
 
 def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "3600"})]
-    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\.$"):
+    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\."):
         start(sender, cdf)
     assert cdf.clock.pauses == []
 
@@ -546,7 +548,7 @@ def test_a_connection_that_is_refused_for_long_is_given_up_within_the_total_time
 ) -> None:
     cdf.plan["run"] = [cdf.refuses_connections] * 1000
     begun = cdf.clock.now()
-    with pytest.raises(CdfUnreachableError, match=r"Nothing was sent to CDF\.$"):
+    with pytest.raises(CdfUnreachableError, match=r"Nothing was sent to CDF\."):
         start(sender, cdf)
     assert 20 < cdf.clock.now() - begun < 60
 
@@ -630,7 +632,7 @@ def test_a_lost_answer_and_then_a_refusal_is_one_execution(
 def refused(sender: Sender, cdf: Cdf) -> tuple[CdfApiError, float]:
     """Start in vain; return why, and after how many seconds."""
     begun = cdf.clock.now()
-    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\.$") as caught:
+    with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\.") as caught:
         start(sender, cdf)
     assert cdf.executions == []
     return caught.value, cdf.clock.now() - begun
@@ -653,13 +655,23 @@ def test_a_refusal_that_speaks_of_sessions_is_believed_as_any_other(sender: Send
     assert refused(sender, cdf)[1] < 5
 
 
-def test_a_version_that_is_not_there_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
-    cdf.has_version = False
+@pytest.mark.parametrize(
+    ("has_workflow", "missing"),
+    [
+        (True, "The workflow exists, but it has no such version."),
+        (False, "There is no such workflow in this project."),
+    ],
+)
+def test_a_version_that_is_not_there_is_believed_at_once(
+    has_workflow: bool, missing: str, sender: Sender, cdf: Cdf
+) -> None:
+    cdf.has_version, cdf.has_workflow = False, has_workflow
     cdf.plan = {"run": [lambda _: says(404, "no such version")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
     assert seconds < 5
-    assert cdf.kinds == ["session", "run", "version"]
+    assert cdf.kinds == ["session", "run", "version", "workflow"]
+    assert missing in str(error)
 
 
 def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
@@ -892,7 +904,9 @@ def test_a_cancellation_without_time_is_one_request_if_cdf_answers(sender: Sende
 def test_a_cancellation_that_stays_unclear_says_where_to_look(sender: Sender, time: FakeTime) -> None:
     with pytest.raises(CdfUnreachableError) as caught:
         cancel(sender, httpx.ReadTimeout(""), httpx.ReadTimeout(""), retry_for=0)
-    assert str(caught.value).endswith(f"To find out, look whether execution {EXECUTION_ID} still runs.")
+    assert f"To find out, look whether the execution still runs. [execution {EXECUTION_ID}, " in str(
+        caught.value
+    )
     assert caught.value.sent
 
 
@@ -971,7 +985,10 @@ def test_a_task_that_has_not_ended_raises_the_first_error(
     sender: Sender, answer: Any, execution: httpx.Response
 ) -> None:
     network = Network(answer, execution)
-    with pytest.raises((CdfApiError, CdfAnswerError, CdfUnreachableError), match=f"set task {TASK_ID}"):
+    with pytest.raises(
+        (CdfApiError, CdfAnswerError, CdfUnreachableError),
+        match=rf"set the task to COMPLETED.*\[task {TASK_ID}",
+    ):
         sender.perform(network, update())
 
 
@@ -1046,7 +1063,7 @@ def test_without_an_execution_a_refusal_is_repeated_before_it_is_believed(
 def test_a_refusal_that_cannot_be_read_back_either_is_final_if_that_is_refused_too(
     sender: Sender, time: FakeTime
 ) -> None:
-    with pytest.raises(CdfRefusedError, match="set task"):
+    with pytest.raises(CdfRefusedError, match="set the task"):
         patient_update(sender, *[refusal(404), refusal(404)] * 3)
 
 
@@ -1072,14 +1089,18 @@ def test_an_update_that_stays_unclear_says_where_to_look(sender: Sender, time: F
     with pytest.raises(CdfUnreachableError) as caught:
         sender.perform(Network(*[httpx.ReadTimeout(""), waits] * 50), conversation, config)
     assert "It is not known whether CDF did it" in str(caught.value)
-    assert str(caught.value).endswith(f"look at task {TASK_ID} of execution {EXECUTION_ID}.")
+    assert "To find out, look at the task in CDF. [" in str(caught.value)
+    assert str(caught.value).endswith(f", execution {EXECUTION_ID}]")
     assert time.now() - begun < 60
 
 
 @unclear
 def test_without_an_execution_nothing_is_read_back(sender: Sender, answer: Any) -> None:
     network = Network(answer)
-    with pytest.raises((CdfApiError, CdfAnswerError, CdfUnreachableError), match=f"set task {TASK_ID}"):
+    with pytest.raises(
+        (CdfApiError, CdfAnswerError, CdfUnreachableError),
+        match=rf"set the task to COMPLETED.*\[task {TASK_ID}",
+    ):
         sender.perform(network, update(execution_id=None))
     assert len(network.requests) == 1
 
@@ -1110,7 +1131,8 @@ def test_an_unclear_update_that_cannot_be_read_back_stays_unclear(
 ) -> None:
     network = Network(answer, read_back)
     with pytest.raises(
-        (CdfApiError, CdfAnswerError, CdfUnreachableError), match=f"set task {TASK_ID}"
+        (CdfApiError, CdfAnswerError, CdfUnreachableError),
+        match=rf"set the task to COMPLETED.*\[task {TASK_ID}",
     ) as caught:
         sender.perform(network, update())
     # "Nothing was sent" would be true of the read only.

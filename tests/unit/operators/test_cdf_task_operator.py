@@ -252,7 +252,7 @@ class TestFailure:
         with pytest.raises(AirflowFailException) as error:
             work(ti, lambda: result, execution_id)
 
-        message = clear(error.value, said, "'score' was set to FAILED_WITH_TERMINAL_ERROR")
+        message = clear(error.value, said, "was set to FAILED_WITH_TERMINAL_ERROR. [task 'score'")
         assert "Nothing was sent" not in message
         assert said in told(project, execution_id)["error"]["message"]
 

@@ -323,7 +323,7 @@ class TestAKillWhileCdfStarts:
         others = project.run(workflow, metadata={"airflow_submit_id": "another"})
         metadata = {"airflow_run_key": key(ti), "airflow_submit_id": "wanted"}
         time.after(2, lambda: project.run(workflow, metadata=metadata))
-        assert self.kill(ti, "wanted").endswith("was cancelled.")
+        assert "The execution was cancelled. [execution " in self.kill(ti, "wanted")
         assert statuses(project, workflow) == ["RUNNING", "TERMINATED"]
         assert project.execution(others)["status"] == "RUNNING"
 
@@ -359,7 +359,9 @@ class TestAWaitThatIsGivenUp:
             operator, "/run", lambda: cdf.faults.add("GET", "*/executions/*", times=1000, **fault), after=True
         )
         try:
-            with pytest.raises(CdfError, match=r"Execution \S+ was left as it is\.$") as caught:
+            with pytest.raises(
+                CdfError, match=r"The execution was left as it is\. \[execution \S+"
+            ) as caught:
                 operator.execute(context(ti, operator, store=Store()))
         finally:
             cdf.faults.clear()
@@ -625,7 +627,7 @@ class TestCancelling:
         with cdf.turn() as engine:
             engine.delay_cancels(600)
         with pytest.raises(
-            CdfTimeoutError, match=r"CDF has agreed to cancel execution \S+, which is still RUNNING"
+            CdfTimeoutError, match=r"CDF has agreed to cancel the execution, which is still RUNNING"
         ) as caught:
             self.timed_out(workflow, ti)
         assert "ended RUNNING" not in str(caught.value)

@@ -398,7 +398,6 @@ class TestStatusThatFollowsFromTheWorkBefore:
         [
             {"one": "success", "two": "success"},
             {"one": "success", "two": "skipped"},
-            {"one": "skipped", "two": "skipped"},
         ],
         ids=lambda states: " and ".join(states.values()),
     )
@@ -515,9 +514,19 @@ class TestStatusThatFollowsFromTheWorkBefore:
 
         self.assert_failed(project, execution_id, "numbers")
 
+    def test_where_all_were_skipped_nothing_was_done(self, execution_id: str, project: Project) -> None:
+        with DAG("plant"):
+            operator = make(execution_id, output={"risk": 0.72})
+            [EmptyOperator(task_id="one"), EmptyOperator(task_id="two")] >> operator
+
+        with pytest.raises(AirflowFailException, match=r"^The work has not been done: Airflow tasks 'one' "):
+            self.run(operator, {"one": "skipped", "two": "skipped"})
+
+        self.assert_failed(project, execution_id, "one", "two")
+
     def test_a_task_mapped_over_nothing_counts_as_skipped(self, execution_id: str, project: Project) -> None:
         with DAG("plant"):
-            operator = make(execution_id)
+            operator = make(execution_id, skipped_status="COMPLETED")
 
             @task
             def work(number: int) -> None: ...

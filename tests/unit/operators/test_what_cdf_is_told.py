@@ -91,7 +91,7 @@ def test_the_task_that_failed_is_named_through_any_number_that_could_not_run(
     }
     # The same in Airflow's own log, what is wrong first.
     message = str(caught.value)
-    assert message.startswith("The work has failed: Airflow task 'load' (failed). CDF's task 'approve'")
+    assert message.startswith("The work has failed: Airflow task 'load' (failed). CDF's task was set to ")
     assert f"{run_url}/tasks/load" in message
     assert "judge" not in message
 
@@ -229,6 +229,23 @@ def test_the_log_names_as_many_as_cdf_is_told_and_counts_the_rest() -> None:
 
 
 # -- skipped work -------------------------------------------------------------------------------------------
+
+
+def test_where_only_the_run_has_succeeded_no_work_was_done(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    with DAG("plant"):
+        run = EmptyOperator(task_id="run")
+        operator = make(run.output, output={"risk": 1})
+        EmptyOperator(task_id="judge") >> operator
+    assert operator.upstream_task_ids == {"run", "judge"}
+    operator.execution_id = execution_id  # as rendered
+    states(ti, run="success", judge="skipped")
+
+    with pytest.raises(AirflowFailException, match=r"^The work has not been done: .*'judge' \(skipped\)"):
+        operator.execute({"ti": ti})
+
+    assert told(project, execution_id)["failed_task_count"] == 1
 
 
 def skipped(execution_id: str, ti: Instance, *, teardown: bool, **more: Any) -> CdfTaskUpdateOperator:

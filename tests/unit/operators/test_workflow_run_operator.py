@@ -746,7 +746,9 @@ class TestBrokenTrigger:
         operator = make(workflow, deferrable=True, timeout=600)
         operator._pause = lambda _: pytest.fail("its time is over")  # type: ignore[method-assign]
 
-        with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
+        with pytest.raises(
+            CdfTimeoutError, match=rf"The execution was cancelled\. \[execution {execution_id}"
+        ):
             operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context(ti))
 
         assert project.execution(execution_id)["status"] == "TERMINATED"
@@ -799,7 +801,9 @@ class TestBrokenTrigger:
             pause(seconds)
 
         operator._pause = killed  # type: ignore[method-assign]
-        with pytest.raises(CdfError, match=f"The task was killed. Execution {execution_id} was cancelled"):
+        with pytest.raises(
+            CdfError, match=rf"The task was killed. The execution was cancelled\. \[execution {execution_id}"
+        ):
             operator.resume_execution("__fail__", {"error": "Trigger failure"}, context(ti))
         assert project.execution(execution_id)["status"] == "TERMINATED"
 
@@ -809,7 +813,9 @@ class TestBrokenTrigger:
         workflow, execution_id = self.deferred(project, ti, timeout=60)
         ti.xcoms["end_time"] = time.time() + 0.2
 
-        with pytest.raises(CdfTimeoutError, match=f"Execution {execution_id} was cancelled"):
+        with pytest.raises(
+            CdfTimeoutError, match=rf"The execution was cancelled\. \[execution {execution_id}"
+        ):
             make(workflow, timeout=60).resume_execution("__fail__", {"error": "Trigger failure"}, context(ti))
 
     def test_where_the_id_is_lost_too_the_execution_is_found_again(
@@ -852,7 +858,7 @@ class TestBrokenTrigger:
         workflow, _ = self.deferred(project, ti)
         event = {"outcome": "error", "message": "No.", "is_permanent": is_permanent}
 
-        with pytest.raises(CdfError, match=r"^No\. Execution .* was left as it is\.$") as error:
+        with pytest.raises(CdfError, match=r"^No\. The execution was left as it is\. \[execution ") as error:
             make(workflow).execute_complete(context(ti), event)
 
         assert isinstance(error.value, AirflowFailException) is is_permanent
@@ -905,6 +911,62 @@ class TestOnKill:
         assert project.execution(execution["id"])["status"] == "RUNNING"
         project.cancel(execution["id"])
         thread.join()
+
+    @pytest.mark.parametrize("state", ["running", "up_for_retry", "queued"])
+    def test_that_stops_only_this_process_leaves_the_execution_to_the_retry(
+        self, state: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # A deploy, or a lost heartbeat: nobody has ended the task.
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})
+
+        told = self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        assert "goes on, for the next try" in told
+        retry = make(workflow, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            retry.execute(context(dataclasses.replace(ti, try_number=2)))
+        assert retry.execution_id == execution["id"]
+
+    @pytest.mark.parametrize("state", ["failed", "success", "restarting", "removed", None])
+    def test_by_a_person_cancels_the_execution_though_a_retry_is_left(
+        self, state: str | None, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})  # type: ignore[dict-item]
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_of_the_last_try_cancels_the_execution_whatever_the_state(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti.states = {ti.task_id: {ti.task_id: "running"}}
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
+
+    def test_cancels_the_execution_where_airflow_does_not_tell_the_state_in_time(
+        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The interrupted task may hold the lock of its line to Airflow.
+        workflow = project.define(function_task("approve", waits=True))
+        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05)
+        answered = threading.Event()
+        monkeypatch.setattr(FakeTaskInstance, "get_task_states", lambda self, **_: answered.wait(20))
+
+        self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
+
+        answered.set()
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "TERMINATED"
 
     def test_before_anything_was_started_nothing_is_started(
         self, project: Project, ti: FakeTaskInstance
@@ -970,7 +1032,9 @@ class TestOnKill:
         ti.states = {ti.task_id: {ti.task_id: "running"}}
         operator = make(workflow, deferrable=deferrable)
         when_sending(operator, "", operator.on_kill, after=after, polling=True)
-        with pytest.raises(CdfError, match=r"The task was killed\. Execution \S+ was cancelled"):
+        with pytest.raises(
+            CdfError, match=r"The task was killed\. The execution was cancelled\. \[execution "
+        ):
             operator.execute(context(ti))
         assert [one["status"] for one in project.executions(workflow)] == ["TERMINATED"]
 

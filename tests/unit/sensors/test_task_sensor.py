@@ -330,7 +330,7 @@ class TestWhatCanNoLongerHappen:
         message = assert_clear(error.value)
         assert message == (
             f"Task 'approve' ended FAILED before it was COMPLETED: {reason}."
-            f" The workflow is FAILED. Execution {execution_id}."
+            f" The workflow is FAILED. [execution {execution_id}]"
         )
 
     def test_a_task_that_never_started_in_an_execution_that_has_ended(

@@ -138,8 +138,8 @@ class TestExecutionTimeout:
             resume(make(**arguments), deferred, ti, {"outcome": "timeout", "observed": "IN_PROGRESS"})
 
         message = str(error.value)
-        assert message.startswith("Waited in vain for execution_timeout=3600 s until ")
-        assert message.endswith(f" Nothing was changed in CDF. Execution {ID}.")
+        assert message.startswith("Waited in vain for execution_timeout=3600 s: until ")
+        assert message.endswith(f" Nothing was changed in CDF. [execution {ID}]")
         assert not isinstance(error.value, AirflowSensorTimeout)
 
     def test_takes_what_has_happened_at_the_last_moment(
@@ -394,7 +394,7 @@ class TestWhatIsTold:
 
         until = (ti.start_date + timedelta(seconds=600)).strftime("%Y-%m-%d %H:%M:%S UTC")
         assert log.messages[-1] == (
-            f"Deferred: the triggerer looks every 10 s until {until} (timeout). Execution {ID}."
+            f"Deferred: the triggerer looks every 10 s until {until} (timeout). [execution {ID}]"
         )
 
         defer(make(deferrable=True, execution_timeout=timedelta(minutes=5)), ti)
@@ -446,7 +446,7 @@ class TestWhatIsTold:
 
         assert str(error.value).startswith(
             "No triggerer has served this wait: none runs, or it is stuck. "
-            "Waited in vain for timeout=600 s until "
+            "Waited in vain for timeout=600 s: until "
         )
         assert "broken" not in log.text
 
@@ -458,7 +458,7 @@ class TestWhatIsTold:
         make(deferrable=True).resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": ti})
 
         assert log.messages[0] == (
-            "The trigger has broken (Trigger failure). Waiting goes on here, in a worker slot."
+            "The trigger has broken. Waiting goes on here, in a worker slot. It said: Trigger failure"
         )
 
 
@@ -494,7 +494,7 @@ class TestParent:
     def test_is_named_in_messages(self, cdf: ScriptedCdf, ti: FakeTaskInstance) -> None:
         cdf.looks = [execution("FAILED", self.NORTH)]
 
-        with pytest.raises(CdfWaitImpossibleError, match=r"^Task 'approve' of 'east' never started, so"):
+        with pytest.raises(CdfWaitImpossibleError, match=r"^Task 'approve' of 'east' never started\."):
             self.make(parent_task_external_id="east").execute({"ti": ti})
 
         assert self.make(parent_task_external_id="east").goal == "task 'approve' of 'east' is IN_PROGRESS"

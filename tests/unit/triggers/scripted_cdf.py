@@ -124,6 +124,9 @@ def scripted_cdf() -> Iterator[ScriptedCdf]:
         def do_GET(self) -> None:
             cdf.requests.append(("GET", self.path))
             cdf.before_answer()
+            if self.path.endswith("/token/inspect"):  # the question after a refusal
+                self.answer(403, {})
+                return
             look = cdf.next_look()
             if look == HANG_UP:
                 self.close_connection = True

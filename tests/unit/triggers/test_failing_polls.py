@@ -266,7 +266,7 @@ class TestOutages:
         assert len(outages) == 4
         for begin, end in (outages[:2], outages[2:]):
             assert "HTTP 503" in begin
-            assert begin.endswith("Polling goes on, at growing intervals.")
+            assert "Polling goes on, at growing intervals. [" in begin
             assert end == "CDF answers again, after 3 failed polls in 130 s."
 
     def test_that_last_too_long_end_the_wait_for_now_with_the_last_error(
@@ -283,7 +283,7 @@ class TestOutages:
         assert approval.answers == [200, 503, 503, 503, 500]
         assert event["outcome"] == "error"
         assert event["is_permanent"] is False
-        assert event["message"].startswith("No poll has succeeded for 130 s; the last one failed with: ")
+        assert event["message"].startswith("No poll has succeeded for 130 s. The last one: ")
         assert "(HTTP 500)" in event["message"]
         # Not 503 alone: the ids in the message are random.
         assert "(HTTP 503)" not in event["message"]

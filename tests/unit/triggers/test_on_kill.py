@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -67,7 +68,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trigger(execution_id: str, ti: FakeTaskInstance | None, **arguments: Any) -> CdfWorkflowTrigger:
     made = CdfWorkflowTrigger(execution_id=execution_id, **{"cancel_on_kill": True, **arguments})
-    made.task_instance = ti  # as the triggerer does
+    # As the triggerer does; what it has there knows its ids, and asks nothing.
+    ids = ("dag_id", "run_id", "task_id", "map_index")
+    made.task_instance = ti and SimpleNamespace(**{name: getattr(ti, name) for name in ids})
     return made
 
 
@@ -113,7 +116,8 @@ def test_the_execution_of_a_task_that_counts_on_it_goes_on(
     kill(execution_id, ti)
 
     assert project.execution(execution_id)["status"] == "RUNNING"
-    assert f"Execution {execution_id} goes on: its task is {state}, only the trigger moves." in log.messages
+    told = f"The execution goes on: its task is {state}, only the trigger moves. [execution {execution_id}]"
+    assert told in log.messages
 
 
 def test_where_cancelling_is_not_wanted_nobody_is_asked(
@@ -243,7 +247,7 @@ def test_an_execution_that_has_ended_already_keeps_its_end(
     assert execution["status"] == end
     assert "ended or cleared" not in (execution.get("reasonForIncompletion") or "")
     assert warnings(log) == []
-    assert log.messages[-1].endswith(f"execution {execution_id} is {end}.")
+    assert log.messages[-1].endswith(f"it is {end}. [execution {execution_id}]")
 
 
 class TestCdfThatDoesNotCancel:
@@ -257,7 +261,8 @@ class TestCdfThatDoesNotCancel:
         kill(execution_id, ti)
 
         (warning,) = warnings(log)
-        assert f"Execution {execution_id} may still run in CDF" in warning
+        assert warning.startswith("An execution may still run in CDF, because it could not be cancelled. ")
+        assert f"[execution {execution_id}" in warning
         return warning
 
     def test_because_it_is_not_allowed(

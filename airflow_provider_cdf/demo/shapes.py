@@ -1,0 +1,106 @@
+"""What a local Airflow consists of: its processes, its database, its executor."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from airflow_provider_cdf.demo.airflow_api import LocalAirflowError
+from airflow_provider_cdf.demo.airflow_home import SQLITE_PATIENCE, never_reuse_trigger_ids, write_patience
+from airflow_provider_cdf.demo.services import Postgres, Redis, Service, missing_programs
+
+# None serves its logs: the api-server reads them from the home, and the log servers' ports could be taken.
+_SCHEDULER = ["scheduler", "--skip-serve-logs"]
+_TRIGGERER = ["triggerer", "--skip-serve-logs"]
+
+
+class Shape:
+    """
+    Airflow's four processes with SQLite and the LocalExecutor: the smallest that is real.
+
+    :cvar restarts: whether a process that has ended is started again, as systemd would
+    """
+
+    restarts = False
+
+    #: The arguments of ``airflow`` for each process, by the name that it has here.
+    components: Mapping[str, Sequence[str]] = {
+        "api-server": ["api-server"],
+        "scheduler": _SCHEDULER,
+        "dag-processor": ["dag-processor"],
+        "triggerer": _TRIGGERER,
+    }
+
+    def services(self, home: Path, env: Mapping[str, str]) -> list[Service]:
+        """Return the servers that have to run before Airflow does."""
+        return []
+
+    def settings(self, home: Path) -> dict[str, str]:
+        """Return the environment variables that make Airflow this shape."""
+        return {
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": SQLITE_PATIENCE,
+        }
+
+    def before_migration(self, home: Path) -> None:
+        """Prepare the home."""
+        write_patience(home)
+
+    def after_migration(self, home: Path) -> None:
+        """Prepare the database."""
+        if (home / "airflow.db").exists():  # not if the caller's environment names another database
+            never_reuse_trigger_ids(home / "airflow.db")
+
+
+class Distributed(Shape):
+    """
+    CeleryExecutor on Redis and Postgres, each component a process of its own.
+
+    :param schedulers: how many; they are named ``scheduler-1`` and so on
+    :param triggerers: how many
+    :param workers: how many
+    :param slots: tasks that one worker runs at a time
+    :raises LocalAirflowError: something that it needs is not installed; the message says how to install it
+    """
+
+    restarts = True
+
+    def __init__(self, *, schedulers: int = 2, triggerers: int = 2, workers: int = 2, slots: int = 4) -> None:
+        if lacking := missing_programs():
+            raise LocalAirflowError(
+                f"A distributed Airflow needs Postgres and Redis: apt-get install {' '.join(lacking)}"
+            )
+        modules = ("airflow.providers.celery", "redis", "psycopg2", "asyncpg")
+        if any(importlib.util.find_spec(module) is None for module in modules):
+            raise LocalAirflowError(
+                "A distributed Airflow needs more Python packages: "
+                "pip install 'airflow-provider-cdf[distributed]'"
+            )
+        celery = ["celery", "worker", "--skip-serve-logs", "--concurrency", str(slots), "--celery-hostname"]
+        self.components = {
+            "api-server": ["api-server"],
+            "dag-processor": ["dag-processor"],
+            **dict.fromkeys(_numbered("scheduler", schedulers), _SCHEDULER),
+            **dict.fromkeys(_numbered("triggerer", triggerers), _TRIGGERER),
+            **{name: [*celery, f"{name}@local"] for name in _numbered("worker", workers)},
+        }
+
+    def services(self, home: Path, env: Mapping[str, str]) -> list[Service]:
+        """Return the servers that have to run before Airflow does."""
+        return [Postgres(home, env), Redis(home, env)]
+
+    def settings(self, home: Path) -> dict[str, str]:
+        """Return the environment variables that make Airflow this shape."""
+        return {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CORE__PARALLELISM": "32"}
+
+    def before_migration(self, home: Path) -> None:
+        """Prepare the home."""
+
+    def after_migration(self, home: Path) -> None:
+        """Prepare the database."""
+
+
+def _numbered(name: str, number: int) -> list[str]:
+    return [f"{name}-{each}" for each in range(1, number + 1)]

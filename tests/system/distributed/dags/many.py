@@ -1,0 +1,27 @@
+"""Many runs at once: for a rolling restart, and for a full house."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+
+from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+
+for name, deferrable in (("deferred", True), ("poking", False)):
+    with DAG(f"many_{name}", schedule=None, default_args=RETRIES):
+        CdfWorkflowRunOperator(
+            task_id="run",
+            workflow_external_id="pump_health",
+            version="1",
+            input={"pump": "P-101"},
+            poll_interval=2,
+            deferrable=deferrable,
+        )
+
+with DAG("full_house", schedule=None, default_args=RETRIES):
+    CdfWorkflowRunOperator.partial(
+        task_id="run", workflow_external_id="tank_balance", version="1", poll_interval=5, deferrable=True
+    ).expand(input=[{"site": f"S-{number}"} for number in range(200)])

@@ -1,0 +1,29 @@
+"""A broker that hands a message out again while its task still runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from clusters import Cluster
+from distributed_cluster import start_cluster
+from runs import Run
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    visible_after = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "15"}
+    yield from start_cluster(tmp_path_factory.mktemp("redelivery"), visible_after)
+
+
+def test_starts_nothing_twice(cluster: Cluster) -> None:
+    run = Run(cluster, "poking")
+    run.wait_for_log("CDF started execution", seconds=120)
+    time.sleep(45)
+    assert run.statuses() == ["RUNNING"]
+    run.finish_in_cdf()
+    assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id, timeout=240) == "success"
+    assert run.statuses() == ["COMPLETED"]
