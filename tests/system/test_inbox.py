@@ -47,7 +47,9 @@ def wait_until(cluster: Cluster, happened: Callable[[], Any], seconds: float = 3
     deadline = time.monotonic() + seconds
     while not (result := happened()):
         cluster.airflow.check()
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, [
+            (run["dag_run_id"], run["state"]) for run in runs(cluster) if run["state"] != "success"
+        ]
         time.sleep(0.5)
     return result
 

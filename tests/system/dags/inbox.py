@@ -20,7 +20,9 @@ inbox = cdf_inbox(
 with DAG("inbox_work", schedule=None, max_active_runs=50) as work:
 
     @task.cdf_task(
-        execution_id="{{ dag_run.conf['execution_id'] }}", cdf_task_id="{{ dag_run.conf['cdf_task_id'] }}"
+        retries=3,
+        execution_id="{{ dag_run.conf['execution_id'] }}",
+        cdf_task_id="{{ dag_run.conf['cdf_task_id'] }}",
     )
     def judge(cdf_task: Any) -> dict[str, Any]:
         """Returns what tells the executions apart."""
