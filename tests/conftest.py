@@ -16,6 +16,7 @@ MINUTES = (
     "test_exactly_once.py",
     "test_local_airflow.py",
     "test_two_at_once.py",
+    "test_how_a_dag_ends.py",
     "test_demo_command.py",
     "test_chaos.py",
 )
@@ -34,6 +35,7 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     Three processes for folders; for single files and tests none, as they take seconds to start.

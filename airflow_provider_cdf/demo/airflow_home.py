@@ -36,7 +36,7 @@ def write_secrets(config: Path) -> None:
 
 def write_patience(home: Path) -> None:
     """
-    Let Airflow's processes wait for each other's writes for 20 seconds instead of five.
+    Let Airflow's processes wait for each other's writes for a minute instead of five seconds.
 
     SQLite takes one writer at a time, and a scheduler that finds its database locked ends.
 
@@ -44,7 +44,7 @@ def write_patience(home: Path) -> None:
     """
     (home / "config").mkdir(exist_ok=True)
     module, name = SQLITE_PATIENCE.split(".")
-    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 20}}\n')
+    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 60}}\n')
 
 
 def never_reuse_trigger_ids(database: Path) -> None:
@@ -66,7 +66,9 @@ def never_reuse_trigger_ids(database: Path) -> None:
         rebuilt, keys = re.subn(
             r"\bid INTEGER NOT NULL", "id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL", table
         )
-        rebuilt, constraints = re.subn(r"(CONSTRAINT \w+\s+)?PRIMARY KEY\s*\(id\)\s*,", "", rebuilt)
+        key = r"(CONSTRAINT \w+\s+)?PRIMARY KEY\s*\(id\)"
+        # Between commas, or the last one in Airflow 2.
+        rebuilt, constraints = re.subn(rf"{key}\s*,|,\s*{key}(?=\s*\))", "", rebuilt)
         rebuilt, names = re.subn(r'^CREATE TABLE "?trigger"?', "CREATE TABLE trigger_rebuilt", rebuilt)
         if (keys, constraints, names) != (1, 1, 1):
             raise LocalAirflowError(f"Airflow's table 'trigger' is not as expected: {table}")

@@ -169,7 +169,8 @@ class LocalAirflow(AirflowApi):
                 lambda: f"{', '.join(self._services)}: not ready within 60 s.",
             )
             # It imports for longer than the migration takes, and asks the database nothing meanwhile.
-            self.start("api-server")
+            if "api-server" in self.shape.components:  # not in Airflow 2
+                self.start("api-server")
             migration = self._start_process("db-migrate", ["db", "migrate"])
             if migration.popen.wait() != 0:
                 raise LocalAirflowError(

@@ -188,6 +188,8 @@ class CdfEmulator:
             log_config=None,  # logging belongs to the program that the emulator is part of
             access_log=False,
             lifespan="off",
+            # Clients keep an idle connection for 5 s, and with uvicorn's own 5 s it could end as they use it.
+            timeout_keep_alive=60,
             timeout_graceful_shutdown=1,
             server_header=False,
         )

@@ -9,31 +9,22 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
-from asgiref.sync import sync_to_async
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_cdf.cdf import calls, conversations, reports
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
-from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
-from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.transport import tls
-from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
-from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.hooks import lookup
+from airflow_provider_cdf.hooks.access import judge
+from airflow_provider_cdf.hooks.legacy_form import LegacyForm
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
-    from airflow_provider_cdf.cdf.models import (
-        TaskExecution,
-        TokenInspection,
-        WorkflowExecution,
-        WorkflowExecutionDetails,
-    )
+    from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecution, WorkflowExecutionDetails
 
 
-class CdfHook(BaseHook):
+class CdfHook(LegacyForm, BaseHook):
     """
     Authenticated calls to CDF Data Workflows.
 
@@ -65,46 +56,16 @@ class CdfHook(BaseHook):
         self.retry_for = retry_for
         self._async_client: AsyncCdfClient | None = None
 
-    # -- connection form of Airflow 2.11 to 3.1; later ones read the provider info ------------------------
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Name the fields of the connection form (Airflow below 3.2)."""
-        return {
-            "hidden_fields": list(UI_FIELD_BEHAVIOUR["hidden-fields"]),
-            "relabeling": dict(UI_FIELD_BEHAVIOUR["relabeling"]),
-            "placeholders": dict(UI_FIELD_BEHAVIOUR["placeholders"]),
-        }
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Make the fields of the connection form (Airflow below 3.2)."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, StringField
-
-        def field(spec: Mapping[str, Any]) -> Any:
-            label, description = lazy_gettext(spec["label"]), spec["description"]
-            if "boolean" in spec["schema"]["type"]:
-                return BooleanField(label, description=description)
-            return StringField(label, widget=BS3TextFieldWidget(), description=description)
-
-        return {name: field(spec) for name, spec in EXTRA_FIELDS.items()}
-
     # -- clients ----------------------------------------------------------------------------------------
 
     @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
         try:
-            return CdfClient(self._read_settings())
+            return CdfClient(self._own(lookup.read_settings(self, self.cdf_conn_id)))
         except Exception as error:
-            failed = self._unread(error)
+            failed = lookup.unread(self.cdf_conn_id, error)
         raise failed
-
-    def _read_settings(self) -> Settings:
-        connection = self.get_connection(self.cdf_conn_id)
-        return self._settings(connection, connection.extra_dejson)
 
     def sibling(self, *, retry_for: float, request_timeout: float | None = None) -> CdfHook:
         """
@@ -131,53 +92,19 @@ class CdfHook(BaseHook):
         """Return the client for coroutines, made at first use."""
         if self._async_client is None:
             try:
-                settings = await self._aread_settings()
+                settings = self._own(await lookup.aread_settings(self, self.cdf_conn_id))
                 # In a thread, because the first one of a process reads the CA certificates.
                 await asyncio.to_thread(tls, settings.ca_bundle)
                 self._async_client = AsyncCdfClient(settings)
             except Exception as error:
-                failed = self._unread(error)
+                failed = lookup.unread(self.cdf_conn_id, error)
             else:
                 return self._async_client
             raise failed
         return self._async_client
 
-    async def _aread_settings(self) -> Settings:
-        connection = await get_async_connection(self.cdf_conn_id, hook=self)
-        return self._settings(connection, await get_async_extra_dejson(connection))
-
-    def _settings(self, connection: Connection, extra: object) -> Settings:
-        settings = read_connection(
-            self.cdf_conn_id,
-            host=connection.host,
-            port=connection.port,
-            login=connection.login,
-            password=connection.password,
-            extra=extra,
-            on_token=_keep_out_of_logs,
-        )
+    def _own(self, settings: Settings) -> Settings:
         return settings if self.retry_for is None else replace(settings, retry_for=self.retry_for)
-
-    def _unread(self, error: Exception) -> CdfError:
-        """Return what is told about a connection that could not be read; the frames of it hold the secret."""
-        if isinstance(error, CdfError):
-            return error.bare()
-        name = repr(self.cdf_conn_id)
-        if isinstance(error, AirflowNotFoundException):
-            return CdfConnectionError(
-                f"Airflow has no connection {name}, or none that it can parse: add one of type 'cdf'. "
-                "Nothing was sent to CDF."
-            )
-        if isinstance(error, ValueError | TypeError | AttributeError):
-            # Its words may quote what could not be parsed, such as a part of the password.
-            return CdfConnectionError(
-                f"Airflow connection {name} cannot be read: it is no connection URI and no JSON object that "
-                f"Airflow understands ({type(error).__name__}). Nothing was sent to CDF."
-            )
-        # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
-        return CdfConnectionUnreadError(
-            f"Airflow connection {name} could not be read: {one_line(error)}. Nothing was sent to CDF."
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks and sockets can be neither copied nor pickled, and a secret should not be.
@@ -376,7 +303,7 @@ class CdfHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Log in, and look whether the client may use workflows in the project. For Airflow's Test button."""
         try:
-            return _judge(self.client.settings, self.client.send(calls.inspect_token()))
+            return judge(self.client.settings, self.client.send(calls.inspect_token()))
         except CdfError as error:
             return False, str(error)
 
@@ -384,26 +311,9 @@ class CdfHook(BaseHook):
         """Do what :meth:`test_connection` does, for coroutines."""
         try:
             client = await self.aclient()
-            return _judge(client.settings, await client.send(calls.inspect_token()))
+            return judge(client.settings, await client.send(calls.inspect_token()))
         except CdfError as error:
             return False, str(error)
-
-
-#: Tasks that nobody refers to may be collected before they are done.
-_maskings: set[asyncio.Task[None]] = set()
-
-
-def _keep_out_of_logs(token: str) -> None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        mask_secret(token)
-    else:
-        # Masking waits for the supervisor's answer, which an event loop must not. By way of asgiref: called
-        # from any other thread, Airflow 3.1's triggerer takes one answer for another and ends.
-        masking = loop.create_task(sync_to_async(mask_secret)(token))
-        _maskings.add(masking)
-        masking.add_done_callback(_maskings.discard)
 
 
 def _page_at(
@@ -425,23 +335,3 @@ def _page_at(
 
     page_at(None)  # refuses bad input now, not at the first iteration
     return page_at
-
-
-def _judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
-    who = f"client {settings.credentials.client_id!r}"
-    where = f"project {settings.project!r} at {settings.base_url}"
-    if all(project.project_url_name != settings.project for project in inspection.projects):
-        known = ", ".join(repr(project.project_url_name) for project in inspection.projects) or "none"
-        return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
-    granted = set()
-    for capability in inspection.capabilities:
-        scope = capability.get("projectScope") or {}
-        if "allProjects" in scope or settings.project in (scope.get("projects") or ()):
-            for acl, grant in capability.items():
-                if acl.endswith("Acl") and isinstance(grant, dict):
-                    granted |= {f"{acl}:{action}" for action in grant.get("actions") or ()}
-    wanted = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
-    missing = [capability for capability in wanted if capability not in granted]
-    if missing:
-        return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
-    return True, f"Logged in to {where} as {who}, which may run workflows there."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import MappedOperator
+
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfNothingToReportToError
 from airflow_provider_cdf.cdf.messages import told
@@ -47,14 +49,14 @@ def operator_of(context: Context, *fields: str) -> Any:
         may have run; and no others, because an input that cannot be rendered must not be in the way.
     """
     operator: Any = context["task"]
-    if operator.is_mapped:
+    if isinstance(operator, MappedOperator):
         # The DAG processor has the task as it was mapped. Rendering it puts its instance into the context.
         try:
             operator.render_template_fields(context)
         except Exception:
             # A template may raise anything, of a field not needed here. The instance is there all the same.
             operator = context["task"]
-            if operator.is_mapped:
+            if isinstance(operator, MappedOperator):
                 raise  # what it is mapped over cannot be read
         else:
             return context["task"]

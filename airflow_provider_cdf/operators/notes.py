@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.operators.starts import Submission
-from airflow_provider_cdf.versions import AIRFLOW_VERSION
+from airflow_provider_cdf.versions import CLEAR_EMPTIES_STORE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -57,4 +57,4 @@ def loses_notes_by_success() -> bool:
 
 def loses_notes_by_clear() -> bool:
     """Whether Airflow empties the store when a person clears the task."""
-    return AIRFLOW_VERSION >= (3, 4)
+    return CLEAR_EMPTIES_STORE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.operators.airflow_urls import task_url
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -95,8 +96,7 @@ def _upstream_of(operator: Any, map_index: int, ti: Any) -> list[Upstream]:
 
 def instances(ti: Any, task_id: str) -> list[Upstream]:
     """Return each instance of one task of this DAG run."""
-    if not hasattr(ti, "get_task_states"):
-        # Airflow 2: the task runs with the database at hand.
+    if not HAS_TASK_API:
         return [
             Upstream(task_id, one.map_index, _said(one.state), one.try_number, one.log_url)
             for one in ti.dag_run.get_task_instances()

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
-from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
@@ -25,6 +24,7 @@ from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ende
 from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.versions import HAS_ON_KILL, HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -199,8 +199,8 @@ class WaitsForEnd(BaseOperator):
             "Another process of this task has cancelled its execution. [execution %s]", execution.id
         )
         ti: Any = context["ti"]
-        if not hasattr(ti, "get_task_states"):
-            return  # Airflow 2
+        if not HAS_TASK_API:
+            return
         try:
             state = state_of(ti)
         except LookupError:
@@ -224,7 +224,7 @@ class WaitsForEnd(BaseOperator):
         return end
 
     def _defer(self, end_time: float | None, until: float) -> NoReturn:
-        if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+        if self.cancel_on_kill and not HAS_ON_KILL:
             self.log.warning(
                 "Below 3.3, Airflow does not tell a deferred task that it was marked or cleared. Then its "
                 "execution goes on, in spite of cancel_on_kill=True. [execution %s]",

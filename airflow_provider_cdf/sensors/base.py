@@ -27,6 +27,7 @@ from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, refuse_operators
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -79,6 +80,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         seconds(poke_interval, "poke_interval")
         if kwargs.get("timeout") is not None:
             seconds(kwargs["timeout"], "timeout")
+        else:
+            kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
         refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
@@ -156,9 +159,17 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
                     "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
                 )
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
-            # method, because that is where it applies soft_fail and never_fail.
+            # method, because that is where it applies soft_fail.
             next_method, next_kwargs = "wait_here", {"is_over": self._is_unserved}
-        return super().resume_execution(next_method, next_kwargs, context)
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except AirflowException as error:
+            # Airflow sees to this itself from 3.1 on.
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipped instead of failed: {error}") from error
+            raise
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -306,9 +317,8 @@ def _started_at(ti: Any) -> float:
 
 
 def _has_been_rescheduled(ti: Any, context: Context) -> bool:
-    if hasattr(ti, "get_first_reschedule_date"):
+    if HAS_TASK_API:
         return ti.get_first_reschedule_date(context) is not None
-    # Airflow 2: the task runs with the database at hand.
     from airflow.sensors.base import _orig_start_date  # type: ignore[import-not-found]
 
     first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)

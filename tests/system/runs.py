@@ -17,7 +17,7 @@ class Run:
         self, cluster: Cluster, mode: str, prefix: str = "waits", run_id: str | None = None, **conf: str
     ) -> None:
         self.cluster, self.dag_id = cluster, f"{prefix}_{mode}"
-        self.id = cluster.airflow.trigger_dag(self.dag_id, run_id=run_id, conf=conf)
+        self.id = cluster.airflow.trigger_dag(self.dag_id, run_id=run_id, conf=conf, timeout=180)
 
     def executions(self) -> list[Any]:
         """The executions that belong to this DAG run, oldest first, as the emulator has them."""
@@ -47,7 +47,7 @@ class Run:
         ]
         return task
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             self.cluster.airflow.check()

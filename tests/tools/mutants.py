@@ -193,12 +193,14 @@ class Sampler:
         for passes in self.passing(items):
             seen.append((passes, time.monotonic() - began, set(entered)))
             entered.clear()
+            # Python drops it where it is called too deep in a recursion, as some tests are.
+            sys.setprofile(enter)
             began = time.monotonic()
         return seen
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        path, items = self.options.path.resolve(), session.items
-        files = [path] if path.is_file() else sorted(path.rglob("*.py"))
+        items, paths = session.items, [path.resolve() for path in self.options.paths]
+        files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py")))
         for file in files:
             importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
         mutants = [one for file in files for one in mutants_of(file, ast.parse(file.read_bytes()), [])]
@@ -224,7 +226,7 @@ class Sampler:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
-    parser.add_argument("path", type=Path, help="a file or folder of the package")
+    parser.add_argument("paths", type=Path, nargs="+", help="files or folders of the package")
     parser.add_argument("--tests", nargs="*", default=[str(ROOT / "tests/unit")])
     parser.add_argument("--number", type=int, default=40, help="how many mutants")
     parser.add_argument("--seed", default="1")

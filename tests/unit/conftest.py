@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,18 @@ from wording import assert_well_said, is_ours
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.versions import HAS_TASK_API
+
+if not HAS_TASK_API:
+    from airflow.models.baseoperator import ExecutorSafeguard
+
+    # Airflow 2 lets only the main thread call execute(). Here other threads do, to be interrupted.
+    ExecutorSafeguard._sentinel = SimpleNamespace(callers={})
+
+
+@pytest.fixture(autouse=not HAS_TASK_API, scope="session")
+def _database_at_hand(airflow_db: None) -> None:
+    """In Airflow 2, tasks ask the database themselves."""
 
 
 @pytest.fixture(autouse=True)

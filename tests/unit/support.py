@@ -7,12 +7,14 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators.airflow_urls import task_url
 
 
 def function_task(external_id: str, *, waits: bool = False, **more: Any) -> dict[str, Any]:
@@ -118,6 +120,29 @@ class FakeTaskInstance:
     @property
     def id(self) -> str:
         return f"{self.uuid}-{self.try_number}"
+
+    @property
+    def dag_run(self) -> Any:
+        """What Airflow 2 is asked instead of :meth:`get_task_states`."""
+        found = [
+            SimpleNamespace(
+                task_id=task_id,
+                map_index=index,
+                state=state,
+                try_number=None,
+                log_url=task_url(self, task_id, index),
+            )
+            for (task_id, index), state in self.by_task_and_index().items()
+        ]
+        return SimpleNamespace(get_task_instances=lambda: found)
+
+    def by_task_and_index(self) -> dict[tuple[str, int], str]:
+        """Return the states of the DAG run's task instances."""
+        return {
+            (task_id, -1 if key == task_id else int(key.removeprefix(f"{task_id}_"))): state
+            for task_id, states in self.states.items()
+            for key, state in states.items()
+        }
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcoms[key] = value

@@ -6,8 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import BaseOperator
-from airflow.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
@@ -99,7 +98,9 @@ def test_an_operator_in_place_of_its_output_is_refused_with_what_to_write(kind: 
             match=r"^execution_id is the task 'run' itself: write run\.output, which is what it returns",
         ):
             sensor(kind, execution_id=run)
-        mapped = BaseOperator.partial(task_id="each").expand(pool=["a"])
+        mapped = CdfWorkflowRunOperator.partial(task_id="each", workflow_external_id="w").expand(
+            version=["1", "2"]
+        )
         with pytest.raises(ValueError, match=r"write each\.output, "):
             sensor(kind, task_id="mapped", execution_id=mapped)
         sensor(kind, task_id="right", execution_id=run.output)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moved import DagBag
 from support import Project
 
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
@@ -29,8 +30,6 @@ def project(cdf: CdfEmulator) -> Project:
 
 
 def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
-    from airflow.dag_processing.dagbag import DagBag
-
     bag = DagBag(str(file))
     assert not bag.import_errors
     (dag,) = bag.dags.values()

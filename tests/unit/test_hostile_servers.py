@@ -3,7 +3,7 @@ The second table: every call, in both clients, to a server that is hostile to it
 
 The fault matrix is about servers that fail. Here requests take real time, and pauses take none. The table is
 printed at the end of the run, the worse of both clients in each cell: how often CDF did the work, "ok" or the
-class of the error, seconds, and megabytes.
+class of the error, seconds, and megabytes; of large answers that are accepted, how many times their size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
+from cdf.cdf_support import EXECUTION, EXECUTION_ID, TASK, Sender, loopback_server, settings
 from cdf.hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from support import Project, function_task
 from test_fault_matrix import CALLS, READS, TOKEN, WRITES, Time, Wire, World
 
-from airflow_provider_cdf.cdf import auth, clock, conversations
+from airflow_provider_cdf.cdf import auth, calls, clock, conversations
 from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
@@ -267,3 +268,75 @@ def test_cell(
         assert peak < 100 * MEGABYTE
     text = f"{'/'.join(sorted(outcomes))} {worst[0]:.1f} s {worst[1]:.0f} MB"
     record_property("cell", (TITLE, column, row, text))
+
+
+# -- large, and accepted ----------------------------------------------------------------------------------
+
+
+def execution_of(*outputs: dict[str, Any]) -> dict[str, Any]:
+    function = {"externalId": "score_pump", "data": {"pump": "P-101"}, "isAsyncComplete": True}
+    task = {**TASK, "status": "COMPLETED", "startTime": 10**12, "endTime": 10**12, "input": function}
+    definition = {"externalId": "score", "type": "function", "parameters": {"function": function}}
+    return {
+        **EXECUTION,
+        "executedTasks": [{**task, "output": output} for output in outputs],
+        "workflowDefinition": {"hash": "4f", "tasks": [definition] * len(outputs)},
+    }
+
+
+#: By what is much in it: who asks, and what the answer holds.
+ACCEPTED: dict[str, tuple[str, calls.Call[Any], Callable[[], dict[str, Any]]]] = {
+    "2 000 tasks": (
+        "get",
+        calls.get_execution("p", EXECUTION_ID),
+        lambda: execution_of(*[{"callId": n, "response": {"risk": n / 7}} for n in range(2000)]),
+    ),
+    "an output of 2 MB": (
+        "get",
+        calls.get_execution("p", EXECUTION_ID),
+        lambda: execution_of({"series": [{"time": 10**12 + n, "value": n / 7} for n in range(50_000)]}),
+    ),
+    "a page of 1 000": (
+        "list",
+        calls.list_executions("p"),
+        lambda: {
+            "items": [
+                {**EXECUTION, "metadata": {f"key-{pair}": f"{n}" * 20 for pair in range(10)}}
+                for n in range(calls.PAGE_SIZE)
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_an_accepted_answer_costs_at_most_15_times_its_size(
+    what: str, record_property: Callable[[str, object], None]
+) -> None:
+    row, call, answer = ACCEPTED[what]
+    content = json.dumps(answer()).encode()
+    token = json.dumps({"access_token": "a-token", "expires_in": 3600}).encode()
+
+    def reply(request: Any) -> None:
+        said = token if request.path == "/token" else content
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(said)))
+        request.end_headers()
+        request.wfile.write(said)
+
+    times = 0.0
+    with loopback_server(reply) as url:
+        for is_async in (False, True):
+            sender, config = Sender(is_async), settings(url, f"{url}/token")
+            sender.send(None, call, config)  # what the first one loads is no matter here
+            tracemalloc.start()
+            try:
+                sender.send(None, call, config)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            times = max(times, peak / len(content))
+    record_property(
+        "cell", (TITLE, f"{what}, {len(content) / MEGABYTE:.1f} MB", row, f"ok, {times:.1f} times")
+    )
+    assert times <= 15

@@ -8,7 +8,8 @@ from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
-with DAG("mistakes", schedule=None):
+# Not all at once: a busy machine takes longer to start nine processes than Airflow waits for heartbeats.
+with DAG("mistakes", schedule=None, max_active_tasks=3):
     for mistake in ("wrong_secret", "unknown_project", "unreachable_host", "incomplete"):
         CdfWorkflowRunOperator(
             task_id=mistake, workflow_external_id="pump_health", version="1", cdf_conn_id=f"cdf_{mistake}"

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_provider_cdf.operators import notes
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
@@ -94,3 +94,20 @@ with DAG("waits_to_report", schedule=None):
         retries=0,
     )
     score_waits >> report
+
+with DAG("waits_for_nobody", schedule=None):
+    run = CdfWorkflowRunOperator(
+        task_id="run",
+        workflow_external_id="pump_health",
+        version="1",
+        input={"pump": "P-101"},
+        wait_for_completion=False,
+    )
+
+    @task
+    def goes_on(**context: Any) -> None:
+        """Let the DAG run go on until there is a file."""
+        while not Path(context["dag_run"].conf["door"]).exists():
+            time.sleep(0.1)
+
+    run >> goes_on()

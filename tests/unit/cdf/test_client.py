@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -176,18 +175,37 @@ def test_a_401_names_the_client_and_where_to_look(sender: Sender) -> None:
             calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'"),
             "sessionsAcl:CREATE",
         ),
+        (calls.read_session("p", 1), "sessionsAcl:LIST"),
+        (calls.revoke_session("p", 1), "sessionsAcl:DELETE"),
     ],
 )
 def test_a_403_names_the_capability_that_is_missing(
     sender: Sender, call: calls.Call[Any], capability: str
 ) -> None:
     message = str(refused(sender, envelope(403, "Forbidden"), call))
-    assert capability in message
+    assert f"needs the capability {capability} for" in message
     assert "'the-client'" in message
 
 
 def test_a_403_without_a_known_capability_names_none(sender: Sender) -> None:
     assert "capability" not in str(refused(sender, envelope(403), calls.inspect_token()))
+
+
+@pytest.mark.parametrize(
+    ("call", "changes"),
+    [
+        (RUN, True),
+        (calls.revoke_session("p", 1), True),
+        (READ, False),
+        (calls.read_session("p", 1), False),
+        (calls.inspect_token(), False),
+    ],
+)
+def test_only_a_call_that_changes_something_says_that_it_did_not(
+    sender: Sender, call: calls.Call[Any], changes: bool
+) -> None:
+    message = str(refused(sender, envelope(400), call))
+    assert ("The request changed nothing in CDF." in message) is changes
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -418,19 +436,26 @@ def test_the_message_of_a_failed_write_says_what_state_cdf_is_in(
     assert f" {state} " in str(caught.value)
 
 
-Fault = Callable[[Answering, threading.Event], None]
-FAULTS: dict[str, Fault] = {
-    "read timeout": lambda request, end: end.wait(20) and None,
-    "dropped": lambda request, end: request.hang_up(),
-    "truncated": lambda request, end: (request.reply(EXECUTION, promised_bytes=10_000), request.hang_up())[1],
-}
+def never_end(request: Answering, time: FakeTime) -> None:
+    """Begin an answer, and send no more of it until the time for the request is over."""
+    time.seconds += 500
+    request.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    request.hang_up()
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def drop(request: Answering, time: FakeTime) -> None:
+    request.hang_up()
+
+
+def truncate(request: Answering, time: FakeTime) -> None:
+    request.reply(EXECUTION, promised_bytes=10_000)
+    request.hang_up()
+
+
+@pytest.mark.parametrize("fault", [never_end, drop, truncate])
 def test_a_request_without_a_whole_answer_over_real_http_may_have_been_executed(
-    sender: Sender, fault: Fault
+    sender: Sender, time: FakeTime, fault: Callable[[Answering, FakeTime], None]
 ) -> None:
-    end = threading.Event()
     received: list[str] = []
 
     def answer(request: Answering) -> None:
@@ -438,13 +463,12 @@ def test_a_request_without_a_whole_answer_over_real_http_may_have_been_executed(
             request.reply({"access_token": "t"})
             return
         received.append(request.path)
-        fault(request, end)
+        fault(request, time)
 
-    with loopback_server(answer) as url:
-        with pytest.raises(CdfUnreachableError, match="not known") as caught:
-            sender.send(None, RUN, settings(url, f"{url}/token", request_timeout=0.2))
-        end.set()
+    with loopback_server(answer) as url, pytest.raises(CdfUnreachableError, match="not known") as caught:
+        sender.send(None, RUN, settings(url, f"{url}/token"))
     assert caught.value.sent
+    assert ("Timeout" in str(caught.value)) is (fault is never_end)
     assert received == ["/api/v1/projects/my%20project/workflows/pump/versions/1/run"]
 
 

@@ -257,6 +257,36 @@ def test_a_request_ends_with_the_time_that_the_caller_has_left(
     assert net.requests[0].extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), limit)
 
 
+def test_a_request_that_waits_for_a_free_connection_ends_in_its_own_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = httpcore.AsyncConnectionPool
+    monkeypatch.setattr(
+        httpcore, "AsyncConnectionPool", lambda **options: pool(**{**options, "max_connections": 1})
+    )
+    asked, is_over = threading.Event(), threading.Event()
+
+    def answer(request: Answering) -> None:
+        if request.path != "/token":
+            asked.set()
+            is_over.wait(60)
+        reply_as_both(request)
+
+    async def ask_twice(url: str) -> None:
+        async with AsyncCdfClient(settings(url, f"{url}/token")) as client:
+            first = asyncio.create_task(client.send(READ))
+            await asyncio.to_thread(asked.wait, 60)
+            with pytest.raises(CdfUnreachableError) as caught:
+                await client.send(READ, within=0.2)
+            assert not caught.value.sent
+            assert not first.done()
+            is_over.set()
+            await first
+
+    with loopback_server(answer) as url:
+        asyncio.run(ask_twice(url))
+
+
 def with_less_time(sender: Sender, net: Network, within: float | None, config: Any) -> Any:
     async def asend() -> Any:
         async with AsyncCdfClient(config, transport=httpx.MockTransport(net)) as client:

@@ -112,6 +112,7 @@ def test_resources_are_looked_up_by_id_and_by_external_id(api: Api, kind: str) -
         api.client.post(f"{api.project}/files", json={**given, "externalId": "files-2"})
     else:
         (made,) = api.client.post(f"{api.project}/datasets/list", json={}).json()["items"]
+        assert made["name"] == "Emulator"
     path = f"{api.project}/{kind}/byids"
     for identifier in ({"id": made["id"]}, {"externalId": made["externalId"]}):
         (found,) = api.client.post(path, json={"items": [identifier]}).json()["items"]

@@ -22,6 +22,7 @@ from emulator_helpers import World, function
 from emulator_http import Api
 
 from airflow_provider_cdf.emulator import CdfEmulator, RunningClock
+from airflow_provider_cdf.emulator.api import http
 from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
 
@@ -89,6 +90,22 @@ def test_gzip_without_its_end_is_refused(api: Api) -> None:
     assert answer.status_code == 400
     assert "its end is missing" in answer.json()["error"]["message"]
     assert api.get("/workflows/half-packed").status_code == 404
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_body_that_is_too_large_is_refused(
+    api: Api, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr(http, "_MAX_BODY_BYTES", 1000)
+    body = json.dumps({"items": [{"externalId": "too-large", "description": "x" * 1000}]}).encode()
+    answer = api.client.post(
+        f"{api.project}/workflows",
+        content=gzip.compress(body) if encoding == "gzip" else body,
+        headers={**JSON, "content-encoding": encoding},
+    )
+    assert answer.status_code == 400
+    assert "larger than 1000 bytes" in answer.json()["error"]["message"]
+    assert api.get("/workflows/too-large").status_code == 404
 
 
 def test_half_a_request_does_nothing(api: Api) -> None:

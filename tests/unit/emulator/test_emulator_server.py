@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk import Connection
+from airflow.providers.common.compat.sdk import Connection
 from emulator_helpers import function, task
 from emulator_http import Api
 

@@ -15,7 +15,7 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.hooks import cdf as hook_module
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
@@ -194,7 +194,7 @@ def test_an_airflow_that_cannot_be_asked_just_now_is_no_wrong_connection(
         fail()
 
     monkeypatch.setattr(CdfHook, "get_connection", fail)
-    monkeypatch.setattr(hook_module, "get_async_connection", afail)
+    monkeypatch.setattr(lookup, "find", afail)
     with pytest.raises(CdfConnectionUnreadError, match="could not be read: The API server is down") as caught:
         ask(CdfHook(), is_async)
     assert not isinstance(caught.value, AirflowFailException)
@@ -215,7 +215,7 @@ def test_what_cannot_be_parsed_in_a_connection_is_not_repeated(
         fail()
 
     monkeypatch.setattr(CdfHook, "get_connection", fail)
-    monkeypatch.setattr(hook_module, "get_async_connection", afail)
+    monkeypatch.setattr(lookup, "find", afail)
     with pytest.raises(CdfConnectionError, match="connection 'cdf_default' cannot be read") as caught:
         ask(CdfHook(), is_async)
     assert error.__name__ in str(caught.value)

@@ -43,6 +43,7 @@ def context(
         "task": operator,
         "dag": operator.get_dag() if operator is not None else None,
         "dag_run": dag_run,
+        "run_id": ti.run_id,
         **more,
     }
     return context if store is None else {**context, "task_state_store": store}

@@ -14,8 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from operator_support import Store, Time, context, end, end_badly, key, make, run, statuses, when_sending
 from support import FakeTaskInstance, Project, function_task
 

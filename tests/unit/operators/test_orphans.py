@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowTaskTimeout
 from operator_support import Store, context, key, make, run, statuses, when_sending
 from support import FakeTaskInstance, Project, function_task
 

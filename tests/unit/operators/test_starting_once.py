@@ -324,7 +324,7 @@ class TestWhatAirflowHasNoted:
         if what_ends_it == "success":
             monkeypatch.setenv("AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "True")
         else:
-            monkeypatch.setattr(notes, "AIRFLOW_VERSION", (3, 4))
+            monkeypatch.setattr(notes, "CLEAR_EMPTIES_STORE", True)
         ti.try_number, ti.max_tries = 2, 1
         assert run(workflow, ti, store=Store(), clears=1) != first
         assert project.execution(first)["status"] == "TERMINATED"

@@ -8,9 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, TriggerRule, task, task_group
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    TriggerRule,
+    task,
+    task_group,
+)
+from moved import EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfInputError
@@ -341,6 +347,9 @@ class DagRun(FakeTaskInstance):
 
     #: By task id and map index.
     instances: dict[tuple[str, int], str]
+
+    def by_task_and_index(self) -> dict[tuple[str, int], str]:
+        return self.instances
 
     def get_task_states(  # type: ignore[override]
         self,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task
-from airflow.providers.standard.operators.empty import EmptyOperator
 from jinja2 import UndefinedError
+from moved import EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure

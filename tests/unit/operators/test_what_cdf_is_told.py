@@ -13,13 +13,14 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TriggerRule,
     chain,
+    task_group,
 )
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import task_group
+from moved import FAIL_FAST, EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.upstream import Upstream
@@ -344,7 +345,7 @@ def test_where_the_run_failed_there_is_nothing_to_report_to(ti: Instance) -> Non
 
 
 def test_in_a_fail_fast_dag_it_can_be_a_teardown() -> None:
-    with DAG("plant", fail_fast=True) as dag:
+    with DAG("plant", **FAIL_FAST) as dag:
         run = EmptyOperator(task_id="run")
         operator = make("{{ run }}").as_teardown(setups=run)
     dag.validate()
@@ -352,7 +353,7 @@ def test_in_a_fail_fast_dag_it_can_be_a_teardown() -> None:
 
 
 def test_in_a_fail_fast_dag_a_mapped_one_can_be_a_teardown() -> None:
-    with DAG("plant", fail_fast=True) as dag:
+    with DAG("plant", **FAIL_FAST) as dag:
         run = EmptyOperator(task_id="run")
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
             execution_id=["a", "b"]
@@ -366,7 +367,7 @@ def test_in_a_fail_fast_dag_a_mapped_one_can_be_a_teardown() -> None:
 def test_in_a_fail_fast_dag_a_plain_one_says_that_it_will_not_be_run(
     execution_id: str, ti: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with DAG("plant", fail_fast=True):
+    with DAG("plant", **FAIL_FAST):
         operator = make(execution_id)
     warnings: list[str] = []
     monkeypatch.setattr(operator.log, "warning", lambda text, *_: warnings.append(text))
@@ -380,6 +381,14 @@ def test_a_mapped_report_of_a_dag_without_fail_fast_runs_however_the_work_ends()
             execution_id=["a", "b"]
         )
     assert mapped.trigger_rule == TriggerRule.ALL_DONE
+
+
+def test_a_mapped_report_of_a_given_status_runs_as_any_other_task() -> None:
+    with DAG("plant"):
+        mapped = CdfTaskUpdateOperator.partial(
+            task_id="report", task_external_id="approve", status="FAILED"
+        ).expand(execution_id=["a", "b"])
+    assert mapped.trigger_rule == TriggerRule.ALL_SUCCESS
 
 
 @pytest.mark.parametrize("rule", ["all_success", "none_failed", "one_failed"])
@@ -436,10 +445,21 @@ def test_the_callback_names_the_task_and_the_error(execution_id: str, project: P
     assert one["url"].endswith("/tasks/report")
 
 
-def test_what_airflow_masks_is_masked_for_cdf_too(execution_id: str, project: Project, ti: Instance) -> None:
-    from airflow.sdk.log import mask_secret
+def test_the_callback_of_a_mapped_task_names_its_map_index(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    ti.map_index = 3
+    with DAG("plant"):
+        operator = make(execution_id)
 
-    mask_secret("correct-horse-battery")
+    report_failure({"ti": ti, "task": operator})
+
+    (one,) = told(project, execution_id)["failed_tasks"]
+    assert (one["task_id"], one["map_index"]) == ("report", 3)
+
+
+def test_what_airflow_masks_is_masked_for_cdf_too(execution_id: str, project: Project, ti: Instance) -> None:
+    lookup.keep_out_of_logs("correct-horse-battery")
     with DAG("plant"):
         operator = make(execution_id)
 

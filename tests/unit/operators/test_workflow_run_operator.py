@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import os
 import pickle
 import signal
 import threading
@@ -566,7 +567,7 @@ class TestTimeout:
         self, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow = project.define(function_task("approve", waits=True))
-        operator = make(workflow, deferrable=True, timeout=0.1)
+        operator = make(workflow, deferrable=True, timeout=2)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(ti))
         event = fire(deferred.value.trigger)
@@ -582,7 +583,7 @@ class TestTimeout:
         self, end: str, project: Project, ti: FakeTaskInstance
     ) -> None:
         workflow = project.define(function_task("approve", waits=True))
-        operator = make(workflow, deferrable=True, timeout=0.1)
+        operator = make(workflow, deferrable=True, timeout=2)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context(ti))
         event = fire(deferred.value.trigger)
@@ -870,12 +871,19 @@ class TestOnKill:
         Kill a task as Airflow does: ``on_kill`` runs inside the interrupted ``execute`` and returns into it.
         """
         before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-        signal.setitimer(signal.ITIMER_REAL, 0.25)
+
+        def interrupt() -> None:
+            wait_until(lambda: project.executions(operator.workflow_external_id))
+            time.sleep(0.25)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        killing = threading.Thread(target=interrupt, daemon=True)
+        killing.start()
         try:
             with pytest.raises(AirflowException) as error:
                 operator.execute(context(ti))
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            killing.join()
             signal.signal(signal.SIGALRM, before)
         return str(error.value)
 

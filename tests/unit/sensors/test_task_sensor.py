@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     TaskDeferred,
 )
-from airflow.sdk.exceptions import AirflowRescheduleException
+from moved import AirflowRescheduleException
 from operators.clear_errors import assert_clear
 from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
 from triggers.scripted_cdf import HANG_UP, NOT_JSON, execution, scripted_cdf, task
@@ -23,6 +23,7 @@ from triggers.scripted_cdf import HANG_UP, NOT_JSON, execution, scripted_cdf, ta
 from airflow_provider_cdf.cdf.errors import CdfRefusedError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
+from airflow_provider_cdf.versions import HAS_TASK_API
 from airflow_provider_cdf.waiting import Patience
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -188,6 +189,8 @@ class TestReschedule:
         self, cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance, monkeypatch: Any, status: int
     ) -> None:
         monkeypatch.setattr(ti, "get_first_reschedule_date", lambda context: datetime.now(UTC))
+        if not HAS_TASK_API:
+            monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda *_: datetime.now(UTC))
         cdf.faults.add("GET", f"*/executions/{execution_id}", status=status)
 
         sensor = make(execution_id, target_status="COMPLETED", mode="reschedule")

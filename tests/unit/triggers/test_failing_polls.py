@@ -13,7 +13,7 @@ from support import Project, first_event, function_task
 
 from airflow_provider_cdf.cdf import auth, clock
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.hooks import cdf as hooks
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.triggers import polling
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
@@ -291,13 +291,13 @@ class TestOutages:
     def test_of_airflow_are_outlived_too(
         self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        read = hooks.get_async_connection
+        read = lookup.find
 
         async def too_early(*_: Any, **__: Any) -> Any:
-            monkeypatch.setattr(hooks, "get_async_connection", read)
+            monkeypatch.setattr(lookup, "find", read)
             raise RuntimeError("The api-server is down")
 
-        monkeypatch.setattr(hooks, "get_async_connection", too_early)
+        monkeypatch.setattr(lookup, "find", too_early)
         time.meanwhile = [nothing, approval.approve]
 
         assert wait(approval)["outcome"] == "reached"

@@ -12,8 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.utils.state import TaskInstanceState
+from airflow.providers.common.compat.sdk import TaskInstanceState
 from pytest_mock import MockerFixture
 from support import FakeTaskInstance, Project, function_task
 
@@ -21,8 +20,12 @@ from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.triggers import workflow
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.versions import HAS_ON_KILL
 
-pytestmark = pytest.mark.usefixtures("cdf_default")
+pytestmark = [
+    pytest.mark.usefixtures("cdf_default"),
+    pytest.mark.skipif(not HAS_ON_KILL, reason="Airflow below 3.3 tells a deferred task nothing"),
+]
 
 #: What Airflow says of a task that waits for the execution, was resumed and waits for a slot, or will look
 #: for the execution again. One that was cleared, and is to run again, is in these, and cancels it itself.
@@ -49,6 +52,8 @@ IS_DONE_WITH_IT = [
 @pytest.fixture
 def states(mocker: MockerFixture) -> Mock:
     """Airflow's question for the states of tasks, which only a real Airflow answers."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
     return mocker.patch.object(RuntimeTaskInstance, "get_task_states", autospec=True)
 
 

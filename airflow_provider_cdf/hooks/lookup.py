@@ -1,0 +1,111 @@
+"""What Airflow knows of a connection: read on every version of it, for threads and for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from asgiref.sync import sync_to_async
+
+from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
+from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.versions import HAS_ASYNC_CONNECTIONS, MASKING
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseHook, Connection
+
+    from airflow_provider_cdf.cdf.settings import Settings
+
+#: Tasks that nobody refers to may be collected before they are done.
+_maskings: set[asyncio.Task[None]] = set()
+
+
+def read_settings(hook: BaseHook, conn_id: str) -> Settings:
+    """
+    Read a connection, by the hook's own ``get_connection``.
+
+    :raises Exception: of any kind, for :func:`unread`.
+    """
+    connection = hook.get_connection(conn_id)
+    return _settings(conn_id, connection, connection.extra_dejson)
+
+
+async def aread_settings(hook: BaseHook, conn_id: str) -> Settings:
+    """Do what :func:`read_settings` does, for coroutines."""
+    connection = await find(hook, conn_id)
+    if hasattr(connection, "aextra_dejson"):
+        extra = await connection.aextra_dejson()
+    else:
+        # In a thread, because it masks what it reads by a blocking call to Airflow.
+        extra = await sync_to_async(lambda: connection.extra_dejson)()
+    return _settings(conn_id, connection, extra)
+
+
+async def find(hook: BaseHook, conn_id: str) -> Connection:
+    """
+    Look a connection up without blocking the event loop.
+
+    :raises AirflowNotFoundException: if there is none.
+    """
+    if HAS_ASYNC_CONNECTIONS:
+        try:
+            return await hook.aget_connection(conn_id)
+        except AirflowNotFoundException:
+            pass  # It leaves out Airflow's database in dag.test() (seen in 3.3.2), so ask once more.
+    # In a thread, and by way of asgiref: see keep_out_of_logs().
+    return await sync_to_async(hook.get_connection)(conn_id)
+
+
+def unread(conn_id: str, error: Exception) -> CdfError:
+    """Return what is told about a connection that could not be read; the frames of it hold the secret."""
+    if isinstance(error, CdfError):
+        return error.bare()
+    name = repr(conn_id)
+    if isinstance(error, AirflowNotFoundException):
+        return CdfConnectionError(
+            f"Airflow has no connection {name}, or none that it can parse: add one of type 'cdf'. "
+            "Nothing was sent to CDF."
+        )
+    if isinstance(error, ValueError | TypeError | AttributeError):
+        # Its words may quote what could not be parsed, such as a part of the password.
+        return CdfConnectionError(
+            f"Airflow connection {name} cannot be read: it is no connection URI and no JSON object that "
+            f"Airflow understands ({type(error).__name__}). Nothing was sent to CDF."
+        )
+    # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
+    return CdfConnectionUnreadError(
+        f"Airflow connection {name} could not be read: {one_line(error)}. Nothing was sent to CDF."
+    )
+
+
+def keep_out_of_logs(secret: str) -> None:
+    """Have Airflow mask a secret in logs from now on."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _mask(secret)
+    else:
+        # Masking waits for the supervisor's answer, which an event loop must not. By way of asgiref: called
+        # from any other thread, Airflow 3.1's triggerer takes one answer for another and ends.
+        masking = loop.create_task(sync_to_async(_mask)(secret))
+        _maskings.add(masking)
+        masking.add_done_callback(_maskings.discard)
+
+
+def _mask(secret: str) -> None:
+    import_module(MASKING).mask_secret(secret)
+
+
+def _settings(conn_id: str, connection: Connection, extra: object) -> Settings:
+    return read_connection(
+        conn_id,
+        host=connection.host,
+        port=connection.port,
+        login=connection.login,
+        password=connection.password,
+        extra=extra,
+        on_token=keep_out_of_logs,
+    )

@@ -1,0 +1,24 @@
+"""What the tests use of Airflow that older versions keep elsewhere."""
+
+from __future__ import annotations
+
+from airflow_provider_cdf.versions import AIRFLOW_VERSION, HAS_TASK_API
+
+if AIRFLOW_VERSION >= (3, 2):
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.sdk import serde
+    from airflow.sdk.exceptions import AirflowRescheduleException
+else:
+    from airflow.exceptions import AirflowRescheduleException
+    from airflow.models.dagbag import DagBag
+    from airflow.serialization import serde
+
+#: A DAG that ends at its first failure.
+FAIL_FAST = {"fail_fast" if HAS_TASK_API else "fail_stop": True}
+
+if HAS_TASK_API:
+    from airflow.providers.standard.operators.empty import EmptyOperator
+else:
+    from airflow.operators.empty import EmptyOperator
+
+__all__ = ["FAIL_FAST", "AirflowRescheduleException", "DagBag", "EmptyOperator", "serde"]
