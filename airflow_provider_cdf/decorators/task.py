@@ -10,9 +10,9 @@ from airflow.providers.common.compat.sdk import DecoratedOperator
 
 from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
 from airflow_provider_cdf.operators.work import PARAMETER, CdfTaskOperator
-from airflow_provider_cdf.versions import AIRFLOW_VERSION
+from airflow_provider_cdf.versions import HAS_TASK_API
 
-if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 0):
+if TYPE_CHECKING or HAS_TASK_API:
     from airflow.sdk.bases.decorator import _TaskDecorator
 else:
     from airflow.decorators.base import _TaskDecorator

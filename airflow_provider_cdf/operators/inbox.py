@@ -13,9 +13,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields
-from airflow_provider_cdf.versions import AIRFLOW_VERSION
+from airflow_provider_cdf.versions import HAS_TASK_API
 
-if TYPE_CHECKING or AIRFLOW_VERSION >= (3, 0):
+if TYPE_CHECKING or HAS_TASK_API:
     from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 else:
     from airflow.operators.trigger_dagrun import TriggerDagRunOperator
@@ -128,8 +128,8 @@ class CdfWaitingTasksOperator(TextFields, BaseOperator):
         """Return those of some DAG runs that there are, in some states."""
         from airflow_provider_cdf.waiting_tasks import those_counted
 
-        if not hasattr(ti, "get_dr_count"):
-            return _runs_in_database(self.trigger_dag_id, run_ids, states)  # Airflow 2
+        if not HAS_TASK_API:
+            return _runs_in_database(self.trigger_dag_id, run_ids, states)
 
         def count(ids: Sequence[str]) -> int:
             return int(ti.get_dr_count(dag_id=self.trigger_dag_id, run_ids=list(ids), states=states))
@@ -171,13 +171,13 @@ class CdfStartOperator(TriggerDagRunOperator):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        if AIRFLOW_VERSION >= (3, 0):
+        if HAS_TASK_API:
             kwargs.setdefault("logical_date", None)
         super().__init__(skip_when_already_exists=True, **kwargs)
 
     def execute(self, context: Context) -> Any:
         """Start it."""
-        if AIRFLOW_VERSION >= (3, 0):
+        if HAS_TASK_API:
             return super().execute(context)
         told: Any = self.conf
         self.logical_date = logical_date(

@@ -24,7 +24,7 @@ from airflow_provider_cdf.operators.address import ADDRESS, check_address, targe
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
-from airflow_provider_cdf.versions import AIRFLOW_VERSION
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -103,7 +103,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             parent_task_external_id=parent_task_external_id,
             cdf_task_id=cdf_task_id,
         )
-        if inspect.iscoroutinefunction(python_callable) and AIRFLOW_VERSION < (3, 2):
+        if inspect.iscoroutinefunction(python_callable) and not HAS_COROUTINE_TASKS:
             raise ValueError("A coroutine function needs Airflow 3.2 or later: make it a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)
         # Only now does it hold the user's, which may come from default_args.

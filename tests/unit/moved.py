@@ -18,7 +18,22 @@ FAIL_FAST = {"fail_fast" if HAS_TASK_API else "fail_stop": True}
 
 if HAS_TASK_API:
     from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 else:
     from airflow.operators.empty import EmptyOperator
+    from airflow.operators.trigger_dagrun import TriggerDagRunOperator
 
-__all__ = ["FAIL_FAST", "AirflowRescheduleException", "DagBag", "EmptyOperator", "serde"]
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # below 3.2 or so
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
+
+__all__ = [
+    "FAIL_FAST",
+    "AirflowRescheduleException",
+    "DagBag",
+    "DagSerialization",
+    "EmptyOperator",
+    "TriggerDagRunOperator",
+    "serde",
+]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
+from moved import DagSerialization, TriggerDagRunOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfError
@@ -17,6 +18,7 @@ from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.inbox import cdf_inbox
 from airflow_provider_cdf.operators import inbox as module
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator, logical_date
+from airflow_provider_cdf.versions import HAS_TASK_API
 from airflow_provider_cdf.waiting_tasks import those_counted
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -38,8 +40,15 @@ class Inbox(FakeTaskInstance):
 
 
 @pytest.fixture
-def ti() -> Inbox:
-    return Inbox(task_id="waiting")
+def ti(monkeypatch: pytest.MonkeyPatch) -> Inbox:
+    ti = Inbox(task_id="waiting")
+    if not HAS_TASK_API:
+
+        def in_database(dag_id: str, run_ids: Sequence[str], states: list[str] | None) -> set[str]:
+            return {one for one in run_ids if ti.get_dr_count(dag_id=dag_id, run_ids=[one], states=states)}
+
+        monkeypatch.setattr(module, "_runs_in_database", in_database)
+    return ti
 
 
 def listed(ti: Any, workflow: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -245,8 +254,6 @@ class TestDag:
         assert operator.logical_date is None
 
     def test_can_be_stored(self) -> None:
-        from airflow.serialization.serialized_objects import DagSerialization
-
         stored = DagSerialization.from_dict(DagSerialization.to_dict(self.make()))
         assert set(stored.task_dict) == {"waiting", "start"}
 
@@ -273,8 +280,6 @@ class TestAirflow2:
     def test_a_run_that_is_there_is_left_alone_and_a_clash_of_dates_tried_again(
         self, is_there: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-
         dates = []
 
         def execute(self: Any, context: Any) -> None:
@@ -284,7 +289,7 @@ class TestAirflow2:
         found = [SimpleNamespace(run_id=self.RUN_ID, state="running")] if is_there else []
         monkeypatch.setattr("airflow.models.dagrun.DagRun.find", lambda **arguments: found)
         monkeypatch.setattr(TriggerDagRunOperator, "execute", execute)
-        monkeypatch.setattr(module, "AIRFLOW_VERSION", (2, 11))
+        monkeypatch.setattr(module, "HAS_TASK_API", False)
         operator = CdfStartOperator(
             task_id="start", trigger_dag_id="work", trigger_run_id=self.RUN_ID, conf=self.CONF
         )
@@ -299,4 +304,5 @@ class TestAirflow2:
         task_id = start(project, workflow)
         run = SimpleNamespace(run_id=f"cdf__{task_id}", state="running")
         monkeypatch.setattr("airflow.models.dagrun.DagRun.find", lambda **arguments: [run])
+        monkeypatch.setattr(module, "HAS_TASK_API", False)
         assert listed(FakeTaskInstance(), workflow) == []

@@ -100,7 +100,7 @@ def test_that_could_not_report_says_so(
     cdf.faults.add("POST", "*/update", status=503, times=50)
     try:
         with pytest.raises(CdfError, match="may still wait for a report"):
-            notifier("COMPLETED")(of_task(ti, execution_id))
+            notifier("COMPLETED", execution_id).notify(of_task(ti, execution_id))
     finally:
         cdf.faults.clear()
 
@@ -110,8 +110,10 @@ def test_numbers_become_text_where_the_dag_renders_natively(
 ) -> None:
     context = of_task(ti, execution_id)
     context["dag"] = DAG("plant", render_template_as_native_obj=True)
+    one = notifier("COMPLETED", cdf_conn_id="{{ 7 }}")
+    one.render_template_fields(context)
     with pytest.raises(CdfError, match="'7'"):
-        notifier("COMPLETED", cdf_conn_id="{{ 7 }}")(context)
+        one.notify(context)
 
 
 @pytest.mark.parametrize("value", [{"airflow": {}}, {"risk": {1}}])

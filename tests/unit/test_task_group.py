@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, TaskGroup, chain, task, task_group
+from airflow.providers.common.compat.sdk import DAG, TaskGroup, chain, task, task_group
+from moved import DagSerialization, EmptyOperator
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
@@ -162,8 +162,6 @@ class TestUse:
         assert dag.get_task("one_pump.score.report").upstream_task_ids == {"one_pump.score.work"}
 
     def test_can_be_stored_with_the_dag(self) -> None:
-        from airflow.serialization.serialized_objects import DagSerialization
-
         with DAG("plant") as dag:
             with group() as cdf:
                 empty("work")

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, task
+from airflow.providers.common.compat.sdk import DAG, task
+from moved import DagSerialization
 from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.work import CdfTaskOperator
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
+needs_coroutines = pytest.mark.skipif(not HAS_COROUTINE_TASKS, reason="Airflow 3.2")
 
 
 @pytest.fixture
@@ -55,6 +58,7 @@ def test_airflow_offers_it_and_its_function_gets_the_task(
     assert score(project, execution_id)["risk"] == 0.7
 
 
+@needs_coroutines
 def test_a_coroutine_function_is_awaited_after_a_deferral(
     execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
@@ -70,7 +74,7 @@ def test_a_coroutine_function_is_awaited_after_a_deferral(
     assert score(project, execution_id)["pump"] == "P-101"
 
 
-@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("is_async", [False, pytest.param(True, marks=needs_coroutines)])
 def test_mapped_over_its_arguments(
     is_async: bool, execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
@@ -128,8 +132,6 @@ def test_waits_for_the_tasks_that_its_ids_come_from() -> None:
 
 
 def test_can_be_stored_with_the_dag(execution_id: str) -> None:
-    from airflow.serialization.serialized_objects import DagSerialization
-
     with DAG("plant") as dag:
 
         @task.cdf_task(**of(execution_id))

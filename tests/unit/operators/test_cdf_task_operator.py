@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    DAG,
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
     AirflowTaskTimeout,
     TaskDeferred,
 )
-from airflow.sdk import DAG
 from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
@@ -25,10 +25,12 @@ from airflow_provider_cdf.cdf.errors import (
     CdfWaitImpossibleError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators import marks
 from airflow_provider_cdf.operators import task as task_module
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.work import CdfTaskOperator
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -124,6 +126,7 @@ class TestTheWork:
 
         assert project.task(execution_id, "score", "COMPLETED")["output"]["return_value"] == value
 
+    @pytest.mark.skipif(not HAS_COROUTINE_TASKS, reason="Airflow 3.2")
     def test_a_coroutine_function_is_awaited(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
     ) -> None:
@@ -487,10 +490,10 @@ class TestKill:
     def test_reports_nothing_where_airflow_does_not_say_why(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unreachable(**arguments: Any) -> Mapping[str, Any]:
+        def unreachable(ti: Any, task_id: str) -> Any:
             raise ConnectionError
 
-        monkeypatch.setattr(ti, "get_task_states", unreachable)
+        monkeypatch.setattr(marks, "instances", unreachable)
         self.kill(ti, execution_id, "failed")
         assert waits(project, execution_id)
 
@@ -515,17 +518,15 @@ class TestKill:
     def test_while_the_connection_to_airflow_is_taken_waits_for_some_seconds_only(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from airflow_provider_cdf.operators import marks
-
         given_back, answered = threading.Event(), threading.Event()
-        ask = ti.get_task_states
+        ask = marks.instances
 
-        def get_task_states(**arguments: Any) -> Any:
+        def instances(ti: Any, task_id: str) -> Any:
             given_back.wait(60)
             answered.set()
-            return ask(**arguments)
+            return ask(ti, task_id)
 
-        monkeypatch.setattr(ti, "get_task_states", get_task_states)
+        monkeypatch.setattr(marks, "instances", instances)
         monkeypatch.setattr(marks.LastReport.wait, "__defaults__", (0.01,))
 
         def then() -> None:
@@ -593,6 +594,6 @@ def test_airflow_2_has_no_coroutines(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def judge() -> None: ...
 
-    monkeypatch.setattr(module, "AIRFLOW_VERSION", (3, 1))
+    monkeypatch.setattr(module, "HAS_COROUTINE_TASKS", False)
     with pytest.raises(ValueError, match=r"Airflow 3\.2"):
         make(judge, UNKNOWN)
