@@ -61,7 +61,7 @@ class Run:
                 )
             time.sleep(0.2)
 
-    def wait_for_log(self, text: str, try_number: int = 1, seconds: float = 60) -> None:
+    def wait_for_log(self, text: str, try_number: int = 1, seconds: float = 180) -> None:
         def is_there() -> bool:
             task = self.task()
             return (

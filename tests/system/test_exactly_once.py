@@ -76,7 +76,7 @@ def test_clearing_a_finished_task_starts_a_new_execution_and_leaves_the_old_one(
 def test_the_retry_of_a_killed_task_process_goes_on_with_its_execution(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for("running")
-    run.wait_until(lambda: "CDF started execution" in run.log())
+    run.wait_until(lambda: "CDF has started workflow" in run.log())
     os.kill(int(run.task()["pid"]), signal.SIGKILL)
     run.wait_until(lambda: run.task()["try_number"] == 2 and run.task()["state"] == "running")
     run.finish_in_cdf()
@@ -87,7 +87,7 @@ def test_the_retry_of_a_killed_task_process_goes_on_with_its_execution(cluster: 
 def test_the_retry_goes_on_with_the_execution_of_a_worker_that_was_told_to_stop(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for("running")
-    run.wait_until(lambda: "CDF started execution" in run.log())
+    run.wait_until(lambda: "CDF has started workflow" in run.log())
     _, supervisor = run.processes()
     # What Kubernetes sends to a pod. The supervisor hands it on to the task's process and lives on.
     supervisor.terminate()
@@ -101,7 +101,7 @@ def test_the_retry_goes_on_with_the_execution_of_a_worker_that_was_told_to_stop(
 def test_a_task_that_lost_its_supervisor_goes_on_beside_its_retry_and_does_no_harm(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for("running")
-    run.wait_until(lambda: "CDF started execution" in run.log())
+    run.wait_until(lambda: "CDF has started workflow" in run.log())
     # Until then it has more to log, and it does not outlive a log line that no supervisor takes.
     run.wait_until(lambda: "CDF waits for a report" in run.log())
     orphan, supervisor = run.processes()
@@ -140,7 +140,7 @@ def test_a_task_that_lost_its_supervisor_starts_nothing_beside_its_retry(
 def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cluster) -> None:
     run = Run(cluster, "without_retry")
     run.wait_for("running")
-    run.wait_until(lambda: "CDF started execution" in run.log())
+    run.wait_until(lambda: "CDF has started workflow" in run.log())
     run.lose_worker()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "failed"
     run.wait_until(lambda: run.statuses() == ["TERMINATED"])
@@ -149,7 +149,7 @@ def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cl
 def test_of_a_mapped_task_only_the_execution_whose_worker_died_is_cancelled(cluster: Cluster) -> None:
     run = Run(cluster, "mapped")
     run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["RUNNING"]})
-    run.wait_until(lambda: "CDF started execution" in run.log(map_index=1))
+    run.wait_until(lambda: "CDF has started workflow" in run.log(map_index=1))
     run.lose_worker(map_index=1)
     run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["TERMINATED"]})
     run.finish_in_cdf()
@@ -185,7 +185,7 @@ def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Clust
         file.write_text(slow.replace("waits_", "edited_"))
         run = Run(cluster, "poking", prefix="edited")
         run.wait_for("running")
-        run.wait_until(lambda: "CDF started execution" in run.log())
+        run.wait_until(lambda: "CDF has started workflow" in run.log())
         os.kill(int(run.task()["pid"]), signal.SIGKILL)
         run.wait_until(lambda: run.task()["state"] == "up_for_retry")
         edited = slow.replace("waits_", "edited_").replace('("poking", False, 1)', '("poking", False, 7)')

@@ -94,7 +94,7 @@ def test_a_retry_in_one_does_not_take_the_others_result_for_its_own(
     clusters: tuple[Cluster, Cluster],
 ) -> None:
     blue, green = start(clusters, "poking", "killed")
-    blue.wait_for_log("CDF started execution")
+    blue.wait_for_log("CDF has started workflow")
     os.kill(int(blue.task()["pid"]), signal.SIGKILL)
     green.finish_in_cdf()
     blue.wait_for_log("of an earlier try", try_number=2)
@@ -115,7 +115,7 @@ def test_the_callback_after_a_crash_in_one_leaves_the_others_alone(
         for connection in CONNECTIONS
     ]
     for blue, _ in pairs:
-        blue.wait_for_log("CDF started execution")
+        blue.wait_for_log("CDF has started workflow")
         blue.lose_worker()
     for blue, _ in pairs:
         assert blue.cluster.airflow.wait_for_dag_run(blue.dag_id, blue.id) == "failed"
@@ -145,7 +145,7 @@ def test_of_one_try_that_has_ended(cluster: Cluster, tmp_path: Path) -> None:
     run.wait_for_log("of an earlier try")
     door.touch()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id) == "success"
-    assert run.log().count("CDF started execution") == 1
+    assert run.log().count("CDF has started workflow") == 1
     assert run.task()["try_number"] == 1
     assert run.statuses() == ["RUNNING"]
     run.finish_in_cdf()
@@ -154,7 +154,7 @@ def test_of_one_try_that_has_ended(cluster: Cluster, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_of_one_try_that_is_running(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
-    run.wait_for_log("CDF started execution")
+    run.wait_for_log("CDF has started workflow")
     run.set_back_to_scheduled()
     # Airflow tells the first process to stop, but the task goes on. Its end counts as the try's, so that the
     # second one has to stop, too.

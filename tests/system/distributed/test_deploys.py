@@ -34,7 +34,7 @@ def wait_for_start(cluster: Cluster) -> None:
 
 def test_a_warm_shutdown_of_a_worker_lets_the_task_finish(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
-    run.wait_for_log("CDF started execution", seconds=120)
+    run.wait_for_log("CDF has started workflow", seconds=120)
     # To the main process alone, as `airflow celery stop` does.
     cluster.airflow.processes[worker_of(run)].signal(signal.SIGTERM, tree=False)
     time.sleep(5)
@@ -47,7 +47,7 @@ def test_a_warm_shutdown_of_a_worker_lets_the_task_finish(cluster: Cluster) -> N
 
 def test_sigterm_to_all_processes_of_a_worker_leaves_the_execution_to_the_next_try(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
-    run.wait_for_log("CDF started execution", seconds=120)
+    run.wait_for_log("CDF has started workflow", seconds=120)
     for process in tree(cluster, worker_of(run)):  # as systemd does, and a container's runtime with --init
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()

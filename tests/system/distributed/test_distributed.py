@@ -26,7 +26,7 @@ def test_the_examples_end_well_with_one_execution_each(cluster: Cluster) -> None
 
 def test_a_try_that_is_started_again_while_it_waits_goes_on_with_its_execution(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
-    run.wait_for_log("CDF started execution", seconds=120)
+    run.wait_for_log("CDF has started workflow", seconds=120)
     run.set_back_to_scheduled()
     run.wait_until(lambda: "goes on, for the next try" in run.log(), 120)
     run.finish_in_cdf()
@@ -39,7 +39,7 @@ def test_a_try_that_is_started_again_after_its_end_finds_its_execution(cluster: 
     run.wait_until(lambda: run.task()["state"] == "success", 120)
     run.set_back_to_scheduled()
     run.wait_until(lambda: "of an earlier try" in run.log(), 120)
-    assert run.log().count("CDF started execution") == 1
+    assert run.log().count("CDF has started workflow") == 1
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id, timeout=240) == "success"
     run.wait_until(lambda: run.statuses() == ["COMPLETED"])
 

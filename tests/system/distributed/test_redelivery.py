@@ -21,7 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_starts_nothing_twice(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
-    run.wait_for_log("CDF started execution", seconds=120)
+    run.wait_for_log("CDF has started workflow", seconds=120)
     time.sleep(45)
     assert run.statuses() == ["RUNNING"]
     run.finish_in_cdf()
