@@ -221,4 +221,4 @@ class TaskWait(CdfTaskSensor):
         """Keep the attempt for the operator."""
         if self.completed is None:
             self.attempt = reached.task
-        return "" if reached.task is None else reached.task.id
+        return ""  # the operator has another result

@@ -34,7 +34,7 @@ def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
     assert not bag.import_errors
     (dag,) = bag.dags.values()
     for task in dag.tasks if retries is not None else []:
-        if task.is_mapped:
+        if hasattr(task, "partial_kwargs"):  # it is mapped
             task.partial_kwargs["retries"] = retries
         else:
             task.retries = retries

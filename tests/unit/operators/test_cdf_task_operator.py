@@ -162,6 +162,7 @@ class TestTheWork:
         cdf_task_id = project.task(execution_id, "score")["id"]
 
         def judge(cdf_task: CdfTask) -> str:
+            assert cdf_task.external_id == ("score" if with_execution else None)
             if with_execution:
                 assert cdf_task.is_waiting()
                 assert cdf_task.data == {"pump": "P-101"}
@@ -365,6 +366,18 @@ class TestWhatCdfEnds:
         assert isinstance(error.value, AirflowFailException)
         assert "shift change" in message
 
+    def test_not_is_seen_as_well(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        monkeypatch.setattr(clock, "now", lambda: now[0])
+
+        def judge(cdf_task: CdfTask) -> bool:
+            now[0] += 8
+            return cdf_task.is_waiting()
+
+        assert work(ti, judge, execution_id, poll_interval=7) is True
+
     def test_is_seen_by_a_function_that_asks(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -459,6 +472,18 @@ class TestKill:
         }
         assert "told to stop" in str(error)
 
+    def test_has_been_told_when_the_handler_returns(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        statuses: list[str] = []
+
+        def look() -> None:
+            (score,) = project.execution(execution_id)["executedTasks"]
+            statuses.append(score["status"])
+
+        self.kill(ti, execution_id, "failed", look)  # Airflow kills the process soon
+        assert statuses == ["FAILED_WITH_TERMINAL_ERROR"]
+
     def test_by_a_dag_run_that_is_marked_failed_reports_the_failure(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
     ) -> None:
@@ -479,7 +504,9 @@ class TestKill:
 
     @pytest.mark.parametrize("state", ["restarting", "running", "removed"])
     @pytest.mark.parametrize(
-        "then", [dict, raising(AirflowFailException("stopped"))], ids=["goes on", "fails"]
+        "then",
+        [dict, raising(AirflowFailException("stopped")), raising(AirflowSkipException("stopped"))],
+        ids=["goes on", "fails", "skips"],
     )
     def test_by_a_clear_or_a_workers_end_reports_nothing(
         self, then: Any, state: str, execution_id: str, project: Project, ti: FakeTaskInstance
@@ -490,10 +517,10 @@ class TestKill:
     def test_reports_nothing_where_airflow_does_not_say_why(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unreachable(ti: Any, task_id: str) -> Any:
+        def unreachable(self: Any) -> Any:
             raise ConnectionError
 
-        monkeypatch.setattr(marks, "instances", unreachable)
+        monkeypatch.setattr(marks.LastReport, "_state", unreachable)
         self.kill(ti, execution_id, "failed")
         assert waits(project, execution_id)
 
@@ -519,14 +546,14 @@ class TestKill:
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         given_back, answered = threading.Event(), threading.Event()
-        ask = marks.instances
+        ask = marks.LastReport._state
 
-        def instances(ti: Any, task_id: str) -> Any:
+        def state(self: Any) -> Any:
             given_back.wait(60)
             answered.set()
-            return ask(ti, task_id)
+            return ask(self)
 
-        monkeypatch.setattr(marks, "instances", instances)
+        monkeypatch.setattr(marks.LastReport, "_state", state)
         monkeypatch.setattr(marks.LastReport.wait, "__defaults__", (0.01,))
 
         def then() -> None:
