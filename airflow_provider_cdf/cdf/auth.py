@@ -1,12 +1,11 @@
 """
-Logging in to CDF: OAuth 2.0 client credentials.
+The one login of a process: its token, its failure, and who waits for it. The same for all kinds of login.
 
-CDF accepts access tokens of the project's identity provider. The client secret goes to the token URL only.
+The kinds themselves are in :mod:`airflow_provider_cdf.cdf.logins`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import threading
@@ -20,16 +19,11 @@ import httpx
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.foreign import without_secrets
-from airflow_provider_cdf.cdf.retry import is_transient_status, read_retry_after
+from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
 
-#: Cognite's own identity provider, for projects with CDF-managed logins.
-COGNITE_TOKEN_URL = "https://auth.cognite.com/oauth2/token"  # noqa: S105 - an address
 #: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
 RENEW_BEFORE_END = 30.0
-#: RFC 6749 lets a provider keep the lifetime to itself, and some say nonsense. A 401 would renew it earlier.
-UNSTATED_LIFETIME = 300.0
 #: A login that failed is not tried again for 2, 4, 8, ... seconds, by nobody in this process, so that an
 #: expired secret with 500 triggers does not lock the client out.
 LONGEST_SHARED_FAILURE = 60.0
@@ -38,32 +32,6 @@ LONGEST_RETRY_AFTER = 300.0
 #: A token that was fetched because of a 401 is not replaced because of another 401 for so many seconds: the
 #: client has no access, and a new token would not give it any.
 TRUST_A_REPLACEMENT = 30.0
-
-
-@dataclass(frozen=True)
-class ClientCredentials:
-    """
-    What the identity provider needs to know to give a token.
-
-    :param scope: scopes separated by spaces.
-    :param audience: sent only where the provider wants one.
-    """
-
-    token_url: str
-    client_id: str
-    client_secret: str = field(repr=False)
-    scope: str | None = None
-    audience: str | None = None
-
-    @property
-    def login_host(self) -> str:
-        """
-        The identity provider's host, for messages.
-
-        Not the whole URL: Airflow takes a connection's ``token_url`` for a secret, because of its name, and
-        would print ``***``.
-        """
-        return httpx.URL(self.token_url).netloc.decode()
 
 
 @dataclass(frozen=True)
@@ -106,12 +74,12 @@ class Login:
     However many threads and event loops need a token, one of them fetches it and the others wait for its
     future. One that is cancelled, or has less time than the identity provider takes, passes it on to another.
 
-    :param on_token: told each token that is fetched, before it is used.
+    :param on_token: told each token that is fetched, and each secret on the way, before it is used.
     """
 
-    def __init__(self, credentials: ClientCredentials, on_token: Callable[[str], None] | None = None) -> None:
+    def __init__(self, credentials: Credentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
-        self._on_token = on_token
+        self._aid = Aid(on_token)
         #: Held for moments only, never while something is sent.
         self._lock = threading.Lock()
         self._token: _Token | None = None
@@ -141,8 +109,9 @@ class Login:
         with self._lock:
             if self._token is token:
                 self._token = None
-        token = yield from self._fresh_token(is_replacement=True)
-        answer = yield _with(token, request)
+        replacement = yield from self._fresh_token(is_replacement=True)
+        if replacement.value != token.value:  # one from a connection or a file may be all there is
+            answer = yield _with(replacement, request)
         return answer
 
     def _fresh_token(
@@ -169,12 +138,14 @@ class Login:
                     at_login=True,
                 )
 
-    def _fetch(self, mine: Future[None], is_replacement: bool) -> Generator[httpx.Request, Any, _Token]:
+    def _fetch(
+        self, mine: Future[None], is_replacement: bool
+    ) -> Generator[httpx.Request | Future[None], Any, _Token]:
         outcome: _Token | _Failure | None = None  # a cancellation is neither
         try:
-            read = self._read((yield self._token_request()), is_replacement)
-            if isinstance(read, _Token) and self._on_token is not None:
-                self._on_token(read.value)
+            read = self._read((yield from self.credentials.obtain(self._aid)), is_replacement)
+            if isinstance(read, _Token) and read.value not in self._recent:
+                self._aid.keep_out_of_logs(read.value)
             outcome = read if isinstance(read, _Token) else self._failed(read)
         except NoAnswer as error:
             if error.is_timeout:  # the time of this request is over; another one may have more
@@ -184,7 +155,8 @@ class Login:
             with self._lock:
                 self._fetching = None
                 if isinstance(outcome, _Token):
-                    self._recent.append(outcome.value)
+                    if outcome.value not in self._recent:
+                        self._recent.append(outcome.value)
                     self._token, self._failure, self._failures_in_a_row = outcome, None, 0
                 elif outcome is not None:
                     self._failure = outcome
@@ -199,53 +171,21 @@ class Login:
         asked_for = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
         return _Failure(error, clock.now() + max(pause, asked_for))
 
-    def _token_request(self) -> httpx.Request:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self.credentials.client_id,
-            "client_secret": self.credentials.client_secret,
-            "scope": self.credentials.scope,
-            "audience": self.credentials.audience,
-        }
-        return httpx.Request(
-            "POST",
-            self.credentials.token_url,
-            data={name: value for name, value in form.items() if value},
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip"},
-        )
-
-    def _read(self, answer: Answer, is_replacement: bool) -> _Token | CdfLoginError:
+    def _read(self, given: GivenToken | CdfLoginError, is_replacement: bool) -> _Token | CdfLoginError:
         # Errors are returned: in the frame of a raise they would lie beside the token.
-        where = f"The token endpoint at {self.credentials.login_host}"
-        said = answer.json_object()
-        if said is None:
-            return CdfLoginError(
-                f"{where} answered HTTP {answer.status} with {answer.kind}. Is the token URL right?",
-                # With a success it is a gateway in its bad moment, or the wrong URL. Asking again tells.
-                is_transient=answer.is_success or is_transient_status(answer.status),
-                retry_after=read_retry_after(answer.headers),
-            )
-        if not answer.is_success:
-            words = ": ".join(str(said[key]) for key in ("error", "error_description") if said.get(key))
-            reason = without_secrets(words, [self.credentials.client_secret]).rstrip(".") or "no reason given"
-            return CdfLoginError(
-                f"{where} gave no token to client {self.credentials.client_id!r} "
-                f"(HTTP {answer.status}): {reason}.",
-                is_transient=is_transient_status(answer.status),
-                retry_after=read_retry_after(answer.headers),
-            )
-        value = said.get("access_token")
+        if isinstance(given, CdfLoginError):
+            return given
         # What is no header value would come back in the HTTP library's message.
-        if not isinstance(value, str) or not re.fullmatch("[!-~]+", value):
+        if not re.fullmatch("[!-~]+", given.value):
             return CdfLoginError(
-                f"{where} answered HTTP {answer.status} without an access_token that can be sent."
+                "The login got an access_token that cannot be sent. It has blanks or signs in it that none "
+                f"has, and came from {self.credentials.where}."
             )
         now = clock.now()
-        seconds = _lifetime(said.get("expires_in"))
         return _Token(
-            value,
+            given.value,
             # A token that lives for less than a minute is renewed at half its life, not at once.
-            renew_at=now + max(seconds - RENEW_BEFORE_END, seconds / 2),
+            renew_at=now + max(given.lifetime - RENEW_BEFORE_END, given.lifetime / 2),
             trusted_until=now + TRUST_A_REPLACEMENT if is_replacement else now,
         )
 
@@ -255,19 +195,11 @@ def _with(token: _Token, request: httpx.Request) -> httpx.Request:
     return request
 
 
-def _lifetime(expires_in: Any) -> float:
-    try:
-        seconds = float(expires_in)
-    except (TypeError, ValueError, OverflowError):
-        return UNSTATED_LIFETIME
-    return seconds if math.isfinite(seconds) and seconds > 0 else UNSTATED_LIFETIME
-
-
 #: By process as well: a forked child has logins of its own, whatever its parent had under way.
-_shared: dict[tuple[int, ClientCredentials], Login] = {}
+_shared: dict[tuple[int, Credentials], Login] = {}
 
 
-def shared_login(credentials: ClientCredentials, on_token: Callable[[str], None] | None = None) -> Login:
+def shared_login(credentials: Credentials, on_token: Callable[[str], None] | None = None) -> Login:
     """
     Return this process's login for these credentials, so that all hooks and triggers use one token.
 

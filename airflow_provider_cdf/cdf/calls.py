@@ -34,6 +34,7 @@ from airflow_provider_cdf.cdf.models import (
     ExecutionPage,
     SessionList,
     SessionStates,
+    SessionType,
     TaskExecution,
     TokenInspection,
     Workflow,
@@ -107,23 +108,35 @@ def inspect_token() -> Call[TokenInspection]:
     )
 
 
-def create_session(project: str, *, client_id: str, client_secret: str, what_for: str) -> Call[SessionList]:
+def create_session(
+    project: str,
+    *,
+    what_for: str,
+    session_type: SessionType = SessionType.CLIENT_CREDENTIALS,
+    client_id: str = "",
+    client_secret: str = "",
+) -> Call[SessionList]:
     """
     Open a session; its nonce works once and lives about a minute, so make it just before its use.
 
     :param what_for: completes "a session to ..." in error messages.
+    :param session_type: how CDF is to act for the client.
+    :param client_id: with its secret, for client credentials. The others exchange the request's own token.
     """
+    items: dict[SessionType, dict[str, Any]] = {
+        SessionType.CLIENT_CREDENTIALS: {"clientId": client_id, "clientSecret": client_secret},
+        SessionType.TOKEN_EXCHANGE: {"tokenExchange": True},
+        SessionType.ONESHOT_TOKEN_EXCHANGE: {"oneshotTokenExchange": True},
+    }
     return Call(
         purpose=f"create a session to {what_for}",
         method="POST",
         path=f"{_project(project)}/sessions",
         answer=SessionList,
-        content=encode(
-            {"items": [{"clientId": client_id, "clientSecret": client_secret}]}, "session request"
-        ),
+        content=encode({"items": [items[session_type]]}, "session request"),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
-        secrets=(client_secret,),
+        secrets=(client_secret,) if session_type is SessionType.CLIENT_CREDENTIALS else (),
     )
 
 

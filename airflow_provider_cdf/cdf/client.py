@@ -9,6 +9,7 @@ used from anywhere.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import wait
@@ -26,7 +27,7 @@ from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, Work
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import retrying
 from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
-from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
     MOST_OF_AN_ANSWER,
@@ -36,6 +37,8 @@ from airflow_provider_cdf.cdf.transport import (
     aexchange,
     exchange,
 )
+
+log = logging.getLogger(__name__)
 
 PageAt: TypeAlias = Callable[[str | None], Call[ExecutionPage]]
 
@@ -75,11 +78,28 @@ class CdfClient(Sender):
 
     def _inspect(self) -> TokenInspection | None:
         try:
-            return self._send_once(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
         except CdfError:
             return None
 
     def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        try:
+            return self._attempt(call, give_up_at)
+        except CdfError as error:
+            source = self._source_after(error)
+            if source is None or not self._has_renewed(source):
+                raise
+        return self._attempt(call, give_up_at)
+
+    def _has_renewed(self, source: Source) -> bool:
+        before = self.settings.credentials
+        try:
+            self.renew(source.read_settings())
+        except CdfError as error:
+            log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != before
+
+    def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
@@ -198,11 +218,28 @@ class AsyncCdfClient(Sender):
 
     async def _inspect(self) -> TokenInspection | None:
         try:
-            return await self._send_once(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return await self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
         except CdfError:
             return None
 
     async def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        try:
+            return await self._attempt(call, give_up_at)
+        except CdfError as error:
+            source = self._source_after(error)
+            if source is None or not await self._has_renewed(source):
+                raise
+        return await self._attempt(call, give_up_at)
+
+    async def _has_renewed(self, source: Source) -> bool:
+        before = self.settings.credentials
+        try:
+            self.renew(await source.aread_settings())
+        except CdfError as error:
+            log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != before
+
+    async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:

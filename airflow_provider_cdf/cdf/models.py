@@ -287,6 +287,18 @@ class ExecutionPage(_Answer):
     next_cursor: str | None = None
 
 
+class SessionType(StrEnum):
+    """
+    How CDF acts for a client while a workflow runs: https://api-docs.cognite.com/20230101/tag/Sessions.
+
+    A one-shot session is not refreshed: it ends with its token, most often within the hour.
+    """
+
+    CLIENT_CREDENTIALS = "CLIENT_CREDENTIALS"
+    TOKEN_EXCHANGE = "TOKEN_EXCHANGE"  # noqa: S105 - no password
+    ONESHOT_TOKEN_EXCHANGE = "ONESHOT_TOKEN_EXCHANGE"  # noqa: S105 - no password
+
+
 class Session(_Answer):
     """
     A session that a run acts under.

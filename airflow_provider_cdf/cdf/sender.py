@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +28,10 @@ from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
-from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
+
+log = logging.getLogger(__name__)
 
 #: How many projects of a token a message names.
 MAX_NAMED = 10
@@ -42,6 +46,26 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+
+    def renew(self, read: Settings) -> None:
+        """Log in by settings that were read again from now on, if they are for the same CDF."""
+        mine = self.settings
+        # A new secret is for where it was made for: not for the host that the old one was for.
+        is_there = (read.base_url, read.project) == (mine.base_url, mine.project)
+        if is_there and read.credentials != mine.credentials:
+            log.info("%s has other credentials by now. Logging in with them.", mine.label)
+            self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
+
+    def _source_after(self, failed: CdfError) -> Source | None:
+        """
+        Return what may know a newer secret, after a call that failed like this.
+
+        A wait may take days. A login that is refused for good, or a token (401), may be due to a secret that
+        was renewed meanwhile. Nothing was done in CDF, so the call may be sent once more.
+        """
+        is_refused = isinstance(failed, CdfLoginError) and not failed.is_transient
+        is_refused = is_refused or (isinstance(failed, CdfApiError) and failed.code == 401)
+        return self.settings.source if is_refused else None
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         headers = {
@@ -112,13 +136,10 @@ class Sender:
         code = answer.status
         words = self._clean(call, _server_words(answer))
         is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
-        client = f"client {self.settings.credentials.client_id!r}"
+        credentials = self.settings.credentials
         message = f"CDF refused to {call.purpose} (HTTP {code}): {words.rstrip('.')}."
         if code == 401:
-            message += (
-                f" A new access token was refused too: has {client} access to this project? Look at project, "
-                f"host, scopes and audience of {self.settings.label}."
-            )
+            message += f" {credentials.if_refused} Look at {self.settings.label}."
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
@@ -136,7 +157,8 @@ class Sender:
 
     def _on_access(self, call: Call[Any], refusal: CdfApiError) -> str:
         """Say what access a call lacks: CDF refuses a wrong project in the words of a missing capability."""
-        client, project = f"Client {self.settings.credentials.client_id!r}", self.settings.project
+        who, project = self.settings.credentials.who, self.settings.project
+        client = who[:1].upper() + who[1:]
         inspection = refusal.inspection
         if inspection is not None:
             projects = [one.project_url_name for one in inspection.projects]
@@ -156,15 +178,17 @@ class Sender:
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
+        where, look = self.settings.base_url, ""
         if error.at_login:
-            where = f"the token endpoint at {self.settings.credentials.login_host}"
-        else:
-            where = self.settings.base_url
+            where, look = self.settings.credentials.where, f" Look at {self.settings.label}."
         # Only where no connection was made is it certain that CDF never saw the request.
         fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
         reason = self._clean(call, error.reason)
         failed = CdfUnreachableError(
-            told(f"Could not {call.purpose}: no answer from {where} ({reason}).{fate}", self._ids(call)),
+            told(
+                f"Could not {call.purpose}: no answer from {where} ({reason}).{look}{fate}",
+                self._ids(call),
+            ),
             sent=error.sent,
         )
         failed.retry_after = error.retry_after
@@ -175,7 +199,8 @@ class Sender:
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):
-            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)}")
+            ids = self.settings.credentials.ids
+            return error.adding(f"Look at {self.settings.label}.{_nothing_sent(call)} {ids}")
         if isinstance(error, CdfError):
             return error
         # An error in this package, or below it. Its text may hold anything.
@@ -185,7 +210,7 @@ class Sender:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
         credentials = self.settings.credentials
         login = shared_login(credentials, self.settings.on_token)
-        return without_secrets(words, [credentials.client_secret, *login.known_tokens, *call.secrets])
+        return without_secrets(words, [*credentials.secrets, *login.known_tokens, *call.secrets])
 
     def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
         return self._clean(call, answer.headers.get("x-request-id", "")) or None

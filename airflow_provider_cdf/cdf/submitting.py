@@ -16,8 +16,9 @@ from typing import Any, Generic
 from airflow_provider_cdf.cdf import calls, clock
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.cdf.models import Session, SessionList, SessionStates
+from airflow_provider_cdf.cdf.models import Session, SessionStates
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
+from airflow_provider_cdf.cdf.sessions import open_session, revoke
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 
@@ -65,7 +66,7 @@ def submit(
     has_doubted_the_nonce = False
     while True:
         try:
-            session = yield from _open_session(settings, first.purpose)
+            session = yield from open_session(settings, first.purpose)
         except CdfError as error:
             raise error.adding(f"[{first.which}]") from None
         got = clock.now()
@@ -94,41 +95,12 @@ def submit(
             )
             if found is not None:
                 return found
-            yield from _revoke(settings, session)
+            yield from revoke(settings, session)
             # A new nonce settles whether it was that, once.
             if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
                 raise failed from None
             has_doubted_the_nonce = is_refused
             break
-
-
-def _open_session(settings: Settings, purpose: str) -> Conversation[Session]:
-    request = calls.create_session(
-        settings.project,
-        client_id=settings.credentials.client_id,
-        client_secret=settings.credentials.client_secret,
-        what_for=purpose,
-    )
-    try:
-        sessions: SessionList = yield request
-    except CdfUnreachableError as error:
-        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
-        raise
-    except CdfApiError as error:
-        if not re.search(r"\d+ sessions", error.cdf_message):
-            raise
-        # Not CdfRefusedError: sessions end, so a retry may find room.
-        raise CdfApiError(
-            told(
-                error,
-                "The project has no room for another session. Sessions end with their executions; an "
-                "administrator can revoke those that are left over.",
-            ),
-            code=error.code,
-            cdf_message=error.cdf_message,
-            request_id=error.request_id,
-        ) from None
-    return sessions.items[0]
 
 
 def _is_true(
@@ -182,16 +154,6 @@ def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
     except CdfError:
         return ""
     return "The workflow exists, but it has no such version."
-
-
-def _revoke(settings: Settings, session: Session) -> Conversation[None]:
-    """Give back a session whose nonce is dead and has started nothing: a project has room for 10 000."""
-    if session.id is None:
-        return
-    try:
-        yield calls.revoke_session(settings.project, session.id)
-    except CdfError as error:
-        log.info("An unused session could not be revoked: %s", error)
 
 
 def _find_out(

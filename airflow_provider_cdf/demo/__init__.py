@@ -200,8 +200,8 @@ def examples_folder() -> Path:
 def _client(cdf: CdfEmulator, airflow: LocalAirflow) -> CdfClient:
     # The client's errors are Airflow's, and to import Airflow makes it a home: not the user's own.
     os.environ["AIRFLOW_HOME"] = str(airflow.home)
-    from airflow_provider_cdf.cdf.auth import ClientCredentials
     from airflow_provider_cdf.cdf.client import CdfClient
+    from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
     from airflow_provider_cdf.cdf.settings import Settings
 
     credentials = ClientCredentials(cdf.token_url, cdf.client_id, cdf.client_secret)

@@ -14,7 +14,7 @@ WANTED = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "se
 
 def judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
-    who = f"client {settings.credentials.client_id!r}"
+    who = settings.credentials.who
     where = f"project {settings.project!r} at {settings.base_url}"
     if all(project.project_url_name != settings.project for project in inspection.projects):
         known = ", ".join(repr(project.project_url_name) for project in inspection.projects) or "none"

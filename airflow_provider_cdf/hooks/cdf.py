@@ -61,23 +61,40 @@ class CdfHook(LegacyForm, BaseHook):
     @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
+        return CdfClient(self.read_settings())
+
+    def read_settings(self) -> Settings:
+        """
+        Read the Airflow connection, now.
+
+        :raises CdfError: if Airflow cannot give it, or it cannot be used.
+        """
         try:
-            return CdfClient(self._own(lookup.read_settings(self, self.cdf_conn_id)))
+            settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
             failed = lookup.unread(self.cdf_conn_id, error)
+        else:
+            if self.is_connected:  # what only a sibling of this hook has found out
+                self.client.renew(settings)
+            return settings
         raise failed
 
-    def sibling(self, *, retry_for: float, request_timeout: float | None = None) -> CdfHook:
+    def sibling(
+        self, *, retry_for: float, request_timeout: float | None = None, may_ask_airflow: bool = True
+    ) -> CdfHook:
         """
         Return a hook with another patience and connections of its own to the same CDF.
 
-        It does not ask Airflow for the connection again, which nothing may that runs in a signal handler.
+        It does not ask Airflow for the connection to begin with.
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         :param request_timeout: seconds for one request as a whole; by default what this hook has.
+        :param may_ask_airflow: whether it reads the connection again after a login that was refused.
         """
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
         settings = replace(self.client.settings, retry_for=retry_for)
+        if not may_ask_airflow:
+            settings = replace(settings, source=None)
         if request_timeout is not None:
             settings = replace(settings, request_timeout=request_timeout)
         other.client = CdfClient(settings)
@@ -91,8 +108,8 @@ class CdfHook(LegacyForm, BaseHook):
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         if self._async_client is None:
+            settings = await self.aread_settings()
             try:
-                settings = self._own(await lookup.aread_settings(self, self.cdf_conn_id))
                 # In a thread, because the first one of a process reads the CA certificates.
                 await asyncio.to_thread(tls, settings.ca_bundle)
                 self._async_client = AsyncCdfClient(settings)
@@ -103,7 +120,16 @@ class CdfHook(LegacyForm, BaseHook):
             raise failed
         return self._async_client
 
+    async def aread_settings(self) -> Settings:
+        """Do what :meth:`read_settings` does, for coroutines."""
+        try:
+            return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
+        except Exception as error:
+            failed = lookup.unread(self.cdf_conn_id, error)
+        raise failed
+
     def _own(self, settings: Settings) -> Settings:
+        settings = replace(settings, source=self)
         return settings if self.retry_for is None else replace(settings, retry_for=self.retry_for)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -120,7 +120,10 @@ class Cancellation:
             )
             log.warning("%s", told("The task was killed.", self._outcome))
             return
-        hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
+        # In a signal handler, nothing may ask Airflow.
+        hook = self._hook.sibling(
+            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, may_ask_airflow=False
+        )
         try:
             execution_id = self.execution_id or self._find(hook)
             if execution_id is not None:

@@ -28,6 +28,13 @@ try:
 except ImportError:  # below 3.2 or so
     from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
+if AIRFLOW_VERSION >= (3, 1):
+    from airflow._shared.secrets_masker import should_hide_value_for_key
+elif HAS_TASK_API:
+    from airflow.sdk.execution_time.secrets_masker import should_hide_value_for_key
+else:
+    from airflow.utils.log.secrets_masker import should_hide_value_for_key
+
 __all__ = [
     "FAIL_FAST",
     "AirflowRescheduleException",
@@ -36,4 +43,5 @@ __all__ = [
     "EmptyOperator",
     "TriggerDagRunOperator",
     "serde",
+    "should_hide_value_for_key",
 ]

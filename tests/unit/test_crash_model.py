@@ -30,8 +30,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_cdf.cdf import clock, submitting
-from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfRefusedError, CdfUnreachableError
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.retry import may_repeat
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Pause

@@ -22,7 +22,6 @@ import pytest
 from support import Project, function_task
 
 from airflow_provider_cdf.cdf import auth, calls, clock, conversations, reports
-from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
@@ -33,6 +32,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfReportRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock
 from airflow_provider_cdf.emulator.rules.engine import Engine

@@ -27,7 +27,6 @@ from support import Project, function_task
 from test_fault_matrix import CALLS, READS, TOKEN, WRITES, Time, Wire, World
 
 from airflow_provider_cdf.cdf import auth, calls, clock, conversations
-from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
@@ -38,6 +37,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfReportRefusedError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.emulator.rules.clock import ManualClock

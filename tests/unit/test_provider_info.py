@@ -13,9 +13,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from moved import should_hide_value_for_key
 
-from airflow_provider_cdf.get_provider_info import EXTRA_FIELDS, get_provider_info
+from airflow_provider_cdf.get_provider_info import get_provider_info
 from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, FIELDS
 
 INFO = get_provider_info()
 (CONNECTION_TYPE,) = INFO["connection-types"]
@@ -27,6 +29,16 @@ def airflow_schema(name: str) -> Any:
 
 def test_airflow_takes_it() -> None:
     jsonschema.validate(INFO, airflow_schema("provider_info.schema.json"))
+
+
+def test_airflow_takes_the_fields_of_the_connection() -> None:
+    """The schema of the provider info says nothing about them; that of the file it is made of does (3.2+)."""
+    path = files("airflow").joinpath("provider.yaml.schema.json")
+    if not path.is_file() or "conn-fields" not in path.read_text():
+        pytest.skip("this Airflow knows no conn-fields")
+    jsonschema.validate(
+        INFO["connection-types"], json.loads(path.read_text())["properties"]["connection-types"]
+    )
 
 
 def test_airflow_finds_it_by_its_entry_point() -> None:
@@ -74,18 +86,42 @@ def test_the_connection_type_is_the_hooks_own() -> None:
 
 def test_every_field_that_the_connection_promises_is_in_the_form() -> None:
     promised = {
-        "project",
-        "tenant_id",
-        "token_url",
-        "scopes",
-        "audience",
-        "idp",
-        "organization",
-        "allow_http",
+        *("project", "organization", "airflow_name"),
+        *("tenant_id", "login_url", "idp", "token", "login_file", "auth_method", "scopes", "audience"),
+        *("private_key", "certificate_thumbprint", "session_type"),
+        *("allow_http", "verify", "request_timeout", "retry_for"),
     }
-    assert promised <= CONNECTION_TYPE["conn-fields"].keys()
+    assert CONNECTION_TYPE["conn-fields"].keys() == promised
     assert CONNECTION_TYPE["conn-fields"] == EXTRA_FIELDS
-    assert {"host", "login", "password"}.isdisjoint(CONNECTION_TYPE["ui-field-behaviour"]["hidden-fields"])
+    assert {"host", "login", "password", "port"}.isdisjoint(
+        CONNECTION_TYPE["ui-field-behaviour"]["hidden-fields"]
+    )
+
+
+def test_the_form_asks_for_no_field_that_airflow_masks_because_of_its_name_but_for_secrets() -> None:
+    masked = [name for name in EXTRA_FIELDS if should_hide_value_for_key(name)]
+    assert masked == ["token", "private_key"]
+    assert "token_url" in {field.name for field in FIELDS}, "still understood"
+
+
+def test_only_the_project_is_marked_as_required() -> None:
+    """The form of 3.2+ marks what may not be null."""
+    assert [name for name, field in EXTRA_FIELDS.items() if field["schema"]["type"] == "string"] == [
+        "project"
+    ]
+
+
+def test_fields_of_one_section_stand_together() -> None:
+    sections = [field["schema"]["section"] for field in EXTRA_FIELDS.values()]
+    assert len(set(sections)) == 3
+    assert sections == sorted(sections, key=list(dict.fromkeys(sections)).index)
+
+
+def test_a_choice_that_was_not_made_has_a_name_in_the_form() -> None:
+    """Without one, the form of 3.3 shows the word null."""
+    for name, field in EXTRA_FIELDS.items():
+        if "enum" in field["schema"]:
+            assert field["schema"]["values_display"]["null"], name
 
 
 @pytest.mark.parametrize("field", EXTRA_FIELDS.values(), ids=EXTRA_FIELDS.keys())
@@ -96,13 +132,22 @@ def test_a_field_has_a_label_a_description_and_a_schema(field: dict[str, Any]) -
     assert "default" not in field["schema"], "Airflow's form would overwrite the saved value with it"
 
 
-@pytest.mark.parametrize("field", EXTRA_FIELDS.values(), ids=EXTRA_FIELDS.keys())
-def test_a_field_that_nobody_touched_is_valid(field: dict[str, Any]) -> None:
-    jsonschema.validate(None, field["schema"])
+@pytest.mark.parametrize("name", sorted(EXTRA_FIELDS.keys() - {"project"}))
+def test_a_field_that_nobody_touched_is_valid(name: str) -> None:
+    jsonschema.validate(None, EXTRA_FIELDS[name]["schema"])
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("project", "p"), ("idp", "cdf"), ("allow_http", True), ("scopes", "a b")]
+    ("name", "value"),
+    [
+        ("project", "p"),
+        ("idp", "cdf"),
+        ("auth_method", "private_key_jwt"),
+        ("session_type", "token_exchange"),
+        ("allow_http", True),
+        ("scopes", "a b"),
+        ("retry_for", 5),
+    ],
 )
 def test_a_field_takes_what_it_is_for(name: str, value: object) -> None:
     jsonschema.validate(value, EXTRA_FIELDS[name]["schema"])
@@ -122,9 +167,16 @@ def _form_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
     contents: dict[str, dict[str, Any]] = {
         "flask_appbuilder": {},
-        "flask_appbuilder.fieldwidgets": {"BS3TextFieldWidget": SimpleNamespace},
+        "flask_appbuilder.fieldwidgets": {
+            "BS3TextFieldWidget": SimpleNamespace,
+            "BS3PasswordFieldWidget": SimpleNamespace,
+        },
         "flask_babel": {"lazy_gettext": str},
-        "wtforms": {"BooleanField": field("boolean"), "StringField": field("string")},
+        "wtforms": {
+            "BooleanField": field("boolean"),
+            "StringField": field("string"),
+            "PasswordField": field("password"),
+        },
     }
     for name, content in contents.items():
         module = ModuleType(name)
@@ -138,7 +190,8 @@ def test_the_legacy_form_has_the_same_fields() -> None:
     assert list(widgets) == list(CONNECTION_TYPE["conn-fields"])
     for name, spec in CONNECTION_TYPE["conn-fields"].items():
         assert (widgets[name].label, widgets[name].description) == (spec["label"], spec["description"])
-        assert widgets[name].kind in spec["schema"]["type"]
+        is_secret = name in ("token", "private_key")
+        assert widgets[name].kind == "password" if is_secret else widgets[name].kind in spec["schema"]["type"]
 
 
 def test_the_legacy_form_behaves_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
-from airflow_provider_cdf.cdf.auth import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 
 #: Cognite's own descriptions of its API. They are not ours to ship.
@@ -128,7 +129,8 @@ class Network:
         if request.url.host == httpx.URL(TOKEN_URL).host:
             self.token_requests.append(request)
             return self._give(self.login or self._new_token(), request)
-        if request.url.path.endswith("/token/inspect") and len(self.requests) > 0:
+        is_inspection = request.url.path.endswith("/token/inspect")
+        if is_inspection and self.requests and not self.requests[-1].url.path.endswith("/token/inspect"):
             return httpx.Response(403)  # the question after a refusal; why it was refused remains unknown
         self.requests.append(request)
         assert self.answers, f"nothing more should have been sent, but was: {request.method} {request.url}"
@@ -221,16 +223,18 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def loopback_server(answer: Callable[[Answering], None]) -> Iterator[str]:
+def loopback_server(answer: Callable[[Answering], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """A real HTTP server in threads of this process; yields its URL."""
     handler = type("Handler", (Answering,), {"answer": staticmethod(answer)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     server.block_on_close = False
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -32,9 +32,10 @@ from cdf_support import (
 from airflow_provider_cdf.cdf import auth as auth_module
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf import client as client_module
-from airflow_provider_cdf.cdf.auth import ClientCredentials, shared_login
+from airflow_provider_cdf.cdf.auth import shared_login
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
@@ -320,17 +321,19 @@ REFUSALS = {
         httpx.Response(401, json={"error": "x", "error_description": b64encode(SECRET.encode()).decode()}),
         ("401", "left out"),
     ),
-    "HTML 200": Refusal(httpx.Response(200, html="<html>Sign in</html>"), ("200", "Is the token URL right?")),
+    "HTML 200": Refusal(
+        httpx.Response(200, html="<html>Sign in</html>"), ("200", "an HTML page", "Is its URL right?")
+    ),
     "HTML 500": Refusal(httpx.Response(500, html="<html>Oops</html>"), ("500",)),
     "empty 503": Refusal(httpx.Response(503), ("503",)),
     "no access_token": Refusal(httpx.Response(200, json={"expires_in": 1}), ("200", "access_token")),
     # It would come back in the message of the HTTP library.
     "unusable access_token": Refusal(
-        httpx.Response(200, json={"access_token": "the-token\n"}), ("access_token that can be sent",)
+        httpx.Response(200, json={"access_token": "the-token\n"}), ("access_token that cannot be sent",)
     ),
     "null access_token": Refusal(httpx.Response(200, json={"access_token": None}), ("access_token",)),
     "a list": Refusal(httpx.Response(200, json=["token"]), ("200",)),
-    "no UTF-8": Refusal(httpx.Response(200, content=b'{"access_token": "\xff"}'), ("200",)),
+    "no UTF-8": Refusal(httpx.Response(200, content=b'{"access_token": "\xff"}'), ("cannot be sent",)),
     "redirect": Refusal(httpx.Response(302, headers={"Location": "https://evil.example.com/"}), ("302",)),
     "redirect that keeps the body": Refusal(
         httpx.Response(307, headers={"Location": "https://evil.example.com/"}, json={}), ("307",)
@@ -695,9 +698,10 @@ import os, signal, threading
 import httpx
 from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.cdf.client import CdfClient
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 
-settings = Settings("https://cdf", "p", auth.ClientCredentials("https://idp/token", "c", "s"))
+settings = Settings("https://cdf", "p", ClientCredentials("https://idp/token", "c", "s"))
 arrived, may_answer = threading.Event(), threading.Event()
 
 

@@ -163,7 +163,7 @@ def test_only_gzip_is_asked_for(sender: Sender) -> None:
 COSTS = """
 import asyncio, json, sys, time
 from airflow_provider_cdf.cdf import calls
-from airflow_provider_cdf.cdf.auth import ClientCredentials
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.errors import CdfError
@@ -564,7 +564,7 @@ def test_one_client_serves_several_threads() -> None:
 FORKED = """
 import asyncio, json, os, signal, sys, threading, uuid
 from airflow_provider_cdf.cdf import calls
-from airflow_provider_cdf.cdf.auth import ClientCredentials
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.settings import Settings
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,16 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.cdf.logins.azure import AzureIdentity
+from airflow_provider_cdf.cdf.logins.base import Credentials
+from airflow_provider_cdf.cdf.logins.clients import ClientAssertion, ClientCredentials
+from airflow_provider_cdf.cdf.logins.keys import SigningKey
+from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile
+from airflow_provider_cdf.cdf.models import SessionType
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.hooks.connection import read_connection
+from airflow_provider_cdf.hooks.connection_fields import FIELDS
 
 SECRET = "s3cr3t/+&"
 HOST = "https://westeurope-1.cognitedata.com"
@@ -30,7 +39,8 @@ def read(
     **extra: Any,
 ) -> Settings:
     """Read a connection that is complete but for the changes."""
-    if not {"tenant_id", "token_url", "idp"} & extra.keys():
+    ways = {"tenant_id", "login_url", "token_url", "idp", "token", "login_file"}
+    if not ways & extra.keys() and extra.get("auth_method") != "azure_identity":
         extra["token_url"] = TOKEN_URL
     return read_connection(
         "cdf_default", host=host, port=port, login=login, password=password, extra={"project": "p", **extra}
@@ -75,6 +85,160 @@ def test_each_way_to_log_in(
     credentials = read(**extra).credentials
     assert (credentials.token_url, credentials.scope, credentials.audience) == (token_url, scope, audience)
     assert (credentials.client_id, credentials.client_secret) == ("the-client", SECRET)
+
+
+#: A key of no one, in the form that a key has.
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n"
+THUMBPRINT = "A1B2C3D4E5F60718293A4B5C6D7E8F9001122334"
+NO_CLIENT: dict[str, Any] = {"login": None, "password": None}
+
+
+def test_the_other_identity_provider_has_two_names_for_its_url() -> None:
+    assert read(login_url=TOKEN_URL).credentials == read(token_url=TOKEN_URL).credentials
+    assert "by login_url and token_url" in problem(login_url=TOKEN_URL, token_url=TOKEN_URL)
+
+
+@pytest.mark.parametrize(
+    ("method", "in_header"), [(None, False), ("client_secret_post", False), ("CLIENT_SECRET_BASIC", True)]
+)
+@pytest.mark.parametrize("way", [{"login_url": TOKEN_URL}, {"tenant_id": "t"}, {"idp": "cdf"}], ids=str)
+def test_a_secret_is_sent_in_the_form_unless_told_otherwise(
+    way: dict[str, str], method: str | None, in_header: bool
+) -> None:
+    credentials = read(**way, auth_method=method).credentials
+    assert isinstance(credentials, ClientCredentials)
+    assert credentials.in_header is in_header
+
+
+@pytest.mark.parametrize("way", [{"login_url": TOKEN_URL}, {"tenant_id": "t-1"}], ids=str)
+def test_a_client_may_sign_with_a_private_key(way: dict[str, str]) -> None:
+    settings = read(
+        password=None,
+        **way,
+        auth_method="private_key_jwt",
+        private_key=KEY,
+        certificate_thumbprint=THUMBPRINT,
+        audience="a",
+    )
+    is_entra = "tenant_id" in way
+    assert settings.credentials == ClientAssertion(
+        ENTRA.format("t-1") if is_entra else TOKEN_URL,
+        "the-client",
+        SigningKey(KEY.strip(), THUMBPRINT),
+        f"{HOST}/.default" if is_entra else None,
+        "a",
+    )
+
+
+@pytest.mark.parametrize("key", [KEY + CERTIFICATE, "/etc/cdf/key.pem"])
+def test_entra_needs_no_thumbprint_where_a_certificate_is_at_hand(key: str) -> None:
+    read(password=None, tenant_id="t", auth_method="private_key_jwt", private_key=key)
+
+
+@pytest.mark.parametrize("given", ["a1:b2:c3:d4", "G" * 40, THUMBPRINT[:-1]])
+def test_a_thumbprint_that_is_none_is_named(given: str) -> None:
+    message = problem(
+        password=None,
+        tenant_id="t",
+        auth_method="private_key_jwt",
+        private_key=KEY,
+        certificate_thumbprint=given,
+    )
+    assert "'certificate_thumbprint' must be 40 hex digits" in message
+
+
+@pytest.mark.parametrize(
+    ("way", "credentials"),
+    [
+        ({"token": "a.b.c"}, StaticToken("a.b.c")),
+        ({"token": " Bearer a.b.c\n"}, StaticToken("a.b.c")),
+        ({"login_file": " /run/token "}, TokenFile("/run/token")),
+        ({"auth_method": "azure_identity"}, AzureIdentity(f"{HOST}/.default")),
+        (
+            {"auth_method": "azure_identity", "tenant_id": "t", "scopes": "s"},
+            AzureIdentity("s", None, "t"),
+        ),
+    ],
+    ids=str,
+)
+def test_some_ways_need_no_client(way: dict[str, str], credentials: Credentials) -> None:
+    assert read(**NO_CLIENT, **way).credentials == credentials
+
+
+def test_an_identity_of_azure_may_be_named() -> None:
+    named = read(login="the-identity", password=None, auth_method="azure_identity").credentials
+    assert named == AzureIdentity(f"{HOST}/.default", "the-identity")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"token": "t", "tenant_id": "t"}, ("said 2 times, by tenant_id and token",)),
+        ({"token": "t", "login_file": "f"}, ("said 2 times, by token and login_file",)),
+        ({"token": "t"}, ("'token' takes no 'login', no 'password'",)),
+        ({"login_file": "f"}, ("'login_file' takes no 'login', no 'password'",)),
+        (
+            {**NO_CLIENT, "token": "t", "scopes": "s", "auth_method": "private_key_jwt"},
+            ("'token' takes no 'auth_method', no 'scopes'",),
+        ),
+        ({**NO_CLIENT, "token": "two words"}, ("'token' has blanks",)),
+        ({"auth_method": "azure_identity"}, ("'azure_identity' takes no 'password'",)),
+        ({"auth_method": "azure_identity", "idp": "cdf"}, ("'azure_identity' takes no 'idp'",)),
+        (
+            {**NO_CLIENT, "auth_method": "azure_identity", "scopes": "a b"},
+            ("'scopes' can only be one",),
+        ),
+        (
+            {"auth_method": "private_key_jwt", "tenant_id": "t"},
+            ("'private_key_jwt' takes no 'password'", "'private_key' (a PEM, or the path of one) is missing"),
+        ),
+        (
+            {"password": None, "tenant_id": "t", "auth_method": "private_key_jwt", "private_key": KEY},
+            ("'certificate_thumbprint', by which Entra ID finds the certificate, is missing",),
+        ),
+        (
+            {"password": None, "idp": "cdf", "auth_method": "private_key_jwt", "private_key": KEY},
+            ("'cdf' takes no 'auth_method': 'private_key_jwt'",),
+        ),
+        ({"tenant_id": "t", "private_key": KEY}, ("need 'auth_method': 'private_key_jwt'",)),
+        (
+            {"password": None, "auth_method": "private_key_jwt", "private_key": CERTIFICATE},
+            ("there is only CERTIFICATE",),
+        ),
+        (
+            {"password": None, "auth_method": "private_key_jwt", "private_key": KEY[:40]},
+            ("there is no whole block",),
+        ),
+        (
+            {
+                "password": None,
+                "auth_method": "private_key_jwt",
+                "private_key": KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"),
+            },
+            ("it is encrypted",),
+        ),
+        ({"auth_method": "secret"}, ("'auth_method' can only be 'client_secret_post' or",)),
+        ({"session_type": "oneshot"}, ("'session_type' can only be 'client_credentials' or",)),
+        (
+            {**NO_CLIENT, "token": "t", "session_type": "client_credentials"},
+            ("'session_type': 'client_credentials' needs a client secret",),
+        ),
+        ({"login_url": "http://idp.lan/token"}, ("extra 'login_url' would send credentials unencrypted",)),
+    ],
+    ids=str,
+)
+def test_what_a_login_lacks_or_cannot_use_is_named(changes: dict[str, Any], named: tuple[str, ...]) -> None:
+    message = problem(**changes)
+    for words in named:
+        assert words in message
+    assert "MII" not in message
+
+
+def test_the_session_of_a_run_is_as_the_login_needs_it_unless_told() -> None:
+    assert read().session_type is None
+    assert read().credentials.session_type is SessionType.CLIENT_CREDENTIALS
+    assert read(session_type="Token_Exchange").session_type is SessionType.TOKEN_EXCHANGE
 
 
 def test_project_and_label_are_for_paths_and_messages() -> None:
@@ -341,8 +505,8 @@ def test_contradictions_are_named(extra: dict[str, str], named: tuple[str, ...])
 
 def test_a_forgotten_login_sends_no_secret_to_cognite() -> None:
     message = problem(token_url=None)
-    for way in ("tenant_id", "token_url", "idp"):
-        assert way in message
+    for way in ("tenant_id", "login_url", "idp", "token", "login_file", "azure_identity"):
+        assert f"'{way}'" in message
 
 
 def test_everything_that_is_wrong_is_in_one_message() -> None:
@@ -453,3 +617,44 @@ def test_both_clients_can_be_made_of_what_was_read() -> None:
             return async_client.settings
 
     assert asyncio.run(make()) == read()
+
+
+# -- as the documentation has it --------------------------------------------------------------------------
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "connection.md").read_text()
+EXAMPLES = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+
+
+def filled(example: str) -> str:
+    return re.sub("<([a-z ]+)>", lambda found: found[1].replace(" ", "-"), example)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_documentation_is_a_connection(
+    example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PLANT", filled(example))
+    assert CdfHook("plant").client.settings.project == "my-project"
+
+
+def test_the_documentation_has_an_example_of_each_kind() -> None:
+    kinds = set()
+    for example in EXAMPLES:
+        said = json.loads(filled(example))
+        settings = read_connection(
+            "plant",
+            host=said["host"],
+            port=None,
+            login=said.get("login"),
+            password=said.get("password"),
+            extra=said["extra"],
+        )
+        kinds.add(type(settings.credentials))
+    assert kinds == {ClientCredentials, ClientAssertion, AzureIdentity, TokenFile, StaticToken}
+
+
+def test_the_documentation_has_each_field() -> None:
+    for field in FIELDS:
+        assert f"`{field.name}" in PAGE, field.name
+        for choice in field.choices:
+            assert f"{choice}`" in PAGE, choice

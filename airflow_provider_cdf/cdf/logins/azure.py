@@ -1,0 +1,83 @@
+"""The identity that Azure gives to a machine or a pod, by Microsoft's own library (extra ``azure``)."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_cdf.cdf.errors import CdfLoginError
+from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.logins.answers import lifetime, refused
+from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
+from airflow_provider_cdf.cdf.retry import is_transient_status
+
+if TYPE_CHECKING:
+    from azure.identity import ManagedIdentityCredential, WorkloadIdentityCredential
+
+#: Where Azure's workload identity for Kubernetes says that it is there.
+_WORKLOAD = "AZURE_FEDERATED_TOKEN_FILE"
+
+
+@dataclass(frozen=True)
+class AzureIdentity(Credentials):
+    """
+    The workload identity of a pod, if it has one, or else the managed identity of a machine.
+
+    :param scope: of CDF's cluster.
+    :param client_id: of a user-assigned identity; ``None`` for the one that is there.
+    :param tenant_id: for a workload identity, where its environment does not say so.
+    """
+
+    scope: str
+    client_id: str | None = None
+    tenant_id: str | None = None
+
+    @property
+    def who(self) -> str:
+        return "the Azure identity" + (f" {self.client_id!r}" if self.client_id else " of this machine")
+
+    @property
+    def ids(self) -> str:
+        return f"[client {self.client_id!r}]" if self.client_id else ""
+
+    @property
+    def where(self) -> str:
+        return "Azure's workload identity" if os.environ.get(_WORKLOAD) else "Azure's managed identity"
+
+    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+        # In a thread, because it blocks, for minutes where there is no such identity.
+        given = yield from aid.in_thread(self._ask)
+        return given
+
+    def _ask(self) -> GivenToken | CdfLoginError:
+        try:
+            import azure.identity  # noqa: F401 - only to see whether it is there
+            from azure.core.exceptions import AzureError, HttpResponseError
+        except ImportError:
+            return CdfLoginError(
+                "azure-identity is not installed. Install it on each worker and triggerer: "
+                "pip install 'airflow-provider-cdf[azure]'."
+            )
+        try:
+            with self._credential() as credential:
+                token = credential.get_token(self.scope)
+        except AzureError as error:
+            status = error.status_code if isinstance(error, HttpResponseError) else None
+            words = without_secrets(error.message, [])
+            said = f"{self.where[0].upper()}{self.where[1:]} said"
+            return refused("", words, said, is_transient=status is not None and is_transient_status(status))
+        except ValueError as error:  # of a workload identity whose environment lacks something
+            return CdfLoginError(
+                f"The workload identity is not complete. azure-identity says: {without_secrets(error, [])}"
+            )
+        return GivenToken(token.token, lifetime(token.expires_on - time.time()))
+
+    def _credential(self) -> ManagedIdentityCredential | WorkloadIdentityCredential:
+        from azure.identity import ManagedIdentityCredential, WorkloadIdentityCredential
+
+        if os.environ.get(_WORKLOAD):
+            given = {"client_id": self.client_id, "tenant_id": self.tenant_id}
+            return WorkloadIdentityCredential(**{name: value for name, value in given.items() if value})
+        return ManagedIdentityCredential(client_id=self.client_id)

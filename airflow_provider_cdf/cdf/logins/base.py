@@ -1,0 +1,129 @@
+"""What all kinds of login have in common."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+import httpx
+
+from airflow_provider_cdf.cdf.errors import CdfLoginError
+from airflow_provider_cdf.cdf.models import SessionType
+from airflow_provider_cdf.cdf.transport import NoAnswer
+
+GivenT = TypeVar("GivenT")
+
+#: The steps of a login: send a request and give its answer, or wait for the future (which holds nothing) for
+#: as long as there is time.
+LoginSteps: TypeAlias = Generator[httpx.Request | Future[None], Any, GivenT]
+
+
+@dataclass(frozen=True)
+class GivenToken:
+    """
+    A token that was given.
+
+    :param lifetime: seconds for which it is used, by what was said when it was given.
+    """
+
+    value: str = field(repr=False)
+    lifetime: float
+
+
+class Aid:
+    """
+    What a login may use.
+
+    :param on_secret: told each secret that comes up, so that it can be kept out of logs.
+    """
+
+    def __init__(self, on_secret: Callable[[str], None] | None = None) -> None:
+        self._on_secret = on_secret
+        #: What is under way in a thread, and what came of it. One that hangs is waited for by the next login.
+        self._work: tuple[Future[None], list[Any]] | None = None
+
+    def keep_out_of_logs(self, secret: str) -> None:
+        if self._on_secret is not None:
+            self._on_secret(secret)
+
+    def in_thread(self, work: Callable[[], GivenT | CdfLoginError]) -> LoginSteps[GivenT | CdfLoginError]:
+        """
+        Do what may block (a file, a long calculation, another library) beside the event loop.
+
+        :raises NoAnswer: if it takes longer than there is time. The next login takes its result.
+        """
+        if self._work is None:
+            done: Future[None] = Future()
+            came: list[Any] = []
+
+            def do() -> None:
+                try:
+                    came.append(work())
+                except Exception as error:  # it must be heard of; its text and frames may hold anything
+                    came.append(CdfLoginError(f"The login failed: unexpected {type(error).__name__}."))
+                done.set_result(None)
+
+            self._work = done, came
+            threading.Thread(target=do, name="cdf-login", daemon=True).start()
+        done, came = self._work
+        yield done
+        if not done.done():
+            raise NoAnswer("it takes too long", sent=False, is_timeout=True, at_login=True)
+        self._work = None
+        given: GivenT | CdfLoginError = came.pop()
+        return given
+
+
+class Credentials(ABC):
+    """
+    How a client logs in. Equal ones share a login.
+
+    Subclasses are frozen dataclasses whose secrets are in no ``repr``.
+    """
+
+    @property
+    @abstractmethod
+    def who(self) -> str:
+        """Who logs in, for messages, such as "client 'x'"."""
+
+    @property
+    def ids(self) -> str:
+        """The client's id for the end of messages, in brackets; nothing where there is none."""
+        return ""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """Where the token comes from, for messages, such as "the token endpoint at login.example.com"."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What a server may have been sent, and may repeat."""
+        return ()
+
+    @property
+    def session_type(self) -> SessionType:
+        """How a run's session is made unless the connection says so: as Cognite's own SDK makes it."""
+        return SessionType.TOKEN_EXCHANGE
+
+    @property
+    def if_refused(self) -> str:
+        """What to check if CDF refuses the token (401), a new one too."""
+        return (
+            f"A new access token was refused too: has {self.who} access to this project? Look at project, "
+            "host, scopes and audience."
+        )
+
+    @abstractmethod
+    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+        """
+        Get a token.
+
+        An error is returned: in the frame of a raise it would lie beside the token.
+
+        :raises NoAnswer: if there was no answer.
+        """

@@ -1,0 +1,153 @@
+"""Private keys, and the assertions that are signed with them."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from airflow_provider_cdf.cdf.errors import CdfLoginError
+
+#: Seconds for which an assertion is good. It is used once, at once; clocks differ by minutes.
+ASSERTION_LIFETIME = 300.0
+#: The begin of a PEM, by which one is told from a path.
+PEM_BEGIN = "-----BEGIN "
+
+_BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """
+    What a client signs with.
+
+    :param pem_or_path: a PEM, or the path of one, which is read again at each login. It may hold the
+        certificate, too, as files for Entra often do.
+    :param thumbprint: of the certificate, in hex: of SHA-1 or SHA-256. Entra finds the certificate by it.
+    """
+
+    pem_or_path: str = field(repr=False)
+    thumbprint: str | None = None
+
+    @property
+    def lines(self) -> list[str]:
+        """The key's lines, where the connection holds it: logs show line ends in several ways."""
+        if PEM_BEGIN not in self.pem_or_path or problem_of_pem(self.pem_or_path):
+            return []
+        return [line for line in _block(self.pem_or_path, "PRIVATE KEY").splitlines()[1:-1] if len(line) > 16]
+
+    def sign(self, client_id: str, audience: str) -> str | CdfLoginError:
+        """Return an assertion that proves a client to a token endpoint (RFC 7523, section 3), or an error."""
+        # These are slow to import, and only this kind of login needs them. Airflow brings both.
+        import jwt
+        from cryptography.hazmat.primitives.asymmetric import ec, rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        pem = self._pem()
+        if isinstance(pem, CdfLoginError):
+            return pem
+        if problem := problem_of_pem(pem):
+            return CdfLoginError(f"The private key cannot be used: {problem}.")
+        try:
+            key = load_pem_private_key(_block(pem, "PRIVATE KEY").encode(), password=None)
+        except Exception as error:  # its words may quote the key
+            return CdfLoginError(
+                "The private key cannot be read. It must be an unencrypted RSA or EC key in PEM "
+                f"({type(error).__name__})."
+            )
+        headers = _thumbprint_header(self.thumbprint or _thumbprint_of(pem))
+        if isinstance(key, rsa.RSAPrivateKey):
+            # As Microsoft's own library signs, by which thumbprint it is.
+            algorithm = "PS256" if "x5t#S256" in headers else "RS256"
+        elif isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
+            algorithm = _CURVES[key.curve.name]
+        else:
+            return CdfLoginError("The private key cannot be used: it is neither RSA nor EC (P-256 to P-521).")
+        now = int(time.time())
+        claims = {
+            "iss": client_id,
+            "sub": client_id,
+            "aud": audience,
+            "jti": str(uuid.uuid4()),
+            "iat": now,
+            "nbf": now,
+            "exp": now + int(ASSERTION_LIFETIME),
+        }
+        return jwt.encode(claims, key, algorithm=algorithm, headers=headers)
+
+    def _pem(self) -> str | CdfLoginError:
+        if PEM_BEGIN in self.pem_or_path:
+            return self.pem_or_path
+        return read_file(self.pem_or_path, "private key")
+
+
+def read_file(path: str, what: str) -> str | CdfLoginError:
+    """
+    Read a small file of this machine.
+
+    :param what: what it holds, for messages.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(64 * 1024).decode("utf-8-sig", errors="replace")
+    except OSError as error:
+        return CdfLoginError(
+            f"The file with the {what} cannot be read here: {error.strerror or type(error).__name__}. It is "
+            f"{Path(path).name!r}, and must be on each worker and triggerer."
+        )
+
+
+def problem_of_pem(pem: str) -> str:
+    """Return what is wrong with a PEM at first sight; nothing if it may be a private key."""
+    kinds = [kind for kind, _ in _BLOCK.findall(pem)]
+    keys = [kind for kind in kinds if kind.endswith("PRIVATE KEY")]
+    if not keys:
+        found = f"only {' and '.join(kinds)}" if kinds else "no whole block"
+        return f"a PEM with -----BEGIN PRIVATE KEY----- is needed, and there is {found}"
+    if "ENCRYPTED" in keys[0] or "Proc-Type:" in pem:
+        return "it is encrypted; take the password off, as with: openssl pkey -in KEY -out NEW"
+    return ""
+
+
+def thumbprint_digits(text: str) -> str | None:
+    """Return a thumbprint's hex digits, however they are separated; ``None`` if it is none."""
+    digits = re.sub(r"[\s:-]", "", text).upper()
+    return digits if re.fullmatch("[0-9A-F]{40}|[0-9A-F]{64}", digits) else None
+
+
+def has_certificate(pem: str) -> bool:
+    """Whether a PEM holds a certificate, from which the thumbprint follows."""
+    return any(kind == "CERTIFICATE" for kind, _ in _BLOCK.findall(pem))
+
+
+def _block(pem: str, kind_ends: str) -> str:
+    """Return a block as a PEM of its own, with the line ends that a form or a variable may have lost."""
+    kind, body = next((kind, body) for kind, body in _BLOCK.findall(pem) if kind.endswith(kind_ends))
+    letters = re.sub(r"\\n|\\r|\s", "", body)
+    lines = "\n".join(letters[at : at + 64] for at in range(0, len(letters), 64))
+    return f"-----BEGIN {kind}-----\n{lines}\n-----END {kind}-----\n"
+
+
+def _thumbprint_of(pem: str) -> str | None:
+    if not has_certificate(pem):
+        return None
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        return load_pem_x509_certificate(_block(pem, "CERTIFICATE").encode()).fingerprint(SHA256()).hex()
+    except ValueError:
+        return None
+
+
+def _thumbprint_header(thumbprint: str | None) -> dict[str, str]:
+    # RFC 7515, sections 4.1.7 and 4.1.8.
+    if not thumbprint:
+        return {}
+    digest = bytes.fromhex(thumbprint)
+    name = "x5t" if len(digest) == 20 else "x5t#S256"
+    return {name: base64.urlsafe_b64encode(digest).decode().rstrip("=")}

@@ -1,0 +1,95 @@
+"""
+The session that a run acts under: made the way Cognite's own SDK makes it for the login, and given back.
+
+https://api-docs.cognite.com/20230101/tag/Sessions
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfConnectionError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
+from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.cdf.models import Session, SessionList, SessionType
+from airflow_provider_cdf.cdf.settings import Settings
+from airflow_provider_cdf.cdf.steps import Conversation
+
+log = logging.getLogger(__name__)
+
+#: Whose runs have been warned about, in this process.
+_warned: set[str] = set()
+
+
+def open_session(settings: Settings, purpose: str) -> Conversation[Session]:
+    """
+    Make a session, whose nonce lives about a minute.
+
+    :param purpose: completes "a session to ..." in error messages.
+    """
+    session_type = settings.session_type or settings.credentials.session_type
+    request = _request(settings, session_type, purpose)
+    _warn_of_its_end(settings, session_type)
+    try:
+        sessions: SessionList = yield request
+    except CdfUnreachableError as error:
+        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
+        raise
+    except CdfApiError as error:
+        if re.search(r"\d+ sessions", error.cdf_message):
+            # Not CdfRefusedError: sessions end, so a retry may find room.
+            raise CdfApiError(
+                told(
+                    error,
+                    "The project has no room for another session. An administrator can revoke those of "
+                    "executions that have ended.",
+                ),
+                code=error.code,
+                cdf_message=error.cdf_message,
+                request_id=error.request_id,
+            ) from None
+        if session_type is SessionType.TOKEN_EXCHANGE and error.code == 400:
+            error.adding(
+                "Not every identity provider exchanges a token (Entra ID not that of an application): then "
+                "set extra 'session_type' to 'oneshot_token_exchange', for runs of less than an hour."
+            )
+        raise
+    return sessions.items[0]
+
+
+def revoke(settings: Settings, session: Session) -> Conversation[None]:
+    """Give back a session whose nonce is dead and has started nothing: a project has room for 10 000."""
+    if session.id is None:
+        return
+    try:
+        yield calls.revoke_session(settings.project, session.id)
+    except CdfError as error:
+        log.info("An unused session could not be revoked: %s", error)
+
+
+def _request(settings: Settings, session_type: SessionType, purpose: str) -> calls.Call[SessionList]:
+    if session_type is not SessionType.CLIENT_CREDENTIALS:
+        return calls.create_session(settings.project, what_for=purpose, session_type=session_type)
+    if isinstance(settings.credentials, ClientCredentials):
+        return calls.create_session(
+            settings.project,
+            what_for=purpose,
+            client_id=settings.credentials.client_id,
+            client_secret=settings.credentials.client_secret,
+        )
+    raise CdfConnectionError(
+        f"A session of type client_credentials needs a client secret. {settings.label} has none. "
+        "Nothing was sent to CDF."
+    )
+
+
+def _warn_of_its_end(settings: Settings, session_type: SessionType) -> None:
+    if session_type is SessionType.ONESHOT_TOKEN_EXCHANGE and settings.label not in _warned:
+        _warned.add(settings.label)
+        log.warning(
+            "Runs have about an hour, by %s: their session is a one-shot token exchange, which CDF does not "
+            "renew. What still runs then loses its access. With a client secret it would be renewed.",
+            settings.label,
+        )

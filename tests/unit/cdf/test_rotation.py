@@ -1,0 +1,257 @@
+"""A secret that is renewed while something waits: before it gives up, the connection is read again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
+from operators.operator_support import context, make
+from support import FakeTaskInstance, Project, function_task
+
+from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks import lookup
+from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
+
+PAIRS = Pair(), Pair()
+
+
+@dataclass
+class Plant:
+    """An Airflow connection, and the identity provider that it names."""
+
+    idp: IdentityProvider
+    env: pytest.MonkeyPatch
+    is_async: bool
+    reads: int = 0
+
+    def connect(self, *, password: str | None = None, host: str | None = None, **extra: Any) -> None:
+        """Store the connection, as a person or a secrets backend does."""
+        connection = {
+            "conn_type": "cdf",
+            "host": host or self.idp.url,
+            "login": None if "token" in extra else CLIENT,
+            "password": password,
+            "extra": {"project": "p", "retry_for": 0, **extra},
+        }
+        if "token" not in extra:
+            connection["extra"]["login_url"] = self.idp.token_url
+        self.env.setenv("AIRFLOW_CONN_PLANT", json.dumps(connection))
+
+    def ask(self, hook: CdfHook, times: int = 1) -> None:
+        if self.is_async:
+            asyncio.run(self._ask(hook, times))
+        else:
+            for _ in range(times):
+                hook.client.send(calls.inspect_token())
+
+    async def _ask(self, hook: CdfHook, times: int) -> None:
+        for _ in range(times):
+            await (await hook.aclient()).send(calls.inspect_token())
+
+
+@pytest.fixture(params=["sync", "async"])
+def plant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
+    with identity_provider() as idp:
+        plant = Plant(idp, monkeypatch, request.param == "async")
+        for name in ("read_settings", "aread_settings"):
+            real = getattr(lookup, name)
+
+            def counted(hook: CdfHook, conn_id: str, real: Any = real) -> Any:
+                plant.reads += 1
+                return real(hook, conn_id)
+
+            monkeypatch.setattr(lookup, name, counted)
+        yield plant
+
+
+def old_and_new(plant: Plant, kind: str) -> Iterator[None]:
+    """Store a connection that works; then, when asked to go on, renew its secret on both sides."""
+    idp = plant.idp
+    if kind == "secret":
+        plant.connect(password=SECRET)
+        yield
+        idp.secret = "r3newed-secret"
+        plant.connect(password=idp.secret)
+    elif kind == "key":
+        idp.method, idp.needs_thumbprint = "private_key_jwt", True
+        for pair in PAIRS:
+            idp.pair = pair
+            plant.connect(
+                auth_method="private_key_jwt",
+                private_key=pair.pem(),
+                certificate_thumbprint=pair.thumbprint(),
+            )
+            if pair is PAIRS[0]:
+                yield
+    else:
+        plant.connect(token=idp.issue())
+        yield
+        idp.tokens.clear()
+        plant.connect(token=idp.issue())
+    if kind != "token":
+        idp.tokens.clear()
+    yield
+
+
+@pytest.mark.parametrize("kind", ["secret", "key", "token"])
+def test_a_hook_goes_on_with_what_was_renewed(plant: Plant, kind: str) -> None:
+    steps = old_and_new(plant, kind)
+    next(steps)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    next(steps)
+
+    plant.ask(hook, times=3)
+
+    assert plant.reads == 2
+    assert len(plant.idp.refusals) == (kind != "token")
+    assert plant.idp.shown[-3:] == [plant.idp.issued[-1]] * 3
+
+
+@pytest.mark.parametrize("kind", ["secret", "key", "token"])
+def test_a_login_that_stays_refused_is_told_after_one_look_into_airflow(plant: Plant, kind: str) -> None:
+    steps = old_and_new(plant, kind)
+    next(steps)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    plant.idp.tokens.clear()
+    plant.idp.secret, plant.idp.pair = "not the connection's", PAIRS[1]
+    with pytest.raises(CdfApiError if kind == "token" else CdfLoginError):
+        plant.ask(hook)
+    assert plant.reads == 2
+
+
+def test_a_provider_that_is_down_is_no_reason_to_ask_airflow(plant: Plant) -> None:
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    plant.idp.refusal = Refused("temporarily_unavailable", "Later.", 503)
+    with pytest.raises(CdfLoginError) as caught:
+        plant.ask(hook)
+    assert caught.value.is_transient
+    assert plant.reads == 1
+
+
+def test_a_connection_that_is_gone_by_then_leaves_the_error_as_it_was(plant: Plant) -> None:
+    plant.connect(password="wr0ng-secret")
+    hook = CdfHook("plant")
+    if plant.is_async:
+        asyncio.run(hook.aclient())
+    else:
+        assert hook.client
+    plant.env.setenv("AIRFLOW_CONN_PLANT", "{}")
+    with pytest.raises(CdfLoginError, match="does not accept the client"):
+        plant.ask(hook)
+
+
+def test_a_new_secret_is_not_used_at_the_host_of_the_old_one(plant: Plant) -> None:
+    plant.connect(password="wr0ng-secret")
+    hook = CdfHook("plant")
+    with pytest.raises(CdfLoginError):
+        plant.ask(hook)
+    with identity_provider(secret="of-another-cdf") as other:
+        plant.connect(password=SECRET, host=other.url)
+        with pytest.raises(CdfLoginError):
+            plant.ask(hook)
+    assert plant.idp.shown == []
+
+
+def test_a_sibling_tells_its_hook(plant: Plant) -> None:
+    """The sibling polls, and its hook is what on_kill cancels with, which cannot ask Airflow."""
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    hook.client.send(calls.inspect_token())
+    sibling = hook.sibling(retry_for=0)
+    plant.idp.secret = "r3newed-secret"
+    plant.idp.tokens.clear()
+    plant.connect(password=plant.idp.secret)
+
+    sibling.client.send(calls.inspect_token())
+
+    assert hook.client.settings.credentials == sibling.client.settings.credentials
+    plant.env.delenv("AIRFLOW_CONN_PLANT")
+    hook.sibling(retry_for=0, may_ask_airflow=False).client.send(calls.inspect_token())
+    assert plant.reads == 2
+
+
+def test_in_a_signal_handler_nothing_asks_airflow(plant: Plant) -> None:
+    plant.connect(password="wr0ng-secret")
+    hook = CdfHook("plant").sibling(retry_for=0, may_ask_airflow=False)
+    with pytest.raises(CdfLoginError):
+        hook.client.send(calls.inspect_token())
+    assert plant.reads == 1
+
+
+# -- waits on a worker ------------------------------------------------------------------------------------
+
+
+class Renewed:
+    """An emulator whose client secret is renewed, there and in Airflow."""
+
+    def __init__(self, cdf: CdfEmulator, env: pytest.MonkeyPatch) -> None:
+        self.cdf, self._env = cdf, env
+        env.setenv("AIRFLOW_CONN_CDF_DEFAULT", cdf.airflow_connection_uri())
+        self.project = Project(cdf)
+
+    def renew(self) -> None:
+        self.cdf.client_secret = self.cdf.tokens._secret = "r3newed-secret"
+        self.cdf.tokens.expire_all()
+        self._env.setenv("AIRFLOW_CONN_CDF_DEFAULT", self.cdf.airflow_connection_uri())
+        self.project = Project(self.cdf)
+
+
+@pytest.fixture
+def renewed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Renewed]:
+    with CdfEmulator() as cdf:
+        yield Renewed(cdf, monkeypatch)
+
+
+def test_a_sensor_that_pokes_outlives_a_new_secret(renewed: Renewed, ti: FakeTaskInstance) -> None:
+    execution_id = renewed.project.run(renewed.project.define(function_task("approve", waits=True)))
+    renewed.project.task(execution_id, "approve")
+    sensor = CdfWorkflowSensor(task_id="wait", execution_id=execution_id, poke_interval=0.01, timeout=60)
+    assert not sensor.poke({"ti": ti})
+
+    renewed.renew()
+
+    assert not sensor.poke({"ti": ti})
+    renewed.project.update(renewed.project.task(execution_id, "approve")["id"], "COMPLETED")
+    assert sensor.poke({"ti": ti})
+
+
+def test_an_operator_that_waits_on_its_worker_outlives_a_new_secret(
+    renewed: Renewed, ti: FakeTaskInstance
+) -> None:
+    workflow = renewed.project.define(function_task("approve", waits=True))
+    operator = make(workflow, ti, wait_for_completion=True, deferrable=False)
+    has_ended = threading.Event()
+    failed: list[BaseException] = []
+
+    def meanwhile() -> None:
+        try:
+            executions: list[dict[str, Any]] = []
+            while not executions and not has_ended.is_set():
+                executions = renewed.project.executions(workflow)
+            renewed.project.task(executions[0]["id"], "approve")
+            renewed.renew()
+            renewed.project.update(renewed.project.task(executions[0]["id"], "approve")["id"], "COMPLETED")
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    other = threading.Thread(target=meanwhile)
+    other.start()
+    try:
+        assert operator.execute(context(ti, operator)) == operator.execution_id
+    finally:
+        has_ended.set()
+        other.join()
+    assert failed == []
