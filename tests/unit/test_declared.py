@@ -27,9 +27,11 @@ COMES_WITH = {
     "starlette": "fastapi",
     "jinja2": "apache-airflow",
     "sqlalchemy": "apache-airflow",
+    "jwt": "apache-airflow",
+    "cryptography": "apache-airflow",
 }
 #: Parts that an extra makes usable.
-EXTRAS = {"emulator": "emulator", "demo": "emulator"}
+EXTRAS = {"emulator": "emulator", "demo": "emulator", "cdf": "azure"}
 
 
 def imported(file: Path) -> Iterator[str]:
