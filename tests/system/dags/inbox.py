@@ -1,0 +1,31 @@
+"""An inbox, and the DAG that does the work of its tasks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_cdf.inbox import cdf_inbox
+
+inbox = cdf_inbox(
+    "inbox",
+    trigger_dag_id="inbox_work",
+    workflow_external_id="asks_the_inbox",
+    task_external_id="score",
+    schedule=timedelta(seconds=5),
+)
+
+with DAG("inbox_work", schedule=None, max_active_runs=50) as work:
+
+    @task.cdf_task(
+        retries=3,
+        execution_id="{{ dag_run.conf['execution_id'] }}",
+        cdf_task_id="{{ dag_run.conf['cdf_task_id'] }}",
+    )
+    def judge(cdf_task: Any) -> dict[str, Any]:
+        """Returns what tells the executions apart."""
+        return {"number": cdf_task.data["number"]}
+
+    judge()

@@ -1,0 +1,114 @@
+"""CDF drives Airflow: executions that CDF starts, and an inbox that takes up their tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Cluster
+
+from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
+from airflow_provider_cdf.hooks.cdf import CdfHook
+
+pytestmark = pytest.mark.long
+
+WORKFLOW = "asks_the_inbox"
+
+
+@pytest.fixture(scope="module")
+def hook(cluster: Cluster) -> Any:
+    """CDF itself, as far as these tests are: it starts the executions."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AIRFLOW_CONN_CDF_DEFAULT", cluster.cdf.airflow_connection_uri())
+    hook = CdfHook()
+    task = {
+        "externalId": "score",
+        "type": "function",
+        "parameters": {
+            "function": {"externalId": "ask_airflow", "data": {"number": "${workflow.input.number}"}},
+            "isAsyncComplete": True,
+        },
+        "retries": 0,
+    }
+    with cluster.cdf.turn() as engine:
+        engine.catalog.upsert_version(WORKFLOW, "1", WorkflowDefinition.model_validate({"tasks": [task]}))
+    yield hook
+    patch.undo()
+
+
+def pause(cluster: Cluster, dag_id: str, is_paused: bool) -> None:
+    wait_until(cluster, lambda: cluster.airflow._is_parsed(dag_id))
+    cluster.airflow.api("PATCH", f"/dags/{dag_id}", json={"is_paused": is_paused})
+
+
+def wait_until(cluster: Cluster, happened: Callable[[], Any], seconds: float = 300) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := happened()):
+        cluster.airflow.check()
+        assert time.monotonic() < deadline, [
+            (run["dag_run_id"], run["state"]) for run in runs(cluster) if run["state"] != "success"
+        ]
+        time.sleep(0.5)
+    return result
+
+
+def begin(hook: CdfHook, numbers: range) -> dict[str, int]:
+    """Start executions; return their numbers by id."""
+    return {hook.run_workflow(WORKFLOW, "1", input={"number": number}).id: number for number in numbers}
+
+
+def statuses(hook: CdfHook, ids: Any) -> set[str]:
+    return {str(one.status) for one in hook.list_executions(workflow_external_id=WORKFLOW) if one.id in ids}
+
+
+def runs(cluster: Cluster) -> list[dict[str, Any]]:
+    return list(cluster.airflow._pages("/dags/inbox_work/dagRuns", "dag_runs"))
+
+
+def of(cluster: Cluster, ids: Any) -> list[dict[str, Any]]:
+    return [run for run in runs(cluster) if run["conf"]["execution_id"] in ids]
+
+
+def test_thirty_executions_give_thirty_runs_and_all_complete(cluster: Cluster, hook: CdfHook) -> None:
+    pause(cluster, "inbox_work", False)
+    pause(cluster, "inbox", False)
+    ids = begin(hook, range(30))
+    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
+
+    assert len(of(cluster, ids)) == 30
+    assert {run["logical_date"] for run in of(cluster, ids)} == {None}
+    for execution_id, number in ids.items():
+        (score,) = hook.get_execution(execution_id).executed_tasks
+        assert score.output["number"] == number
+    # The inbox goes on looking, and finds nothing more.
+    time.sleep(15)
+    assert len(of(cluster, ids)) == 30
+
+
+def test_what_waits_while_the_inbox_is_paused_is_taken_up(cluster: Cluster, hook: CdfHook) -> None:
+    pause(cluster, "inbox_work", False)
+    pause(cluster, "inbox", True)
+    ids = begin(hook, range(3))
+    wait_until(
+        cluster,
+        lambda: all(
+            [str(task.status) for task in hook.get_execution(one).executed_tasks] == ["IN_PROGRESS"]
+            for one in ids
+        ),
+    )
+    pause(cluster, "inbox", False)
+    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
+    assert len(of(cluster, ids)) == 3
+
+
+def test_runs_of_a_paused_dag_queue_until_it_is_not(cluster: Cluster, hook: CdfHook) -> None:
+    pause(cluster, "inbox_work", True)
+    pause(cluster, "inbox", False)
+    ids = begin(hook, range(3))
+    wait_until(cluster, lambda: [run["state"] for run in of(cluster, ids)] == ["queued"] * 3)
+    assert statuses(hook, ids) == {"RUNNING"}
+    pause(cluster, "inbox_work", False)
+    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
+    assert len(of(cluster, ids)) == 3
