@@ -138,3 +138,28 @@ def test_runs_of_a_paused_dag_queue_until_it_is_not(cluster: Cluster, hook: CdfH
     switch(cluster, inbox)
     wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
     assert len(of(cluster, inbox, ids)) == 3
+
+
+def test_endings_are_told_at_least_once_over_kills_of_the_triggerer(cluster: Cluster, hook: CdfHook) -> None:
+    pause(cluster, "cdf_after_workflow", False)
+    # What ends before the watcher has looked once is not told.
+    time.sleep(30)
+    ids: set[str] = set()
+
+    def have_ended() -> bool:
+        return statuses(hook, ids) == {"COMPLETED"}
+
+    for _ in range(3):
+        ids.update(hook.run_workflow("tank_balance", "1", input={"site": "north"}).id for _ in range(3))
+        wait_until(cluster, have_ended)
+        cluster.airflow.kill("triggerer")
+        cluster.airflow.start("triggerer")
+
+    def told() -> list[str]:
+        found = []
+        for run in cluster.airflow._pages("/dags/cdf_after_workflow/dagRuns", "dag_runs"):
+            if run["state"] == "success":
+                found += cluster.airflow.xcom("cdf_after_workflow", run["dag_run_id"], "use")
+        return found
+
+    wait_until(cluster, lambda: ids <= set(told()), 600)
