@@ -28,6 +28,7 @@ for dag_id in ("inbox_work", "bell_work"):
     with DAG(dag_id, schedule=None, max_active_runs=50):
 
         @task.cdf_task(
+            retries=3,
             execution_id="{{ dag_run.conf['execution_id'] }}",
             cdf_task_id="{{ dag_run.conf['cdf_task_id'] }}",
         )
