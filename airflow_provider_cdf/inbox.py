@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdf.arguments import seconds
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator
-from airflow_provider_cdf.versions import AIRFLOW_VERSION
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 
 def cdf_inbox(
@@ -94,7 +94,7 @@ def cdf_inbox(
 
 def _bell(dag_id: str, **watched: Any) -> Any:
     """Return the asset whose watcher rings while CDF tasks wait."""
-    if AIRFLOW_VERSION < (3, 0):
+    if not HAS_TASK_API:
         raise ValueError("cdf_inbox needs a schedule on Airflow 2, such as timedelta(minutes=1).")
     from airflow.sdk import Asset, AssetWatcher
 

@@ -277,7 +277,7 @@ class TestDag:
         }
 
     def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("airflow_provider_cdf.inbox.AIRFLOW_VERSION", (2, 11))
+        monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
         with pytest.raises(ValueError, match="schedule"):
             self.make(schedule=None)
 
