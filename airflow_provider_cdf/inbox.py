@@ -7,7 +7,9 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_cdf.arguments import seconds
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 
 def cdf_inbox(
@@ -49,13 +51,24 @@ def cdf_inbox(
     :param task_external_id: external id of the task.
     :param version: version of the workflow; all of them without it.
     :param parent_task_external_id: the dynamic task or subworkflow whose children are meant.
-    :param schedule: how often CDF is looked at: one request, and one for each running execution.
-    :param poll_interval: seconds between looks where there is no schedule.
+    :param schedule: how often CDF is looked at: one request, and one for each running execution. Without one,
+        a watcher in the triggerer wakes the inbox when a task begins to wait (Airflow 3).
+    :param poll_interval: seconds between the watcher's looks.
     :param cdf_conn_id: id of the Airflow connection.
-    :raises ValueError: without a schedule.
+    :raises ValueError: without a schedule on Airflow 2.
     """
     if schedule is None:
-        raise ValueError("cdf_inbox needs a schedule, such as timedelta(minutes=1).")
+        schedule = [
+            _bell(
+                dag_id,
+                cdf_conn_id=cdf_conn_id,
+                workflow_external_id=workflow_external_id,
+                task_external_id=task_external_id,
+                version=version,
+                parent_task_external_id=parent_task_external_id,
+                poll_interval=seconds(poll_interval, "poll_interval"),
+            )
+        ]
     with DAG(
         dag_id,
         schedule=schedule,
@@ -77,3 +90,15 @@ def cdf_inbox(
         )
         CdfStartOperator.partial(task_id="start", trigger_dag_id=trigger_dag_id).expand_kwargs(waiting.output)
     return dag
+
+
+def _bell(dag_id: str, **watched: Any) -> Any:
+    """Return the asset whose watcher rings while CDF tasks wait."""
+    if not HAS_TASK_API:
+        raise ValueError("cdf_inbox needs a schedule on Airflow 2, such as timedelta(minutes=1).")
+    from airflow.sdk import Asset, AssetWatcher
+
+    from airflow_provider_cdf.triggers.task import CdfTaskEventTrigger
+
+    name = f"cdf_tasks_wait_for_{dag_id}"
+    return Asset(name=name, watchers=[AssetWatcher(name=name, trigger=CdfTaskEventTrigger(**watched))])

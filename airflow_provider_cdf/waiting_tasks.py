@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_cdf.cdf.attempts import is_async_complete
+from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
+from airflow_provider_cdf.cdf.errors import CdfAmbiguousTaskError
 from airflow_provider_cdf.cdf.models import TaskExecution, TaskStatus, WorkflowExecutionDetails
+from airflow_provider_cdf.waiting import Impossible, wait_for_task
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,20 @@ def waiting_in(
         and is_async_complete(execution, task) is not False
     ]
     return sorted(found, key=lambda task: task.start_time or 0)
+
+
+def is_over_in(
+    execution: WorkflowExecutionDetails, task_external_id: str, parent_task_external_id: str | None = None
+) -> bool:
+    """Whether no attempt at a task will wait in an execution any more."""
+    try:
+        current_attempt(execution, task_external_id, parent_task_external_id)
+    except CdfAmbiguousTaskError:
+        return False
+    verdict = wait_for_task(
+        execution, task_external_id, ("IN_PROGRESS",), parent_task_external_id=parent_task_external_id
+    )
+    return isinstance(verdict, Impossible)
 
 
 def those_counted(ids: Sequence[str], count: Callable[[Sequence[str]], int]) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
@@ -51,6 +51,11 @@ class Snapshot:
     def error(self) -> CdfError | None:
         """Why there is nothing to see, if there is not."""
         return self._found if isinstance(self._found, CdfError) else None
+
+    @property
+    def found(self) -> Collection[WorkflowExecution]:
+        """All executions that the poll has found; none if it has failed."""
+        return () if isinstance(self._found, CdfError) else self._found.values()
 
     @property
     def is_outdated(self) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow_provider_cdf.triggers.doorbell import CdfTaskEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
+
+__all__ = ["CdfTaskEventTrigger", "CdfTaskTrigger"]
 
 
 class CdfTaskTrigger(ExecutionTrigger):

@@ -7,12 +7,15 @@ from collections.abc import AsyncGenerator, Hashable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.task_state import GOES_ON, state_of
+from airflow_provider_cdf.triggers.endings import CdfWorkflowEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger, load
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
     from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
+
+__all__ = ["CdfWorkflowEventTrigger", "CdfWorkflowTrigger"]
 
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()

@@ -257,7 +257,27 @@ class TestDag:
         stored = DagSerialization.from_dict(DagSerialization.to_dict(self.make()))
         assert set(stored.task_dict) == {"waiting", "start"}
 
-    def test_needs_a_schedule(self) -> None:
+    def test_is_woken_by_a_watcher_without_a_schedule(self) -> None:
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        dag = self.make(schedule=None, version="1", poll_interval=3, cdf_conn_id="other")
+        ((asset,),) = [list(condition.objects) for condition in [dag.timetable.asset_condition]]
+        (watcher,) = asset.watchers
+        assert watcher.trigger.serialize()[1] == {
+            "cdf_conn_id": "other",
+            "workflow_external_id": "pump_health",
+            "task_external_id": "score",
+            "version": "1",
+            "parent_task_external_id": None,
+            "poll_interval": 3,
+        }
+        assert set(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict) == {
+            "waiting",
+            "start",
+        }
+
+    def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
         with pytest.raises(ValueError, match="schedule"):
             self.make(schedule=None)
 
