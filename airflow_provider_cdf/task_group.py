@@ -44,7 +44,6 @@ class CdfTaskGroup(TaskGroup):
     :param poll_interval: seconds between looks of the sensor.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection.
-    :param kwargs: those of Airflow's TaskGroup.
     """
 
     def __init__(

@@ -55,9 +55,9 @@ class CdfTaskOperator(TextFields, PythonOperator):
     worker, leaves the CDF task waiting for the next try. A result that CDF does not take (no JSON, over
     100 000 bytes, a key ``airflow``) is a failure, at once.
 
-    If CDF ends its task while the function runs, as when the execution is cancelled or the task's timeout is
-    over, this task fails with what CDF gives as the reason. A long-running function may ask
-    ``cdf_task.is_waiting()`` to stop early.
+    CDF may end its task while the function runs: the execution is cancelled, or the task's timeout is over.
+    Then this task fails, with CDF's reason. A long-running function may ask ``cdf_task.is_waiting()`` to stop
+    early.
 
     ``execution_timeout`` bounds the wait from the start of the try, deferred or not; once the function runs,
     Airflow counts it anew where the task was deferred.

@@ -75,8 +75,8 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     """
     For an ``AssetWatcher`` (Airflow 3): tells which executions of a workflow have ended.
 
-    Whoever started them: CDF's own schedules and data triggers, mostly. "Run this DAG when that CDF workflow
-    has completed" is:
+    It does not matter what has started them: mostly CDF's own schedules and data triggers. "Run this DAG when
+    that CDF workflow has completed" is:
 
     ::
 
