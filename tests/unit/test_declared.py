@@ -18,7 +18,7 @@ import airflow_provider_cdf
 PACKAGE = Path(airflow_provider_cdf.__file__).parent
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = packages_distributions()
-#: Brought by Airflow 2 or, msgspec, by 3, and used there only; and the SDK, for those who ask the emulator for it.
+#: Brought by Airflow 2 (msgspec by 3), and used there only; the SDK, for those who ask the emulator for it.
 NOT_OURS = {"flask_appbuilder", "flask_babel", "wtforms", "msgspec", "cognite"}
 #: Not to be had without what is declared, and in the version that goes with it.
 COMES_WITH = {"pydantic_core": "pydantic", "starlette": "fastapi", "jinja2": "apache-airflow"}
