@@ -191,7 +191,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         end_time = stored(context, "end_time")
         if error == GIVEN_UP and end_time is not None:
             end_time = min(end_time, time.time())
-        return self._to_the_last(lambda: self._go_on_with_thestored(context, end_time))
+        return self._to_the_last(lambda: self._go_on_with_what_is_stored(context, end_time))
 
     def on_kill(self) -> None:
         """
@@ -301,9 +301,9 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self.execution_id = event.get("execution_id")
         # What the trigger saw may be hours old: the execution may have been retried in CDF since, and may
         # have ended since its time was over.
-        return self._go_on_with_thestored(context, end_time)
+        return self._go_on_with_what_is_stored(context, end_time)
 
-    def _go_on_with_thestored(self, context: Context, end_time: float | None) -> str:
+    def _go_on_with_what_is_stored(self, context: Context, end_time: float | None) -> str:
         # XComs survive a deferral; what the deferral itself carried does not survive its failure.
         self.execution_id = self.execution_id or stored(context, "execution_id")
         if self.execution_id is None:

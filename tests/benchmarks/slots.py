@@ -41,9 +41,8 @@ def with_the_sdk(input):
     login = OAuthClientCredentials(
         os.environ["CDF_TOKEN_URL"], os.environ["CDF_CLIENT_ID"], os.environ["CDF_CLIENT_SECRET"], ["s"]
     )
-    config = ClientConfig(
-        client_name="slots", project=os.environ["CDF_PROJECT"], credentials=login, base_url=os.environ["CDF_URL"]
-    )
+    project, url = os.environ["CDF_PROJECT"], os.environ["CDF_URL"]
+    config = ClientConfig(client_name="slots", project=project, credentials=login, base_url=url)
     client = CogniteClient(config)
     run = client.workflows.executions.run("pump_health", "1", input=input)
     while client.workflows.executions.retrieve_detailed(run.id).status == "running":

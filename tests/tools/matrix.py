@@ -24,6 +24,7 @@ import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -46,13 +47,15 @@ TOOLS = (
     "jsonschema>=4.19",
     "numpy",
 )
-#: The unit tests but for those that know no Airflow: of the emulator, and of faults on the way to CDF.
+#: The unit tests but for those that know no Airflow: of the emulator, of faults on the way, of documents.
 UNIT = (
     "tests/unit",
     "--ignore=tests/unit/emulator",
     "--ignore=tests/unit/test_crash_model.py",
     "--ignore=tests/unit/test_fault_matrix.py",
     "--ignore=tests/unit/test_hostile_servers.py",
+    "--ignore=tests/unit/test_documents.py",
+    "--ignore=tests/unit/test_declared.py",
 )
 #: What depends most on the version, for CI.
 SMALL = (
@@ -216,11 +219,12 @@ def write(lines: dict[str, str]) -> None:
     """Put rows into the table of docs/versions.md, in place of the same rows of an earlier run."""
     text = TABLE.read_text()
     before, _, rest = text.partition(f"{HEADER}\n{RULE}\n")
-    old, _, after = rest.partition("\n\n")
-    table = {key(line): line for line in old.splitlines()} | {key(line): line for line in lines.values()}
+    below = rest.splitlines()
+    old = list(takewhile(lambda line: line.startswith("|"), below))
+    table = {key(line): line for line in (*old, *lines.values())}
     order = {version: place for place, version in enumerate([f"{FLOORS.version}, floors", *_versions()])}
     rows = sorted(table.values(), key=lambda line: (order[key(line)[0]], key(line)[1]))
-    TABLE.write_text(f"{before}{HEADER}\n{RULE}\n" + "\n".join(rows) + f"\n\n{after}")
+    TABLE.write_text("\n".join([before + HEADER, RULE, *rows, *below[len(old) :], ""]))
 
 
 def key(line: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.hooks import lookup
+from airflow_provider_cdf.operators import upstream
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.upstream import Upstream
@@ -155,7 +156,11 @@ def test_in_a_mapped_group_only_the_own_instances_are_followed(
     assert says["failed_tasks"][0]["url"].endswith(f"/tasks/pump.load/mapped/{index}")
 
 
-def test_on_airflow_2_tries_and_logs_are_told_too(execution_id: str, project: Project) -> None:
+def test_on_airflow_2_tries_and_logs_are_told_too(
+    execution_id: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "HAS_TASK_API", False)
+
     class OldInstance:
         dag_id, run_id, task_id, map_index, try_number, max_tries = "plant", "r 1", "report", -1, 1, 0
         start_date = None
