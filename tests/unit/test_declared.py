@@ -18,8 +18,8 @@ import airflow_provider_cdf
 PACKAGE = Path(airflow_provider_cdf.__file__).parent
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = packages_distributions()
-#: Brought by Airflow 2 (msgspec by 3), used there only; and what those have who ask the emulator for its SDK client, or
-#: use its pytest fixtures.
+#: Brought by Airflow 2 (msgspec by 3), used there only; and what those have who ask the emulator for its SDK
+#: client, or use its pytest fixtures.
 NOT_OURS = {"flask_appbuilder", "flask_babel", "wtforms", "msgspec", "cognite", "pytest"}
 #: Not to be had without what is declared, and in the version that goes with it.
 COMES_WITH = {
