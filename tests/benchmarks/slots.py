@@ -41,7 +41,9 @@ def with_the_sdk(input):
     login = OAuthClientCredentials(
         os.environ["CDF_TOKEN_URL"], os.environ["CDF_CLIENT_ID"], os.environ["CDF_CLIENT_SECRET"], ["s"]
     )
-    client = CogniteClient(ClientConfig("slots", os.environ["CDF_PROJECT"], login, os.environ["CDF_URL"]))
+    project, url = os.environ["CDF_PROJECT"], os.environ["CDF_URL"]
+    config = ClientConfig(client_name="slots", project=project, credentials=login, base_url=url)
+    client = CogniteClient(config)
     run = client.workflows.executions.run("pump_health", "1", input=input)
     while client.workflows.executions.retrieve_detailed(run.id).status == "running":
         time.sleep(5)
