@@ -54,6 +54,10 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "notifications": ["airflow_provider_cdf.notifications.task.CdfTaskNotifier"],
+        "task-decorators": [
+            {"name": "cdf_task", "class-name": "airflow_provider_cdf.decorators.task.cdf_task"}
+        ],
         "connection-types": [
             {
                 "connection-type": "cdf",

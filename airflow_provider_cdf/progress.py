@@ -6,7 +6,12 @@ from collections.abc import Iterable
 
 from airflow_provider_cdf.cdf.attempts import current_attempts, is_async_complete
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.cdf.models import TaskExecution, TaskStatus, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    TaskExecution,
+    TaskStatus,
+    WorkflowExecution,
+    WorkflowExecutionDetails,
+)
 
 #: Seconds after which a wait says that it goes on, if there is nothing else to tell.
 SILENCE = 600.0
@@ -22,17 +27,21 @@ class Progress:
         self._observed: str | None = None
         self._told_at = 0.0
 
-    def lines(self, execution: WorkflowExecutionDetails, observed: str, *, now: float) -> list[str]:
+    def lines(self, execution: WorkflowExecution, observed: str, *, now: float) -> list[str]:
         """
         Return what to log after a look.
 
+        :param execution: with its tasks, or without them, as lists have it.
         :param observed: the state of what is waited for, in a few words.
         :param now: seconds since the epoch.
         """
-        attempts = current_attempts(execution)
-        before, self._statuses = self._statuses, {task.id: task.status for task in attempts}
+        attempts: list[TaskExecution] | None = None
+        before = None
+        if isinstance(execution, WorkflowExecutionDetails):
+            attempts = current_attempts(execution)
+            before, self._statuses = self._statuses, {task.id: task.status for task in attempts}
         lines = []
-        if before is not None:
+        if attempts is not None and before is not None:
             changed = [task for task in attempts if before.get(task.id) != task.status]
             lines = [_change(task) for task in changed[:MAX_NAMED]]
             if len(changed) > MAX_NAMED:
@@ -101,8 +110,10 @@ def _change(task: TaskExecution) -> str:
 
 
 def _summary(
-    execution: WorkflowExecutionDetails, attempts: list[TaskExecution], observed: str, now: float
+    execution: WorkflowExecution, attempts: list[TaskExecution] | None, observed: str, now: float
 ) -> str:
+    if attempts is None:
+        return f"Waiting: {observed}. [execution {execution.id}]"
     going_on = [task for task in attempts if not task.has_ended]
     named = []
     for task in going_on[:MAX_NAMED]:

@@ -25,6 +25,9 @@ MASKING = (
     else "airflow.utils.log.secrets_masker"
 )
 
+#: The function of a task may be a coroutine function.
+HAS_COROUTINE_TASKS = AIRFLOW_VERSION >= (3, 2)
+
 #: A task that is deferred and then marked or cleared tells its trigger so (``BaseTrigger.on_kill``).
 HAS_ON_KILL = AIRFLOW_VERSION >= (3, 3)
 

@@ -7,6 +7,7 @@ them, so that waiting on a worker and waiting deferred cannot drift apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -184,6 +185,16 @@ def contradiction(execution: WorkflowExecutionDetails) -> CdfAnswerError | None:
     )
 
 
+def goes_on(execution: WorkflowExecution) -> bool:
+    """
+    Whether a list's entry says all there is to know: that the execution is RUNNING.
+
+    How it has ended the list does not say (it has no tasks), nor whether a RUNNING one with an end time has
+    been retried.
+    """
+    return execution.status == WorkflowStatus.RUNNING and not execution.end_time
+
+
 def may_not_be_listed_yet(error: CdfError, *, started_at: float, now: float) -> bool:
     """
     Whether CDF may not know an execution because it was started a short while ago.
@@ -241,6 +252,44 @@ def _defined_tasks(execution: WorkflowExecutionDetails) -> str:
     return f" Its tasks: {', '.join(repr(task.external_id) for task in defined)}." if defined else ""
 
 
+class Pace:
+    """
+    How far apart polls are: at growing intervals while they fail, and not before CDF wants to be asked again.
+
+    :param interval: seconds between polls while they succeed.
+    :param longest: the longest ``Retry-After`` that is obeyed, seconds.
+    """
+
+    #: Failing polls come at growing intervals between these, seconds.
+    SHORTEST_AFTER_FAILURE, LONGEST_AFTER_FAILURE = 1.0, 60.0
+
+    def __init__(self, *, interval: float, longest: float) -> None:
+        self._interval = interval
+        self.longest = longest
+        self.failures = 0
+        #: Seconds before which CDF does not want to be asked again.
+        self.asked_for = 0.0
+
+    @property
+    def next_interval(self) -> float:
+        """Seconds until the next poll."""
+        if not self.failures:
+            return self._interval
+        # At most 2 ** 10: the exponent of a long outage would overflow.
+        grown = max(self._interval, self.SHORTEST_AFTER_FAILURE) * 2.0 ** min(self.failures, 10)
+        return max(self._interval, min(grown, self.LONGEST_AFTER_FAILURE), self.asked_for)
+
+    def answered(self) -> None:
+        """Note a good answer."""
+        self.failures = 0
+        self.asked_for = 0.0
+
+    def failed(self, error: CdfError) -> None:
+        """Note a failed poll."""
+        self.failures += 1
+        self.asked_for = min(error.retry_after or 0.0, self.longest)
+
+
 class Patience:
     """
     How long a wait outlives failing polls.
@@ -250,35 +299,45 @@ class Patience:
     :param now: the clock when the wait begins, like every ``now`` here in seconds.
     """
 
-    #: Failing polls come at growing intervals between these, seconds.
-    SHORTEST_AFTER_FAILURE, LONGEST_AFTER_FAILURE = 1.0, 60.0
     #: Refusals (400, 403, 404) are taken for an answer only if so many in a row say so, over so many seconds:
     #: one may be a gateway's bad moment, and what was started a moment ago may not be known yet.
     REFUSALS, REFUSED_FOR = 3, LAG
+    #: Seconds beyond the silence within which the last poll has its chance.
+    LAST_CHANCE = Pace.LONGEST_AFTER_FAILURE + 30.0
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
-        self._interval = interval
+        self._pace = Pace(interval=interval, longest=max_silence)
         self._max_silence = max_silence
         self._last_answer = now
-        self._failures = 0
+        self._last_error: CdfError | None = None
         self._refusals = 0
         self._refused_since = now
-        self._asked_for = 0.0
 
     @property
     def next_interval(self) -> float:
         """Seconds until the next poll."""
-        if not self._failures:
-            return self._interval
-        # At most 2 ** 10: the exponent of a long outage would overflow.
-        grown = max(self._interval, self.SHORTEST_AFTER_FAILURE) * 2.0 ** min(self._failures, 10)
-        return max(self._interval, min(grown, self.LONGEST_AFTER_FAILURE), self._asked_for)
+        return self._pace.next_interval
+
+    @property
+    def gives_up_at(self) -> float:
+        """When the wait is over also if no other poll is heard of; never while polls succeed."""
+        if self._last_error is None:
+            return math.inf
+        return self._last_answer + self._max_silence + self.LAST_CHANCE
+
+    def given_up(self, *, now: float) -> CdfSilenceError:
+        """Return why the wait is over after too long a silence."""
+        silence = now - self._last_answer
+        return CdfSilenceError(
+            told(f"No poll has succeeded for {silence:.0f} s. The last one: {self._last_error}")
+        )
 
     def answered(self, *, now: float) -> str | None:
         """Note a good answer; return what to log if it ends an outage."""
-        failures, silence = self._failures, now - self._last_answer
-        self._failures = self._refusals = 0
-        self._last_answer = now
+        failures, silence = self._pace.failures, now - self._last_answer
+        self._pace.answered()
+        self._refusals = 0
+        self._last_answer, self._last_error = now, None
         return f"CDF answers again, after {failures} failed polls in {silence:.0f} s." if failures else None
 
     def failed(self, error: CdfError, *, now: float) -> str | None:
@@ -295,9 +354,8 @@ class Patience:
                 raise error
         else:
             self._refusals = 0
-        self._failures += 1
-        self._asked_for = min(error.retry_after or 0.0, self._max_silence)
-        silence = now - self._last_answer
-        if silence > self._max_silence:
-            raise CdfSilenceError(told(f"No poll has succeeded for {silence:.0f} s. The last one: {error}"))
-        return told(error, "Polling goes on, at growing intervals.") if self._failures == 1 else None
+        self._pace.failed(error)
+        self._last_error = error
+        if now - self._last_answer > self._max_silence:
+            raise self.given_up(now=now)
+        return told(error, "Polling goes on, at growing intervals.") if self._pace.failures == 1 else None

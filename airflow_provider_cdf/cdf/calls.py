@@ -10,7 +10,7 @@ API reference: https://api-docs.cognite.com/20230101/tag/Workflows
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, Literal, TypeVar
@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel
 
+from airflow_provider_cdf.cdf import reading
 from airflow_provider_cdf.cdf.checks import (
     MAX_CANCEL_REASON,
     check_metadata,
@@ -80,6 +81,7 @@ class Call(Generic[AnswerT]):
     :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
+    :param read: reads a successful answer instead of the model, for those who need a part of it only.
     """
 
     purpose: str
@@ -93,6 +95,7 @@ class Call(Generic[AnswerT]):
     capability: str = "workflowOrchestrationAcl:WRITE"
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
+    read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -290,6 +293,20 @@ def list_executions(
         repeat=Repeat.ALWAYS,
         is_read=True,
         capability="workflowOrchestrationAcl:READ",
+    )
+
+
+def poll_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
+    """Read of an execution what decides a wait: no inputs and outputs."""
+    return replace(get_execution(project, execution_id), read=reading.execution)
+
+
+def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPage]:
+    """Read one page of the executions that are RUNNING: no metadata."""
+    return replace(
+        list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
+        purpose="list the executions that are RUNNING",
+        read=reading.page,
     )
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import wait
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -197,6 +198,16 @@ class AsyncCdfClient(Sender):
         self._given = transport
         #: By process and event loop.
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}
+
+    def sibling(self, *, retry_for: float) -> AsyncCdfClient:
+        """
+        Return a client with another patience over the very same connections, which either one closes.
+
+        :param retry_for: seconds within which a failed request is repeated, where that does no harm.
+        """
+        other = AsyncCdfClient(replace(self.settings, retry_for=retry_for), transport=self._given)
+        other._opened = self._opened
+        return other
 
     async def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """

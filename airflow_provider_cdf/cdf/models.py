@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, OnErrorOmit
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, OnErrorOmit, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -136,9 +137,7 @@ _ListOrNull: TypeAlias = Annotated[list[_ItemT], _NullIsEmpty()]
 
 class _Answer(BaseModel):
     # Built at first use: DAG files import this module at every parse and seldom need it.
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True, defer_build=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, extra="allow", frozen=True, defer_build=True)
 
 
 class TaskReference(_Answer):
@@ -260,12 +259,19 @@ class WorkflowExecutionDetails(WorkflowExecution):
 
     :param executed_tasks: every attempt at every task that has been scheduled so far. A task that is not
         listed has not started; the order carries no meaning.
-    :param workflow_definition: ``None`` also if it cannot be read.
     """
 
-    workflow_definition: Annotated[WorkflowDefinition | None, _Else(_none)] = None
     executed_tasks: _ListOrNull[TaskExecution] = Field(default_factory=list)
     input: _Object = Field(default_factory=dict)
+
+    @cached_property
+    def workflow_definition(self) -> WorkflowDefinition | None:
+        """The definition it runs, read when it is asked for; ``None`` also if it cannot be read."""
+        said = (self.model_extra or {}).get("workflowDefinition")
+        try:
+            return None if said is None else WorkflowDefinition.model_validate(said)
+        except ValidationError:
+            return None
 
     @property
     def says_it_ended(self) -> bool:

@@ -12,7 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf import clock, reading
 from airflow_provider_cdf.cdf.auth import Steps, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.errors import (
@@ -102,7 +102,9 @@ class Sender:
         if answer.unread:
             raise self._unreadable(call, answer, answer.unread)
         try:
-            read: AnswerT = call.answer.model_validate_json(answer.content)
+            read: AnswerT = (
+                call.read(answer.content) if call.read else reading.whole(answer.content, call.answer)
+            )
             other = call.is_about(read)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]

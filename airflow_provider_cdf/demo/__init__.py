@@ -30,6 +30,24 @@ FUNCTIONS: dict[str, Any] = {
     "publish_score": {"published": True},
     "read_levels": {"T-1": 3.1, "T-2": 8.4},
     "balance_tanks": {"move": {"from": "T-2", "to": "T-1", "m": 2.65}},
+    "list_pumps": {
+        "tasks": [
+            {
+                "externalId": f"inspect_{pump}",
+                "type": "function",
+                "parameters": {
+                    "function": {
+                        "externalId": "ask_airflow",
+                        "data": {"pump": pump, "vibration": vibration},
+                    },
+                    "isAsyncComplete": True,
+                },
+                "retries": 0,
+                "timeout": 3600,
+            }
+            for pump, vibration in (("P-101", 7.2), ("P-102", 1.4), ("P-103", 3.9))
+        ]
+    },
 }
 #: Seconds that an emulated function takes: long enough for Airflow to defer, as it would with a real one.
 FUNCTION_SECONDS = 5.0

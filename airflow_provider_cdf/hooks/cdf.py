@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_cdf.cdf import calls, conversations, reports
-from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.cdf.settings import Settings
-from airflow_provider_cdf.cdf.transport import tls
-from airflow_provider_cdf.hooks import lookup
-from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
 from airflow_provider_cdf.hooks.legacy_form import LegacyForm
 
+# What talks to CDF is imported where it is used: DAG files name the hook at each parse, and seldom call it.
 if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient, PageAt
     from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.settings import Settings
 
 
 class CdfHook(LegacyForm, BaseHook):
@@ -61,6 +58,8 @@ class CdfHook(LegacyForm, BaseHook):
     @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
+        from airflow_provider_cdf.cdf.client import CdfClient
+
         return CdfClient(self.read_settings())
 
     def read_settings(self) -> Settings:
@@ -69,6 +68,8 @@ class CdfHook(LegacyForm, BaseHook):
 
         :raises CdfError: if Airflow cannot give it, or it cannot be used.
         """
+        from airflow_provider_cdf.hooks import lookup
+
         try:
             settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
@@ -91,6 +92,8 @@ class CdfHook(LegacyForm, BaseHook):
         :param request_timeout: seconds for one request as a whole; by default what this hook has.
         :param may_ask_airflow: whether it reads the connection again after a login that was refused.
         """
+        from airflow_provider_cdf.cdf.client import CdfClient
+
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
         settings = replace(self.client.settings, retry_for=retry_for)
         if not may_ask_airflow:
@@ -107,6 +110,10 @@ class CdfHook(LegacyForm, BaseHook):
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
+        from airflow_provider_cdf.cdf.client import AsyncCdfClient
+        from airflow_provider_cdf.cdf.transport import tls
+        from airflow_provider_cdf.hooks import lookup
+
         if self._async_client is None:
             settings = await self.aread_settings()
             try:
@@ -122,6 +129,8 @@ class CdfHook(LegacyForm, BaseHook):
 
     async def aread_settings(self) -> Settings:
         """Do what :meth:`read_settings` does, for coroutines."""
+        from airflow_provider_cdf.hooks import lookup
+
         try:
             return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
         except Exception as error:
@@ -175,6 +184,8 @@ class CdfHook(LegacyForm, BaseHook):
         :raises CdfUnreachableError: with ``sent`` if it did not become known whether CDF has started it. 10
             pairs of metadata leave no room for another one, so there a lost answer is never cleared up.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(
             conversations.run_workflow(
                 self.client.settings, workflow_external_id, version, input=input, metadata=metadata
@@ -190,6 +201,8 @@ class CdfHook(LegacyForm, BaseHook):
         metadata: Mapping[str, str] | None = None,
     ) -> WorkflowExecution:
         """Do what :meth:`run_workflow` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(
             conversations.run_workflow(
@@ -207,6 +220,8 @@ class CdfHook(LegacyForm, BaseHook):
         :raises CdfInputError: if the id is no UUID.
         :raises CdfApiError: with ``code`` 400 or 404 if there is no such execution.
         """
+        from airflow_provider_cdf.cdf import calls
+
         call = calls.get_execution(self.client.settings.project, execution_id)
         return self.client.send(call, within=within)
 
@@ -214,6 +229,8 @@ class CdfHook(LegacyForm, BaseHook):
         self, execution_id: str, *, within: float | None = None
     ) -> WorkflowExecutionDetails:
         """Do what :meth:`get_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import calls
+
         client = await self.aclient()
         return await client.send(calls.get_execution(client.settings.project, execution_id), within=within)
 
@@ -261,10 +278,14 @@ class CdfHook(LegacyForm, BaseHook):
         :raises CdfApiError: if there is no such execution.
         :raises CdfUnreachableError: with ``sent`` if it did not become known whether it was cancelled.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(conversations.cancel_execution(self.client.settings, execution_id, reason))
 
     async def acancel_execution(self, execution_id: str, reason: str | None = None) -> WorkflowExecution:
         """Do what :meth:`cancel_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(conversations.cancel_execution(client.settings, execution_id, reason))
 
@@ -276,10 +297,14 @@ class CdfHook(LegacyForm, BaseHook):
         :return: the execution, RUNNING again.
         :raises CdfApiError: if the execution is in no state to be retried, or there is none.
         """
+        from airflow_provider_cdf.cdf import conversations
+
         return self.client.perform(conversations.retry_execution(self.client.settings, execution_id))
 
     async def aretry_execution(self, execution_id: str) -> WorkflowExecution:
         """Do what :meth:`retry_execution` does, for coroutines."""
+        from airflow_provider_cdf.cdf import conversations
+
         client = await self.aclient()
         return await client.perform(conversations.retry_execution(client.settings, execution_id))
 
@@ -306,6 +331,8 @@ class CdfHook(LegacyForm, BaseHook):
         :raises CdfNothingToReportToError: if the task has already ended in another status (only noticed with
             ``execution_id``; otherwise ``CdfApiError``).
         """
+        from airflow_provider_cdf.cdf import reports
+
         return self.client.perform(
             reports.update_task(self.client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
@@ -319,6 +346,8 @@ class CdfHook(LegacyForm, BaseHook):
         execution_id: str | None = None,
     ) -> TaskExecution:
         """Do what :meth:`update_task` does, for coroutines."""
+        from airflow_provider_cdf.cdf import reports
+
         client = await self.aclient()
         return await client.perform(
             reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
@@ -333,6 +362,9 @@ class CdfHook(LegacyForm, BaseHook):
         :return: whether it may; and one sentence on who is logged in, to which project, and what it lacks. It
             does not name the connection.
         """
+        from airflow_provider_cdf.cdf import calls
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+
         try:
             inspection = self.client.send(calls.inspect_token(), within=TEST_WITHIN)
             return judge(self.client.settings, inspection)
@@ -341,6 +373,9 @@ class CdfHook(LegacyForm, BaseHook):
 
     async def atest_connection(self) -> tuple[bool, str]:
         """Do what :meth:`test_connection` does, for coroutines."""
+        from airflow_provider_cdf.cdf import calls
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+
         try:
             client = await self.aclient()
             inspection = await client.send(calls.inspect_token(), within=TEST_WITHIN)
@@ -356,6 +391,8 @@ def _page_at(
     status: str | Sequence[str] | None,
     created_after: datetime | None,
 ) -> PageAt:
+    from airflow_provider_cdf.cdf import calls
+
     def page_at(cursor: str | None) -> Any:
         return calls.list_executions(
             settings.project,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import MappedOperator
 
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfNothingToReportToError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import render_only
+from airflow_provider_cdf.operators.address import ADDRESS
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
 
 if TYPE_CHECKING:
@@ -77,6 +78,32 @@ def seconds_left() -> float:
 @cache
 def _first_callback() -> float:
     return clock.now()
+
+
+def report_failure(context: Context) -> None:
+    """
+    Tell CDF that no report will come any more, so that its task does not wait until it times out.
+
+    Airflow calls this for every final failure of an operator that reports, also where no code of the operator
+    ran: its process was killed on the last try, or its templates could not be rendered.
+    """
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.reporting import failure, report
+
+    ti = context["ti"]
+    operator = operator_of(context, *ADDRESS)
+    if operator.has_reported:
+        return  # and the task that waits now may be CDF's next attempt
+    output = failure(ti, [], context.get("exception"))
+    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+    try:
+        report(hook, ti, operator.target, operator.failure_status, output, patience=CALLBACK_PATIENCE)
+    except CdfNothingToReportToError as error:
+        operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
+    except CdfError as error:
+        operator.log.warning("%s", told("The CDF task may still wait for a report.", error))
+    finally:
+        hook.close()
 
 
 def cancel_orphan(context: Context) -> None:

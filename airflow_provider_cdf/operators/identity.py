@@ -99,7 +99,7 @@ class Try:
     @property
     def is_last(self) -> bool:
         """Whether Airflow has no retry left."""
-        return self.number > self.key.max_tries
+        return is_last_try(self.number, self.key.max_tries)
 
     def new_submit_id(self) -> str:
         """Return an id for one submission of this try."""
@@ -113,6 +113,11 @@ class Try:
     def has_submitted(self, submit_id: object) -> bool:
         """Whether a submission is of this very try."""
         return bool(self.id) and isinstance(submit_id, str) and submit_id.startswith(f"{self.id}.")
+
+
+def is_last_try(number: int, max_tries: int) -> bool:
+    """Whether Airflow has no retry left after a try."""
+    return number > max_tries
 
 
 def try_number_of(submit_id: object) -> int | None:

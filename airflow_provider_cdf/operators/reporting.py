@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ def report(
     output: Mapping[str, Any] | None = None,
     *,
     patience: float = PATIENCE,
+    mark: bool = False,
 ) -> TaskExecution:
     """
     Set a CDF task to a status, unless that has been done already.
@@ -72,6 +73,7 @@ def report(
     :param ti: who reports. What an earlier try of it has reported is not reported again.
     :param output: a JSON object without the key ``airflow`` of a user's own.
     :param patience: seconds at most to look for an execution that CDF may not know yet.
+    :param mark: note in the output who reports, by which :func:`reported_before` knows it again.
     :return: the attempt at the task that has the status now.
     :raises CdfNothingToReportToError: if no task waits for the report.
     :raises CdfAmbiguousTaskError: if several tasks have the external id.
@@ -94,7 +96,7 @@ def report(
             log.info("Task %r is already %s. [task %s]", task.external_id, task.status, task.id)
             return task
         task_id = task.id
-    if status == "FAILED":
+    if mark or status == "FAILED":
         # CDF follows this attempt with another one, which a retry of this task must not mistake for it.
         output = _marked(output, reporter)
     try:
@@ -128,18 +130,13 @@ def _task_to_report_to(
     from airflow_provider_cdf.cdf.reports import has_become
 
     name = f"Task {target.task_external_id!r}"
-    for attempt in execution.executed_tasks:
-        is_it = (
-            attempt.external_id == target.task_external_id
-            and target.parent_task_external_id in (None, attempt.parent_task_external_id)
-            and attempt.has_ended
-        )
-        if is_it and _is_reported_by(reporter, attempt, status, output):
+    for attempt in _ended_attempts(execution, target):
+        if _is_reported_by(reporter, attempt, status, output):
             return attempt, True
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
     if task is not None and has_become(task, status):
         return task, True
-    where = f"The workflow is {execution.status}. Nothing was changed in CDF. [execution {execution.id}]"
+    where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
         state = "has not started. Put a CdfTaskSensor before the report, which waits for that"
     elif task.status.may_be_retried and not execution.has_ended:
@@ -149,8 +146,7 @@ def _task_to_report_to(
             f"started another one, so {status} was not reported. {where}"
         )
     elif task.has_ended:
-        reason = f": {task.reason_for_incompletion.rstrip('.')}" if task.reason_for_incompletion else ""
-        state = f"has already ended {task.status}{reason}"
+        state = f"has already ended {task.status}{_because(task)}"
     elif execution.has_ended:
         state = f"was left {task.status} when the workflow ended"
     elif is_async_complete(execution, task) is False:
@@ -158,6 +154,42 @@ def _task_to_report_to(
     else:
         return task, False
     raise CdfNothingToReportToError(f"{name} waits for no report of {status}: it {state}. {where}")
+
+
+def workflow_state(execution: WorkflowExecutionDetails) -> str:
+    """Say in a sentence what state a workflow is in, and why."""
+    return f"The workflow is {execution.status}{_because(execution)}."
+
+
+def _because(what: TaskExecution | WorkflowExecutionDetails) -> str:
+    from airflow_provider_cdf.cdf.foreign import one_line
+
+    reason = one_line(what.reason_for_incompletion or "").rstrip(".")
+    return f": {reason}" if reason else ""
+
+
+def reported_before(ti: Any, execution: WorkflowExecutionDetails, target: Target) -> TaskExecution | None:
+    """Return the attempt whose end an earlier try of this very task has reported with its mark, if any."""
+    from airflow_provider_cdf.operators.identity import run_key
+
+    reporter = run_key(ti)
+    marked = (
+        one for one in _ended_attempts(execution, target) if _ours(one.output).get(REPORTED_BY) == reporter
+    )
+    return next(marked, None)
+
+
+def _ended_attempts(execution: WorkflowExecutionDetails, target: Target) -> Iterator[TaskExecution]:
+    for attempt in execution.executed_tasks:
+        if target.task_external_id is None:
+            is_it = attempt.id == str(target.cdf_task_id).lower()
+        else:
+            is_it = attempt.external_id == target.task_external_id and target.parent_task_external_id in (
+                None,
+                attempt.parent_task_external_id,
+            )
+        if is_it and attempt.has_ended:
+            yield attempt
 
 
 def _execution(
@@ -215,6 +247,19 @@ def refuse_own_key(output: object) -> None:
         raise CdfInputError(
             f"The output has the key {KEY!r}, under which this package reports. Give yours another name."
         )
+
+
+def checked_output(output: object) -> dict[str, Any]:
+    """
+    Return an output of a user's own as CDF takes it.
+
+    :raises CdfInputError: if it is no JSON object, more than 100 000 bytes, or has the key ``airflow``.
+    """
+    from airflow_provider_cdf.cdf.checks import check_output
+
+    checked = check_output(output)
+    refuse_own_key(checked)
+    return checked
 
 
 def about(ti: Any) -> dict[str, Any]:

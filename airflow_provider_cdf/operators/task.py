@@ -14,15 +14,11 @@ from airflow.providers.common.compat.sdk import (
     XComArg,
 )
 
-from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
-from airflow_provider_cdf.operators.callbacks import (
-    CALLBACK_PATIENCE,
-    operator_of,
-    partial_with_callback,
-    with_callback,
-)
+from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
+from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -31,9 +27,19 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.operators.reporting import Target
     from airflow_provider_cdf.operators.upstream import Upstream
+    from airflow_provider_cdf.operators.work import CdfTaskOperator
 
-#: Template fields by which the CDF task is found; they are all that a callback needs.
-_ADDRESS = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id", "cdf_conn_id")
+__all__ = ["CdfTaskOperator", "CdfTaskUpdateOperator"]
+
+
+def __getattr__(name: str) -> Any:
+    # When it is asked for: Airflow's own PythonOperator, which it is made of, takes longer to import than all
+    # of this package.
+    if name != "CdfTaskOperator":
+        raise AttributeError(f"This module has no attribute {name!r}.")
+    from airflow_provider_cdf.operators.work import CdfTaskOperator
+
+    return CdfTaskOperator
 
 
 class CdfTaskUpdateOperator(TextFields, BaseOperator):
@@ -72,8 +78,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     :xcom return_value: the id of the attempt that was reported on.
     """
 
-    template_fields: Sequence[str] = (*_ADDRESS, "status", "task_output")
-    text_fields: Sequence[str] = (*_ADDRESS, "status")
+    template_fields: Sequence[str] = (*ADDRESS, "status", "task_output")
+    text_fields: Sequence[str] = (*ADDRESS, "status")
 
     def __init__(
         self,
@@ -89,10 +95,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         task_output: Mapping[str, Any] | None = None,  # what partial() makes of output
         **kwargs: Any,
     ) -> None:
-        if (task_external_id is None) == (cdf_task_id is None):
-            raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
-        if task_external_id is not None and execution_id is None:
-            raise ValueError("task_external_id needs the execution_id that the task belongs to.")
+        check_address(execution_id, task_external_id, cdf_task_id)
         output = output if task_output is None else task_output
         address = {
             "execution_id": execution_id,
@@ -119,6 +122,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         self.cdf_task_id = as_text(cdf_task_id)
         self.skipped_status = skipped_status
         self.cdf_conn_id = cdf_conn_id
+        #: What CDF is told where no code of this operator can report.
+        self.failure_status = "FAILED_WITH_TERMINAL_ERROR"
         #: The tasks whose XComs say which CDF task this reports on. To start it is not its work.
         self._giving_address = {
             task.task_id for value in address.values() for task, _ in XComArg.iter_xcom_references(value)
@@ -162,14 +167,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     @property
     def target(self) -> Target:
         """The CDF task that this reports on."""
-        from airflow_provider_cdf.operators.reporting import Target
-
-        return Target(
-            execution_id=self.execution_id,
-            task_external_id=self.task_external_id,
-            parent_task_external_id=self.parent_task_external_id,
-            cdf_task_id=self.cdf_task_id,
-        )
+        return target_of(self)
 
     def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """Render. Where the output cannot be, as after a failed task that left no XCom, that is for later."""
@@ -269,47 +267,14 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         :raises CdfInputError: if CDF does not take it. What cannot be read, such as an XCom that a lazy
             sequence reads only now, is an error of its own.
         """
-        return None if self.task_output is None else _checked(self.task_output)
+        from airflow_provider_cdf.operators.reporting import checked_output
+
+        return None if self.task_output is None else checked_output(self.task_output)
 
     @property
     def _which(self) -> str:
         by_name = None if self.task_external_id is None else repr(self.task_external_id)
         return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
-
-
-def report_failure(context: Context) -> None:
-    """
-    Tell CDF that no report will come any more, so that its task does not wait until it times out.
-
-    Airflow calls this for every final failure of an update operator, also where no code of the operator ran:
-    its process was killed on the last try, or its templates could not be rendered.
-    """
-    from airflow_provider_cdf.hooks.cdf import CdfHook
-    from airflow_provider_cdf.operators.reporting import failure, report
-
-    ti = context["ti"]
-    operator = operator_of(context, *_ADDRESS)
-    if operator.has_reported:
-        return  # and the task that waits now may be CDF's next attempt
-    output = failure(ti, [], context.get("exception"))
-    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
-    try:
-        report(hook, ti, operator.target, "FAILED_WITH_TERMINAL_ERROR", output, patience=CALLBACK_PATIENCE)
-    except CdfNothingToReportToError as error:
-        operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
-    except CdfError as error:
-        operator.log.warning("%s", told("The CDF task may still wait for a report.", error))
-    finally:
-        hook.close()
-
-
-def _checked(output: Any) -> dict[str, Any]:
-    from airflow_provider_cdf.cdf.checks import check_output
-    from airflow_provider_cdf.operators.reporting import refuse_own_key
-
-    checked = check_output(output)
-    refuse_own_key(checked)
-    return checked
 
 
 def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:
@@ -328,11 +293,11 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
         if output is None:
             return
         # A list is no object, whatever its templates become.
-        if is_literal(output) or isinstance(output, list | tuple):
-            _checked(output)
-        elif isinstance(output, Mapping):
-            from airflow_provider_cdf.operators.reporting import refuse_own_key
+        from airflow_provider_cdf.operators.reporting import checked_output, refuse_own_key
 
+        if is_literal(output) or isinstance(output, list | tuple):
+            checked_output(output)
+        elif isinstance(output, Mapping):
             refuse_own_key(output)
     except CdfInputError as error:
         raise ValueError(error.problem) from None

@@ -85,8 +85,8 @@ def _upstream_of(operator: Any, map_index: int, ti: Any) -> list[Upstream]:
     for upstream in operator.upstream_list:
         same_group = own_group is not None and upstream.get_closest_mapped_task_group() is own_group
         # Nothing known of a task is no success either.
-        instances = _instances(ti, upstream.task_id) or [Upstream(upstream.task_id, -1, "no state")]
-        for one in instances:
+        known = instances(ti, upstream.task_id) or [Upstream(upstream.task_id, -1, "no state")]
+        for one in known:
             # An instance of a group that was never expanded has no map index of its own yet.
             is_other = same_group and map_index >= 0 and one.map_index not in (map_index, -1)
             if one.state != "removed" and not is_other:
@@ -94,7 +94,7 @@ def _upstream_of(operator: Any, map_index: int, ti: Any) -> list[Upstream]:
     return found
 
 
-def _instances(ti: Any, task_id: str) -> list[Upstream]:
+def instances(ti: Any, task_id: str) -> list[Upstream]:
     """Return each instance of one task of this DAG run."""
     if not HAS_TASK_API:
         return [

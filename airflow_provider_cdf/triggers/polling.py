@@ -1,34 +1,44 @@
-"""The loop of a trigger that watches one execution."""
+"""What the triggers that wait for an execution share: what is stored of them, and how they are run."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
+from contextlib import aclosing
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_cdf.arguments import number_or
 from airflow_provider_cdf.arguments import seconds as seconds
 
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2
+    from airflow.triggers.base import (  # type: ignore[assignment]
+        BaseTrigger as BaseEventTrigger,
+    )
+
 if TYPE_CHECKING:
-    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
 
 #: Seconds between polls, unless something else is asked for.
 POLL_INTERVAL = 10.0
 #: Seconds without one good answer after which a wait gives up.
 MAX_POLL_SILENCE = 900.0
+#: What the key of every stream begins with: Airflow finds those who share one by their key alone.
+PACKAGE = "airflow_provider_cdf"
 #: The method that Airflow resumes a task with whose trigger has broken, and the error if it was given up.
 BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
 
 
-class ExecutionTrigger(BaseTrigger):
+class ExecutionTrigger(BaseEventTrigger):
     """
     Watch an execution until there is something for a worker to do.
 
@@ -44,6 +54,9 @@ class ExecutionTrigger(BaseTrigger):
         triggerer may go on with it. ``None`` for no end.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up.
     """
+
+    # Airflow's event triggers share their polls; these do, too, but tasks are deferred to them.
+    supports_triggerer_queue = True
 
     def __init__(
         self,
@@ -77,77 +90,87 @@ class ExecutionTrigger(BaseTrigger):
         )
 
     @abstractmethod
-    def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
+    def decide(self, execution: WorkflowExecution) -> Verdict:
         """Say what an observation means for this wait."""
 
     def warn(self, execution: WorkflowExecutionDetails) -> None:
         """Warn of what may never end."""
 
+    @property
+    def wants_tasks(self) -> bool:
+        """Whether :meth:`warn` has to see the tasks, now and then, which a list of executions has not."""
+        return False
+
+    @property
+    def interval(self) -> float:
+        """Seconds between polls, whatever was stored: what is no number must not flood CDF."""
+        return number_or(self.poll_interval, POLL_INTERVAL)
+
+    @property
+    def max_silence(self) -> float:
+        """Seconds of silence that the wait outlives, whatever was stored: it must not wait for ever."""
+        return number_or(self.max_poll_silence, MAX_POLL_SILENCE)
+
+    @abstractmethod
+    def shared_stream_key(self) -> Hashable:
+        """Name what is polled: Airflow 3.3 polls once for all triggers that name the same."""
+
+    @abstractmethod
+    def stream(self) -> AsyncGenerator[Snapshot, None]:
+        """Poll for ever on behalf of all triggers with the same key; only what is in the key counts."""
+
+    @classmethod
+    async def open_shared_stream(cls, kwargs: dict[str, Any]) -> AsyncIterator[Snapshot]:
+        """
+        Poll for ever, for all triggers with the same key.
+
+        :param kwargs: what one of them has stored.
+        """
+        await load()
+        async with aclosing(cls(**kwargs).stream()) as stream:
+            async for snapshot in stream:
+                yield snapshot
+
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[Snapshot]
+    ) -> AsyncIterator[TriggerEvent]:
+        """Read the snapshots until there is something to tell, tell it once, and end."""
+        yield await self._event(shared_stream)
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until there is something to tell, tell it once, and end."""
-        # Airflow imports trigger modules on the event loop, so what is heavy waits until here.
-        from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-        from airflow_provider_cdf.progress import Progress
-        from airflow_provider_cdf.waiting import GoOn, Patience, Reached, contradiction, outlives
+        """Poll alone until there is something to tell, tell it once, and end."""
+        await load()
+        from airflow_provider_cdf.triggers.streams import of_execution
 
-        # This loop is patient itself, and says once that it has to be.
-        hook = CdfHook(self.cdf_conn_id, retry_for=0)
-        # Whatever was stored: what is no number must not flood CDF, or wait for ever.
-        patience = Patience(
-            interval=number_or(self.poll_interval, POLL_INTERVAL),
-            max_silence=number_or(self.max_poll_silence, MAX_POLL_SILENCE),
-            now=time.monotonic(),
+        alone = of_execution(
+            str(self.cdf_conn_id),
+            self.execution_id,
+            interval=self.interval,
+            longest_retry_after=self.max_silence,
         )
-        end_time = number_or(self.end_time, None)
-        progress = Progress()
-        observed = "nothing yet"
-        try:
-            while True:
-                left = None if end_time is None else end_time - time.time()
-                if left is not None and left <= 0:
-                    # The worker looks once more.
-                    yield self._event("timeout", observed=observed)
-                    return
-                try:
-                    execution = await hook.aget_execution(self.execution_id, within=left)
-                    verdict = self.decide(execution)
-                    if isinstance(verdict, GoOn) and (doubt := contradiction(execution)):
-                        raise doubt
-                except CdfError as error:
-                    try:
-                        note = patience.failed(error, now=time.monotonic())
-                    except CdfError as final:
-                        yield self._event("error", message=str(final), is_permanent=not outlives(final))
-                        return
-                    if note:
-                        self.log.warning(note)
-                    if isinstance(error, CdfLoginError):
-                        # The secret may have been renewed: the next poll reads the connection again.
-                        await hook.aclose()
-                else:
-                    if note := patience.answered(now=time.monotonic()):
-                        self.log.info(note)
-                    if isinstance(verdict, Reached):
-                        task_id = {"cdf_task_id": verdict.task.id} if verdict.task else {}
-                        yield self._event("reached", **task_id)
-                        return
-                    if not isinstance(verdict, GoOn):
-                        yield self._event("impossible", message=verdict.reason)
-                        return
-                    observed = verdict.observed
-                    for line in progress.lines(execution, observed, now=time.time()):
-                        self.log.info(line)
-                    self.warn(execution)
-                # Jittered, so that the triggers of a DAG that was started at once do not poll at once.
-                pause = patience.next_interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret depends on it
-                if end_time is not None:
-                    pause = min(pause, max(end_time - time.time(), 0))
-                await asyncio.sleep(pause)
-        finally:
-            await hook.aclose()
+        async with aclosing(alone):
+            event = await self._event(alone)
+        yield event
 
-    def _event(self, outcome: str, **more: Any) -> TriggerEvent:
-        return TriggerEvent(
-            {"outcome": outcome, "execution_id": self.execution_id, "end_time": self.end_time, **more}
-        )
+    async def _event(self, stream: AsyncIterator[Snapshot]) -> TriggerEvent:
+        await load()
+        from airflow_provider_cdf.triggers.waits import Wait
+
+        outcome = await Wait(self).outcome(stream)
+        return TriggerEvent({"execution_id": self.execution_id, "end_time": self.end_time, **outcome})
+
+
+_is_loaded = False
+
+
+async def load() -> None:
+    """
+    Import what polls, once, in a thread.
+
+    Airflow imports trigger modules on the event loop, so what is heavy waits until here; and it is here that
+    a thousand triggers start.
+    """
+    global _is_loaded
+    if not _is_loaded:
+        await asyncio.to_thread(import_module, "airflow_provider_cdf.triggers.waits")
+        _is_loaded = True

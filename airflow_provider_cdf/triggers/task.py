@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_cdf.triggers.polling import ExecutionTrigger
+from airflow_provider_cdf.triggers.doorbell import CdfTaskEventTrigger
+from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
+
+__all__ = ["CdfTaskEventTrigger", "CdfTaskTrigger"]
 
 
 class CdfTaskTrigger(ExecutionTrigger):
@@ -44,13 +48,23 @@ class CdfTaskTrigger(ExecutionTrigger):
             "target_statuses": list(self.target_statuses),
         }
 
-    def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
+    def decide(self, execution: WorkflowExecution) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_task
 
         return wait_for_task(
-            execution,
+            cast("WorkflowExecutionDetails", execution),  # a stream of one execution shows its tasks
             self.task_external_id,
             self.target_statuses,
             parent_task_external_id=self.parent_task_external_id,
         )
+
+    def shared_stream_key(self) -> Hashable:
+        """Name what is polled: one execution, at an interval."""
+        return PACKAGE, "execution", str(self.cdf_conn_id), str(self.execution_id).lower(), self.interval
+
+    def stream(self) -> AsyncGenerator[Snapshot, None]:
+        """Poll the execution for ever."""
+        from airflow_provider_cdf.triggers.streams import of_execution
+
+        return of_execution(str(self.cdf_conn_id), self.execution_id, interval=self.interval)

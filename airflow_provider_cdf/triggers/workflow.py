@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Hashable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.task_state import GOES_ON, state_of
-from airflow_provider_cdf.triggers.polling import ExecutionTrigger
+from airflow_provider_cdf.triggers.endings import CdfWorkflowEventTrigger
+from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger, load
 
 if TYPE_CHECKING:
-    from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
+    from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.triggers.streams import Snapshot
     from airflow_provider_cdf.waiting import Verdict
+
+__all__ = ["CdfWorkflowEventTrigger", "CdfWorkflowTrigger"]
 
 #: Tasks of the event loop that nobody refers to may be collected before they are done.
 _cancellations: set[asyncio.Task[None]] = set()
@@ -42,7 +47,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             "warn_of_standstill": self.warn_of_standstill,
         }
 
-    def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
+    def decide(self, execution: WorkflowExecution) -> Verdict:
         """Say what an observation means for this wait."""
         from airflow_provider_cdf.waiting import wait_for_end
 
@@ -55,6 +60,21 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         if self.warn_of_standstill and not self._has_warned and (tasks := waiting_for_a_report(execution)):
             self._has_warned = True
             self.log.warning(describe_standstill(tasks, execution.id))
+
+    @property
+    def wants_tasks(self) -> bool:
+        """Whether there is something to warn of yet."""
+        return self.warn_of_standstill and not self._has_warned
+
+    def shared_stream_key(self) -> Hashable:
+        """Name what is polled: all executions that run, at an interval."""
+        return PACKAGE, "running executions", str(self.cdf_conn_id), self.interval
+
+    def stream(self) -> AsyncGenerator[Snapshot, None]:
+        """Poll the list of executions that run, for ever."""
+        from airflow_provider_cdf.triggers.streams import of_running
+
+        return of_running(str(self.cdf_conn_id), interval=self.interval)
 
     async def on_kill(self) -> None:
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
@@ -70,16 +90,18 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         await asyncio.shield(cancellation)
 
     async def _cancel_if_killed(self) -> None:
-        from airflow_provider_cdf.cdf.messages import ids, told
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
         if not await self._is_really_killed():
             return
-        hook = CdfHook(self.cdf_conn_id)
+        await load()
+        from airflow_provider_cdf.cdf.conversations import cancel_execution
+        from airflow_provider_cdf.cdf.messages import ids, told
+        from airflow_provider_cdf.hooks.shared import shared_client
+
+        reason = "The Airflow task that waited for it was ended or cleared."
         try:
-            execution = await hook.acancel_execution(
-                self.execution_id, "The Airflow task that waited for it was ended or cleared."
-            )
+            async with shared_client(str(self.cdf_conn_id)) as shared:
+                client = await shared.patient()
+                execution = await client.perform(cancel_execution(client.settings, self.execution_id, reason))
         except Exception as error:
             fate = "An execution may still run in CDF, because it could not be cancelled."
             self.log.warning("%s", told(fate, error, ids(execution=self.execution_id)))
@@ -87,8 +109,6 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             self.log.info(
                 "Its task was ended or cleared: it is %s. [execution %s]", execution.status, execution.id
             )
-        finally:
-            await hook.aclose()
 
     async def _is_really_killed(self) -> bool:
         # Airflow 3.3.0 to 3.3.2 call on_kill also when a trigger merely moves to another triggerer

@@ -18,11 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
+from airflow_provider_cdf.inbox import cdf_inbox
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
+from airflow_provider_cdf.task_group import CdfTaskGroup
+from airflow_provider_cdf.triggers.task import CdfTaskEventTrigger
+from airflow_provider_cdf.triggers.workflow import CdfWorkflowEventTrigger
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 #: The classes whose objects are tasks: where users import them from, and the names that the documents give
@@ -33,6 +38,15 @@ TASKS: dict[type[Any], tuple[str, str]] = {
     CdfTaskUpdateOperator: ("operators.task", "report"),
     CdfTaskSensor: ("sensors.task", "waits"),
     CdfWorkflowSensor: ("sensors.workflow", "ended"),
+}
+#: What else users import, by the module that they import it from.
+OTHERS: dict[Callable[..., Any], str] = {
+    CdfTaskOperator: "operators.task",
+    CdfTaskGroup: "task_group",
+    CdfTaskNotifier: "notifications.task",
+    cdf_inbox: "inbox",
+    CdfTaskEventTrigger: "triggers.task",
+    CdfWorkflowEventTrigger: "triggers.workflow",
 }
 METHODS = (
     CdfHook.run_workflow,
@@ -83,6 +97,8 @@ def page() -> str:
     sensors = [one for one in TASKS if issubclass(one, ExecutionSensor)]
     parts += [_task(one) for one in TASKS if one not in sensors]
     parts += [f"## Sensors\n\n{_prose(ExecutionSensor)}\n", *map(_task, sensors)]
+    parts.append("## Work that CDF leaves to Airflow\n")
+    parts += [_other(one) for one in OTHERS]
     parts += [
         f"## `CdfHook`\n\n{_prose(CdfHook)}\n",
         _parameters(CdfHook.__init__, _fields(CdfHook, "param")),
@@ -135,6 +151,13 @@ def _task(task: type[Any]) -> str:
     )
 
 
+def _other(one: Callable[..., Any]) -> str:
+    name = one.__name__
+    made = one.__init__ if isinstance(one, type) else one
+    where = f"`from airflow_provider_cdf.{OTHERS[one]} import {name}`"
+    return f"### `{name}`\n\n{where}\n\n{_prose(one)}\n\n{_parameters(made, _fields(one, 'param'))}"
+
+
 def _method(method: Callable[..., Any]) -> str:
     name, signature = method.__name__, inspect.signature(method)
     twin = getattr(CdfHook, f"a{name}")
@@ -158,6 +181,7 @@ def _method(method: Callable[..., Any]) -> str:
 
 
 def _parameters(function: Callable[..., Any], said: Mapping[str, str]) -> str:
+    said = {name: re.sub(r" *\(templated\)$", "", words) for name, words in said.items()}
     named = _named(function)
     _check(function.__qualname__, named, said)
     rows = [(f"`{name}`", _type(one), _default(one), _markdown(said[name])) for name, one in named.items()]
@@ -213,11 +237,15 @@ def _prose(documented: Any) -> str:
     """A docstring without its fields, in Markdown."""
     text = inspect.cleandoc(documented.__doc__)
     text = re.split(r"^:(?:param|return|raises|xcom)\b", text, maxsplit=1, flags=re.MULTILINE)[0]
-    paragraphs = [" ".join(one.split()) for one in text.split("\n\n")]
     # Here they stand in one table.
-    others = r" ?The parameters are those of :class:`[^`]*`(?:, and:|\.)"
-    paragraphs = [re.sub(others, "", one) for one in paragraphs]
-    return "\n\n".join("\n".join(_wrapped(_markdown(one))) for one in paragraphs if one)
+    text = re.sub(r"\s?The parameters are those of\s:class:`[^`]*`(?:, and:|\.)", "", text)
+    return "\n\n".join(_paragraph(one) for one in text.split("\n\n") if one.strip() not in ("", "::"))
+
+
+def _paragraph(text: str) -> str:
+    if text.startswith("    "):  # an example
+        return f"```python\n{textwrap.dedent(text).rstrip()}\n```"
+    return "\n".join(_wrapped(_markdown(" ".join(text.split())))).removesuffix("::")
 
 
 def _wrapped(text: str) -> Iterator[str]:

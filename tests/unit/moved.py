@@ -18,8 +18,15 @@ FAIL_FAST = {"fail_fast" if HAS_TASK_API else "fail_stop": True}
 
 if HAS_TASK_API:
     from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 else:
     from airflow.operators.empty import EmptyOperator
+    from airflow.operators.trigger_dagrun import TriggerDagRunOperator
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization
+except ImportError:  # below 3.2 or so
+    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
 
 if AIRFLOW_VERSION >= (3, 1):
     from airflow._shared.secrets_masker import should_hide_value_for_key
@@ -32,7 +39,9 @@ __all__ = [
     "FAIL_FAST",
     "AirflowRescheduleException",
     "DagBag",
+    "DagSerialization",
     "EmptyOperator",
+    "TriggerDagRunOperator",
     "serde",
     "should_hide_value_for_key",
 ]

@@ -18,18 +18,20 @@ import airflow_provider_cdf
 PACKAGE = Path(airflow_provider_cdf.__file__).parent
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = packages_distributions()
-#: Brought by Airflow 2, and used there only; and what those have who ask the emulator for its SDK client, or
-#: use its pytest fixtures.
-NOT_OURS = {"flask_appbuilder", "flask_babel", "wtforms", "cognite", "pytest"}
+#: Brought by Airflow 2 or, msgspec, by 3, and used there only; and what those have who ask the emulator for
+#: its SDK client, or use its pytest fixtures.
+NOT_OURS = {"flask_appbuilder", "flask_babel", "wtforms", "msgspec", "cognite", "pytest"}
 #: Not to be had without what is declared, and in the version that goes with it.
 COMES_WITH = {
     "pydantic_core": "pydantic",
     "starlette": "fastapi",
     "jinja2": "apache-airflow",
     "sqlalchemy": "apache-airflow",
+    "jwt": "apache-airflow",
+    "cryptography": "apache-airflow",
 }
 #: Parts that an extra makes usable.
-EXTRAS = {"emulator": "emulator", "demo": "emulator"}
+EXTRAS = {"emulator": "emulator", "demo": "emulator", "cdf": "azure"}
 
 
 def imported(file: Path) -> Iterator[str]:

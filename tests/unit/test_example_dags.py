@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from support import Project
 
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.versions import HAS_TASK_API
 
-EXAMPLES = sorted(examples_folder().glob("*.py"))
+#: All but the one that works on what the inbox hands over.
+EXAMPLES = sorted(file for file in examples_folder().glob("*.py") if file.stem != "cdf_inbox_work")
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +30,24 @@ def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
 
 
-def run_dag(file: Path) -> Any:
+def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
     bag = DagBag(str(file))
     assert not bag.import_errors
     (dag,) = bag.dags.values()
-    return dag.test()
+    for task in dag.tasks if retries is not None else []:
+        if hasattr(task, "partial_kwargs"):  # it is mapped
+            task.partial_kwargs["retries"] = retries
+        else:
+            task.retries = retries
+    return dag.test(**arguments)
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_example_dag_succeeds(
     file: Path, airflow_db: None, cdf_default: CdfEmulator, project: Project
 ) -> None:
+    if "airflow.sdk" in file.read_text() and not HAS_TASK_API:
+        pytest.skip("Airflow 2 has no watchers")
     assert run_dag(file).state == "success"
 
 
@@ -58,20 +68,168 @@ def test_roundtrip_carries_the_value_from_cdf_through_airflow_and_back(
 def test_roundtrip_tells_cdf_when_the_work_in_airflow_fails(
     airflow_db: None, cdf_default: CdfEmulator, project: Project
 ) -> None:
-    # A reading that the DAG's own task cannot work with.
-    with cdf_default.turn() as engine:
-        engine.functions.set("read_sensors", {"vibration": "broken"})
-    try:
-        run = run_dag(examples_folder() / "cdf_roundtrip.py")
-    finally:
-        with cdf_default.turn() as engine:
-            engine.functions.set("read_sensors", FUNCTIONS["read_sensors"])
+    run = run_dag_where(cdf_default, "cdf_roundtrip", read_sensors=BROKEN)
 
     assert run.state == "failed"
-    (execution,) = [
-        e for e in project.executions("pump_health") if e["metadata"]["airflow_run_id"] == run.run_id
-    ]
+    execution = execution_of(project, run)
     assert execution["status"] == "FAILED"
-    score = project.task(execution["id"], "score", "FAILED_WITH_TERMINAL_ERROR")
-    (failed,) = score["output"]["airflow"]["failed_tasks"]
+    (failed,) = told(project, execution)["failed_tasks"]
     assert (failed["task_id"], failed["state"]) == ("judge", "failed")
+
+
+#: A reading that the DAGs' own tasks cannot work with.
+BROKEN = {"vibration": "broken"}
+
+
+def run_dag_where(cdf: CdfEmulator, name: str, **functions: Any) -> Any:
+    """Run an example while CDF's functions answer something else."""
+    with cdf.turn() as engine:
+        for function, answer in functions.items():
+            engine.functions.set(function, answer)
+    try:
+        return run_dag(examples_folder() / f"{name}.py", retries=0)
+    finally:
+        with cdf.turn() as engine:
+            for function in functions:
+                engine.functions.set(function, FUNCTIONS[function])
+
+
+def execution_of(project: Project, run: Any, workflow: str = "pump_health") -> dict[str, Any]:
+    (execution,) = [e for e in project.executions(workflow) if e["metadata"]["airflow_run_id"] == run.run_id]
+    return project.execution(execution["id"])
+
+
+def told(
+    project: Project, execution: dict[str, Any], status: str = "FAILED_WITH_TERMINAL_ERROR"
+) -> dict[str, Any]:
+    output: dict[str, Any] = project.task(execution["id"], "score", status)["output"]["airflow"]
+    return output
+
+
+def states(run: Any) -> dict[str, str]:
+    return {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
+
+
+class TestDecorator:
+    def test_carries_the_value_through_airflow_and_back(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag(examples_folder() / "cdf_task_decorator.py")
+
+        execution = execution_of(project, run)
+        tasks = {task["externalId"]: task for task in execution["executedTasks"]}
+        assert execution["status"] == "COMPLETED"
+        assert tasks["publish"]["input"]["function"]["data"] == {"pump": "P-101", "risk": 0.72}
+
+    def test_tells_cdf_when_the_function_fails(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag_where(cdf_default, "cdf_task_decorator", read_sensors=BROKEN)
+
+        assert run.state == "failed"
+        error = told(project, execution_of(project, run))["error"]
+        assert error["type"] == "TypeError"
+        assert "unsupported operand" in error["message"]
+
+
+class TestGroup:
+    """Also on a real Airflow, in tests/system."""
+
+    def test_carries_the_value_through_airflow_and_back(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag(examples_folder() / "cdf_task_group.py")
+
+        execution = execution_of(project, run)
+        assert execution["status"] == "COMPLETED"
+        assert project.task(execution["id"], "score", "COMPLETED")["output"]["risk"] == 0.72
+        assert states(run)["score.outcome"] == "success"
+
+    def test_reports_a_failure_and_the_run_is_red(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag_where(cdf_default, "cdf_task_group", read_sensors=BROKEN)
+
+        assert run.state == "failed"
+        (failed,) = told(project, execution_of(project, run))["failed_tasks"]
+        assert failed["task_id"] == "score.judge"
+        assert states(run)["ended"] == "upstream_failed"
+
+    def test_reports_a_short_circuit_and_the_run_is_red(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag_where(cdf_default, "cdf_task_group", read_sensors={"vibration": None})
+
+        assert run.state == "failed"
+        (not_done,) = told(project, execution_of(project, run))["failed_tasks"]
+        assert (not_done["task_id"], not_done["state"]) == ("score.judge", "skipped")
+        # The last task is skipped, too: without the group's own the run would be green.
+        assert states(run)["ended"] == "skipped"
+        assert states(run)["score.outcome"] == "failed"
+
+
+class TestFanOut:
+    @pytest.mark.parametrize("name", ["cdf_fan_out", "cdf_fan_out_each"])
+    def test_does_all_children_of_a_dynamic_task(
+        self, name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag(examples_folder() / f"{name}.py")
+
+        execution = execution_of(project, run, "fleet_check")
+        risks = {
+            task["externalId"]: task["output"]["risk"]
+            for task in execution["executedTasks"]
+            if task.get("parentTaskExternalId") == "inspect"
+        }
+        assert execution["status"] == "COMPLETED"
+        assert risks == {"inspect_P-101": 0.72, "inspect_P-102": 0.14, "inspect_P-103": 0.39}
+
+    @pytest.mark.parametrize(
+        ("name", "status", "of_others"),
+        [
+            ("cdf_fan_out", "TERMINATED", {"CANCELED"}),
+            ("cdf_fan_out_each", "FAILED", {"COMPLETED", "CANCELED"}),
+        ],
+    )
+    def test_leaves_no_child_waiting_where_one_fails(
+        self,
+        name: str,
+        status: str,
+        of_others: set[str],
+        airflow_db: None,
+        cdf_default: CdfEmulator,
+        project: Project,
+    ) -> None:
+        pumps = copy.deepcopy(FUNCTIONS["list_pumps"])
+        pumps["tasks"][1]["parameters"]["function"]["data"] = BROKEN
+        run = run_dag_where(cdf_default, name, list_pumps=pumps)
+
+        assert run.state == "failed"
+        execution = execution_of(project, run, "fleet_check")
+        children = {
+            task["externalId"]: task["status"]
+            for task in execution["executedTasks"]
+            if task.get("parentTaskExternalId") == "inspect"
+        }
+        assert execution["status"] == status
+        failed = children.pop("inspect_P-102")
+        assert failed == ("CANCELED" if name == "cdf_fan_out" else "FAILED_WITH_TERMINAL_ERROR")
+        assert set(children.values()) <= of_others
+
+
+class TestInbox:
+    """With its DAG runs, in tests/system."""
+
+    def test_does_the_work_of_the_task_that_it_is_told(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        execution_id = project.run("pump_health")
+        waiting = project.task(execution_id, "score")["id"]
+
+        run = run_dag(
+            examples_folder() / "cdf_inbox_work.py",
+            run_conf={"execution_id": execution_id, "cdf_task_id": waiting},
+        )
+
+        assert run.state == "success"
+        assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.72

@@ -62,6 +62,14 @@ def test_each_module_that_is_named_imports_and_belongs_to_its_kind(kind: str, na
     assert any(getattr(one, "__name__", "").endswith(suffix) for one in own)
 
 
+def test_the_decorator_and_the_notifier_that_are_named_are_there() -> None:
+    decorators = {one["name"]: one["class-name"] for one in INFO["task-decorators"]}
+    assert decorators.keys() == {"cdf_task"}
+    for path in (*decorators.values(), *INFO["notifications"]):
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
+
+
 def test_all_integrations_that_are_named_are_declared() -> None:
     declared = {one["integration-name"] for one in INFO["integrations"]}
     for kind in ("hooks", "operators", "sensors", "triggers"):

@@ -25,7 +25,7 @@ from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
-from airflow_provider_cdf.waiting import Patience
+from airflow_provider_cdf.waiting import Pace
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -370,7 +370,7 @@ class TestBrokenTrigger:
 
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Patience, "SHORTEST_AFTER_FAILURE", 0.01)
+        monkeypatch.setattr(Pace, "SHORTEST_AFTER_FAILURE", 0.01)
 
     def test_that_crashed_is_waited_for_on_the_worker(
         self, sensor: Any, approval: Approval, ti: FakeTaskInstance, check_result: Any, after_two_looks: Any

@@ -24,7 +24,7 @@ from airflow_provider_cdf.cdf.errors import CdfRefusedError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.versions import HAS_TASK_API
-from airflow_provider_cdf.waiting import Patience
+from airflow_provider_cdf.waiting import Pace
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -502,7 +502,7 @@ class TestCdfThatStumbles:
         arrived = execution("RUNNING", task("approve", "COMPLETED"))
         with scripted_cdf() as cdf:
             monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", cdf.airflow_connection())
-            monkeypatch.setattr(Patience, "SHORTEST_AFTER_FAILURE", 0.01)
+            monkeypatch.setattr(Pace, "SHORTEST_AFTER_FAILURE", 0.01)
             cdf.looks = [running, stumble, stumble, running, arrived]
 
             cdf_task_id = wait(ti, UNKNOWN, target_status="COMPLETED", deferrable=deferrable)

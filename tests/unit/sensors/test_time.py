@@ -23,7 +23,7 @@ from airflow_provider_cdf.sensors import base, looks
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
-from airflow_provider_cdf.waiting import Patience
+from airflow_provider_cdf.waiting import Pace
 
 ID = "11111111-2222-4333-8444-555555555555"
 RUNNING = execution("RUNNING", task("approve", "IN_PROGRESS", startTime=1))
@@ -336,7 +336,7 @@ class TestContradiction:
     def test_at_the_first_look_does_not_end_the_wait(
         self, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance, deferrable: bool, monkeypatch: Any
     ) -> None:
-        monkeypatch.setattr(Patience, "SHORTEST_AFTER_FAILURE", 0.01)
+        monkeypatch.setattr(Pace, "SHORTEST_AFTER_FAILURE", 0.01)
         cdf.looks = [self.ODD, COMPLETED]
 
         assert run_to_end(make(poke_interval=0.05, deferrable=deferrable), {"ti": ti})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ from support import Project, first_event, function_task
 from airflow_provider_cdf.cdf import auth, clock
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
-from airflow_provider_cdf.triggers import polling
+from airflow_provider_cdf.triggers import polling, streams, waits
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 
@@ -32,6 +34,7 @@ class Time:
         self.now = 1_800_000_000.0
         self.pauses: list[float] = []
         self.meanwhile: list[Callable[[], object]] = []
+        self._ends = math.inf
 
     def time(self) -> float:
         return self.now
@@ -39,10 +42,24 @@ class Time:
     monotonic = time
 
     async def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
+        pause = min(seconds, self._ends - self.now)
+        self.pauses.append(pause)
+        self.now += pause
+        if pause < seconds:
+            raise asyncio.CancelledError
         assert self.meanwhile, f"The wait goes on, with these pauses so far: {self.pauses}"
         await asyncio.to_thread(self.meanwhile.pop(0))
+
+    @contextlib.asynccontextmanager
+    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
+        """Stand in for ``asyncio.timeout``."""
+        self._ends = math.inf if seconds is None else self.now + seconds
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise TimeoutError from None
+        finally:
+            self._ends = math.inf
 
 
 def nothing() -> None:
@@ -53,9 +70,10 @@ def nothing() -> None:
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """The time of the trigger and of its login, without jitter."""
     time = Time()
-    monkeypatch.setattr(polling, "time", time)
-    monkeypatch.setattr(polling, "asyncio", SimpleNamespace(sleep=time.sleep))
-    monkeypatch.setattr(polling, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
+    monkeypatch.setattr(waits, "time", time)
+    monkeypatch.setattr(waits, "asyncio", SimpleNamespace(timeout=time.timeout))
+    monkeypatch.setattr(streams, "asyncio", SimpleNamespace(sleep=time.sleep))
+    monkeypatch.setattr(streams, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
     monkeypatch.setattr(clock, "now", time.monotonic)
     # Not the tokens that other tests have fetched, in another time.
     monkeypatch.setattr(auth, "_shared", {})
@@ -229,7 +247,7 @@ class TestIntervals:
     def test_differ_a_little_so_that_triggers_do_not_stay_in_step(
         self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(polling, "random", random)
+        monkeypatch.setattr(streams, "random", random)
         time.meanwhile = [*[nothing] * 5, approval.approve]
 
         assert wait(approval)["outcome"] == "reached"

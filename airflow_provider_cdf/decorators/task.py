@@ -1,0 +1,82 @@
+"""The decorator ``@task.cdf_task``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import DecoratedOperator
+
+from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
+from airflow_provider_cdf.operators.work import PARAMETER, CdfTaskOperator
+from airflow_provider_cdf.versions import HAS_TASK_API
+
+if TYPE_CHECKING or HAS_TASK_API:
+    from airflow.sdk.bases.decorator import _TaskDecorator
+else:
+    from airflow.decorators.base import _TaskDecorator
+
+
+class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
+    """A CdfTaskOperator whose function is decorated with ``@task.cdf_task``."""
+
+    template_fields: Sequence[str] = CdfTaskOperator.template_fields
+    custom_operator_name = "@task.cdf_task"
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        op_kwargs = dict(op_kwargs or {})
+        if op_kwargs.get(PARAMETER) is not None:
+            raise _given_already()
+        if PARAMETER in inspect.signature(python_callable).parameters:
+            # Airflow checks now whether the arguments fit the function. The task itself comes at run time.
+            op_kwargs[PARAMETER] = None
+        called = {"python_callable": python_callable, "op_args": op_args or (), "op_kwargs": op_kwargs}
+        arguments: dict[str, Any] = {**kwargs, **called, "kwargs_to_upstream": called}
+        super().__init__(**arguments)
+
+
+def _given_already() -> ValueError:
+    return ValueError(f"The argument {PARAMETER} is given by @task.cdf_task itself: leave it out.")
+
+
+class _CdfTaskDecorator(_TaskDecorator[..., Any, CdfDecoratedOperator]):
+    def _validate_arg_names(self, func: Any, kwargs: dict[str, Any]) -> None:
+        if PARAMETER in kwargs:
+            raise _given_already()
+        super()._validate_arg_names(func, kwargs)
+
+    def _expand(self, *args: Any, **kwargs: Any) -> Any:
+        expanded: Any = super()._expand(*args, **kwargs)
+        # As for any mapped task: the DAG processor takes its callbacks from here.
+        arguments = expanded.operator.partial_kwargs
+        arguments["on_failure_callback"] = with_callback(arguments.get("on_failure_callback"), report_failure)
+        return expanded
+
+
+def cdf_task(
+    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
+) -> Any:
+    """
+    Make a task of a function that does the work of a CDF task.
+
+    :param python_callable: the function. A parameter ``cdf_task`` receives the CDF task.
+    :param multiple_outputs: push each key of a returned dict as an XCom, too; by default if the function says
+        that it returns one.
+    :param kwargs: those of :class:`~airflow_provider_cdf.operators.work.CdfTaskOperator`.
+    """
+    outputs: dict[str, Any] = {} if multiple_outputs is None else {"multiple_outputs": multiple_outputs}
+
+    def decorate(function: Callable[..., Any]) -> _CdfTaskDecorator:
+        return _CdfTaskDecorator(
+            function=function, operator_class=CdfDecoratedOperator, kwargs=dict(kwargs), **outputs
+        )
+
+    return decorate if python_callable is None else decorate(python_callable)

@@ -1,0 +1,38 @@
+"""How the operators that work on one CDF task are told which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.operators.reporting import Target
+
+#: Template fields by which the CDF task is found; they are all that a callback needs.
+ADDRESS = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id", "cdf_conn_id")
+
+
+def check_address(execution_id: object, task_external_id: object, cdf_task_id: object) -> None:
+    """
+    Refuse an address that names no task, or two.
+
+    :raises ValueError: with what to give instead.
+    """
+    if (task_external_id is None) == (cdf_task_id is None):
+        raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
+    if task_external_id is not None and execution_id is None:
+        raise ValueError("task_external_id needs the execution_id that the task belongs to.")
+
+
+def target_of(operator: Any) -> Target:
+    """Return the CDF task that an operator is about."""
+    from airflow_provider_cdf.cdf.checks import is_missing
+    from airflow_provider_cdf.operators.reporting import Target
+
+    parent = operator.parent_task_external_id
+    return Target(
+        execution_id=operator.execution_id,
+        task_external_id=operator.task_external_id,
+        # An optional one comes out of a template as "".
+        parent_task_external_id=None if is_missing(parent) else parent,
+        cdf_task_id=operator.cdf_task_id,
+    )

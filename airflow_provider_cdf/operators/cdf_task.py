@@ -1,0 +1,224 @@
+"""A CDF task whose work Airflow does: how it is waited for, and what the function that does it is given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.cdf.messages import ids, told
+from airflow_provider_cdf.operators.reporting import KEY, Target, reported_before, workflow_state
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
+from airflow_provider_cdf.waiting import Impossible, Reached
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecutionDetails
+    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.waiting import Verdict
+
+log = logging.getLogger(__name__)
+
+#: What CDF itself puts into the output of a function task.
+_OF_CDF = frozenset({"callId", "functionId", "response"})
+#: Key of an output that holds the result of a function that returned no object.
+RETURN_VALUE = "return_value"
+
+
+class CdfTask:
+    """
+    The CDF task whose work a function does, as its parameter ``cdf_task``.
+
+    :param hook: of the connection.
+    :param target: how the task is addressed.
+    :param attempt: the attempt that waits; ``None`` if only its id is known.
+    :param poll_interval: seconds for which an answer of :meth:`is_waiting` holds.
+    """
+
+    def __init__(
+        self, hook: CdfHook, target: Target, attempt: TaskExecution | None, poll_interval: float
+    ) -> None:
+        self._hook, self._target, self._attempt = hook, target, attempt
+        self._poll_interval = poll_interval
+        self._asked_at = clock.now()
+        self._is_waiting = True
+
+    def __repr__(self) -> str:
+        return (
+            f"CdfTask(id={self.id!r}, external_id={self.external_id!r}, execution_id={self.execution_id!r})"
+        )
+
+    @property
+    def id(self) -> str:
+        """UUID of the attempt; a task that CDF retries has another one."""
+        return str(self._target.cdf_task_id) if self._attempt is None else self._attempt.id
+
+    @property
+    def external_id(self) -> str | None:
+        """External id of the task; ``None`` if only the id of its attempt is known."""
+        return self._target.task_external_id if self._attempt is None else self._attempt.external_id
+
+    @property
+    def parent_task_external_id(self) -> str | None:
+        """The dynamic task or subworkflow that the task is a child of; ``None`` if it is none."""
+        return None if self._attempt is None else self._attempt.parent_task_external_id
+
+    @property
+    def execution_id(self) -> str | None:
+        """UUID of the execution, if it is known."""
+        return self._target.execution_id
+
+    @property
+    def input(self) -> Mapping[str, Any]:
+        """
+        The task's input as CDF has it, with its references resolved.
+
+        :raises CdfInputError: if the execution is not known, without which CDF cannot be asked.
+        """
+        if self._attempt is None:
+            raise self._unknown("its input")
+        return self._attempt.input
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """
+        What the CDF function was called with: ``function.data`` of the input.
+
+        :raises CdfInputError: if the execution is not known.
+        """
+        function = self.input.get("function")
+        data = function.get("data") if isinstance(function, Mapping) else None
+        return data if isinstance(data, Mapping) else {}
+
+    def is_waiting(self) -> bool:
+        """
+        Whether CDF still waits for a report on this task, for work that wants to stop early.
+
+        CDF is asked at most once per ``poll_interval``; in between, and where it does not answer, the last
+        answer holds. It takes the time of a request: in a coroutine, use
+        ``await asyncio.to_thread(cdf_task.is_waiting)``.
+
+        :raises CdfInputError: if the execution is not known.
+        """
+        if self._attempt is None:
+            raise self._unknown("whether it waits")
+        if clock.now() - self._asked_at >= self._poll_interval:
+            try:
+                execution = self._hook.get_execution(str(self.execution_id))
+                attempt = attempt_at(execution, self._target)
+            except CdfError as error:
+                log.warning("%s", told("It is not known just now whether the CDF task still waits.", error))
+            else:
+                self._is_waiting = not (attempt is None or attempt.has_ended or execution.has_ended)
+            self._asked_at = clock.now()
+        return self._is_waiting
+
+    def _unknown(self, what: str) -> CdfInputError:
+        return CdfInputError(
+            f"The execution of this CDF task is not known, so {what} is not either. CDF reads a task by its "
+            f"execution only: give the operator execution_id as well. {ids(task=self.id)}"
+        )
+
+
+def attempt_at(execution: WorkflowExecutionDetails, target: Target) -> TaskExecution | None:
+    """Return the attempt that a target means in an execution."""
+    if target.task_external_id is not None:
+        return current_attempt(execution, target.task_external_id, target.parent_task_external_id)
+    task_id = str(target.cdf_task_id).lower()
+    return next((task for task in execution.executed_tasks if task.id == task_id), None)
+
+
+def result_of(attempt: TaskExecution) -> Any:
+    """Return what a function had returned whose result this package has reported."""
+    result = {key: value for key, value in attempt.output.items() if key != KEY and key not in _OF_CDF}
+    return result[RETURN_VALUE] if result.keys() == {RETURN_VALUE} else result
+
+
+class TaskWait(CdfTaskSensor):
+    """
+    The sensor's wait, as part of an operator that goes on to do the work.
+
+    Its parameters are those of the sensor, but for:
+
+    :param target: the task that is waited for. One that is addressed by ``cdf_task_id`` waits already.
+    """
+
+    def __init__(self, *, target: Target, hook: CdfHook, **kwargs: Any) -> None:
+        super().__init__(
+            execution_id=str(target.execution_id),
+            task_external_id=str(target.task_external_id),
+            parent_task_external_id=target.parent_task_external_id,
+            **kwargs,
+        )
+        self.target = target
+        self.hook = hook
+        self._ti: Any = None
+        #: The attempt that waits.
+        self.attempt: TaskExecution | None = None
+        #: The attempt that an earlier try of the same Airflow task has completed.
+        self.completed: TaskExecution | None = None
+
+    def begin(self, context: Context) -> None:
+        """Wait, in the triggerer or on the worker."""
+        ti: Any = context["ti"]
+        self._ti = ti
+        if self.deferrable:
+            self.look_or_defer(context)
+            return
+        started_at = ti.start_date.timestamp() if ti.start_date is not None else time.time()
+        reached = self.looks.first(started_at=started_at, until=started_at + self.timeout)
+        if reached is not None:
+            self.arrived(context, reached)
+            return
+        time.sleep(self.poke_interval)
+        self.wait_here(context)
+
+    def resume(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> None:
+        """Go on where a deferral has ended."""
+        self._ti = context["ti"]
+        self.resume_execution(next_method, next_kwargs, context)
+
+    def decide(self, execution: WorkflowExecutionDetails) -> Verdict:
+        """Say what an observation means for this wait."""
+        before = reported_before(self._ti, execution, self.target)
+        if before is not None and before.status == "COMPLETED":
+            self.completed = before
+            return Reached(before)
+        verdict = (
+            self._of_attempt(execution) if self.target.task_external_id is None else super().decide(execution)
+        )
+        if (
+            isinstance(verdict, Reached)
+            and verdict.task
+            and is_async_complete(execution, verdict.task) is False
+        ):
+            return Impossible(
+                f"Task {verdict.task.external_id!r} waits for no report: it is not asynchronous "
+                f"(isAsyncComplete), so CDF ends it itself. {ids(execution=execution.id)}"
+            )
+        return verdict
+
+    def _of_attempt(self, execution: WorkflowExecutionDetails) -> Verdict:
+        task = attempt_at(execution, self.target)
+        if task is None:
+            return Impossible(
+                f"The execution has no such task. {ids(task=self.target.cdf_task_id, execution=execution.id)}"
+            )
+        if task.has_ended or execution.has_ended:
+            ended = f"has already ended {task.status}" if task.has_ended else f"was left {task.status}"
+            return Impossible(
+                f"Task {task.external_id!r} waits for no report: it {ended}. {workflow_state(execution)} "
+                f"{ids(task=task.id, execution=execution.id)}"
+            )
+        return Reached(task)
+
+    def arrived(self, context: Context, reached: Reached) -> str:
+        """Keep the attempt for the operator."""
+        if self.completed is None:
+            self.attempt = reached.task
+        return ""  # the operator has another result

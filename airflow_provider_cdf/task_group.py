@@ -1,0 +1,168 @@
+"""A task group that does the work of a CDF task: the sensor first, the report last."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskGroup, conf
+
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
+from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class CdfTaskGroup(TaskGroup):
+    """
+    Do the work of a CDF task with whatever tasks stand in this group.
+
+    ::
+
+        with CdfTaskGroup("score", execution_id=run.output, task_external_id="score") as cdf:
+            cdf.output = judge(cdf.input)
+        cdf >> next_task
+
+    The task ``waits``, a sensor, comes before everything in the group. The task ``report``, behind everything
+    in it, tells CDF how that went: COMPLETED with ``output``, or FAILED_WITH_TERMINAL_ERROR with the tasks
+    that failed. It is a teardown, so that it also runs after a short circuit, and in a DAG run that a person
+    marks failed. If the work has failed, or was not done, the report fails too, and the DAG run with it.
+
+    What comes behind the group waits for the report. There is one more task then, ``outcome``: without it, a
+    DAG run whose last tasks are skipped would be green although its report has failed. For what comes behind
+    a group *around* this one, Airflow passes over teardowns: name this group there, too.
+
+    :param group_id: id of the group; the ids of its tasks begin with it.
+    :param execution_id: UUID of the execution; mostly ``run.output``.
+    :param task_external_id: external id of the CDF task.
+    :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
+    :param skipped_status: what is reported where a task right before the report was skipped, and none failed:
+        FAILED_WITH_TERMINAL_ERROR, unless a short circuit or a branch means that the work is done: COMPLETED.
+    :param poll_interval: seconds between looks of the sensor.
+    :param deferrable: wait in the triggerer instead of in a worker slot.
+    :param cdf_conn_id: id of the Airflow connection.
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        *,
+        execution_id: Any,
+        task_external_id: str,
+        parent_task_external_id: str | None = None,
+        skipped_status: str | None = None,
+        poll_interval: float | timedelta = POLL_INTERVAL,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        cdf_conn_id: str = "cdf_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(group_id=group_id, **kwargs)
+        self._address: dict[str, Any] = {
+            "execution_id": execution_id,
+            "task_external_id": task_external_id,
+            "parent_task_external_id": parent_task_external_id,
+            "cdf_conn_id": cdf_conn_id,
+        }
+        self._how_to_wait: dict[str, Any] = {"poke_interval": poll_interval, "deferrable": deferrable}
+        self._skipped_status = skipped_status
+        self._output: Any = None
+        self._waits: CdfTaskSensor | None = None
+        self._report: CdfTaskUpdateOperator | None = None
+        self._outcome: BaseOperator | None = None
+
+    @property
+    def waits(self) -> CdfTaskSensor:
+        """
+        The sensor.
+
+        :raises RuntimeError: before the ``with`` block.
+        """
+        if self._waits is None:
+            raise RuntimeError(f"The group {self.group_id!r} has no tasks before its with block.")
+        return self._waits
+
+    @property
+    def report(self) -> CdfTaskUpdateOperator:
+        """
+        The task that reports.
+
+        :raises RuntimeError: before the end of the ``with`` block.
+        """
+        if self._report is None:
+            raise RuntimeError(f"The group {self.group_id!r} has no report before the end of its with block.")
+        return self._report
+
+    @property
+    def input(self) -> Any:
+        """The CDF task's input, with its references resolved, as an XCom."""
+        output: Any = self.waits.output
+        return output["input"]
+
+    @property
+    def output(self) -> Any:
+        """What the report has as the CDF task's output: a JSON object, mostly what a task returns."""
+        return self._output
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        if self._report is not None:
+            raise RuntimeError(f"The output of group {self.group_id!r} has to be set inside its with block.")
+        self._output = value
+
+    def __enter__(self) -> CdfTaskGroup:
+        """Begin with the sensor."""
+        super().__enter__()
+        if self._waits is None:
+            self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """End with the report."""
+        if kind is None and self._report is None:
+            for root in list(self.get_roots()):
+                if root is not self.waits:
+                    self.waits.set_downstream(root)
+            last = list(super().get_leaves())
+            report = CdfTaskUpdateOperator(
+                task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
+            )
+            report.set_upstream(last)
+            # Without setups: a report is also due where the sensor has failed.
+            report.as_teardown(on_failure_fail_dagrun=True)
+            self._report = report
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def get_leaves(self) -> Generator[BaseOperator, None, None]:
+        """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
+        yield from super().get_leaves() if self._report is None else [self._report]
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """Note that something stands before or behind the group."""
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream and self._report is not None and self._outcome is None:
+            outcome = _Outcome(task_id="outcome", task_group=self, dag=self.dag)
+            self._outcome = outcome
+            outcome.set_upstream(self._report)
+            outcome.as_teardown(on_failure_fail_dagrun=True)
+
+
+class _Outcome(BaseOperator):
+    """
+    Fails if the report right before it has.
+
+    A DAG run has the state of its last tasks, and with a task behind it the report is none of them.
+    """
+
+    def execute(self, context: Context) -> None:
+        """Look what became of the report."""
+        from airflow_provider_cdf.operators.upstream import direct_upstream
+
+        for one in direct_upstream(self, context["ti"]):
+            if one.state not in ("success", "skipped"):
+                raise AirflowFailException(
+                    f"The work for CDF was not done: task {one.name!r} is {one.state}, and its log says why. "
+                    "This task fails so that the DAG run is red, whatever stands behind the group."
+                )

@@ -1,0 +1,223 @@
+"""The event trigger that tells which executions of a workflow have ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_cdf.arguments import number_or
+from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
+
+try:
+    from airflow.triggers.base import BaseEventTrigger
+except ImportError:  # Airflow 2, which has no watchers
+    from airflow.triggers.base import (  # type: ignore[assignment]
+        BaseTrigger as BaseEventTrigger,
+    )
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.models import WorkflowExecution
+
+#: Seconds for which executions are looked at after they were created: CDF ends one after 24 hours.
+LOOK_BACK = 25 * 3600.0
+#: Executions that an event names at most.
+MAX_NAMED = 50
+#: Seconds from an event until it is noted as told. Airflow stores an event within a second or two; noted
+#: before, it would be lost if the triggerer was killed in between.
+TOLD_AFTER = 5.0
+#: Milliseconds before the latest ending for which it is noted what was told: CDF may list one late.
+OVERLAP = 600_000
+#: Key in Airflow's store of asset states.
+CURSOR = "cdf_endings"
+
+
+class Cursor:
+    """
+    What has been told, as far as it matters.
+
+    :param floor: nothing that ended until then is told, in milliseconds since the epoch.
+    :param told: when executions ended that were told, by id.
+    """
+
+    def __init__(self, floor: float = 0, told: Mapping[str, int] | None = None) -> None:
+        self.floor = floor
+        self.told = dict(told or {})
+
+    def is_new(self, execution: WorkflowExecution) -> bool:
+        """Whether an ending is to be told: also that of one which CDF has retried."""
+        ended = execution.end_time
+        return ended is not None and ended > self.floor and self.told.get(execution.id) != ended
+
+    def tell(self, executions: Sequence[WorkflowExecution]) -> None:
+        """Note endings as told."""
+        self.told |= {one.id: one.end_time for one in executions if one.end_time is not None}
+        self.floor = max(self.floor, max(self.told.values(), default=0) - OVERLAP)
+        self.told = {one: ended for one, ended in self.told.items() if ended > self.floor}
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"floor": self.floor, "told": self.told}
+
+    @classmethod
+    def read(cls, stored: Any) -> Cursor | None:
+        """Read what was stored; ``None`` if that is no cursor."""
+        if not isinstance(stored, Mapping) or not isinstance(stored.get("told"), Mapping):
+            return None
+        return cls(number_or(stored.get("floor"), 0.0), stored["told"])
+
+
+class CdfWorkflowEventTrigger(BaseEventTrigger):
+    """
+    For an ``AssetWatcher`` (Airflow 3): tells which executions of a workflow have ended.
+
+    It does not matter what has started them: mostly CDF's own schedules and data triggers. "Run this DAG when
+    that CDF workflow has completed" is:
+
+    ::
+
+        ended = CdfWorkflowEventTrigger(workflow_external_id="pump_health")
+        health = Asset("pump_health", watchers=[AssetWatcher(name="pump_health", trigger=ended)])
+        with DAG("after_pump_health", schedule=[health]): ...
+
+    The event's payload has ``executions``, up to 50 as ``{"id", "status", "end_time"}``, the latest of them,
+    and ``more``, how many there are beside. Airflow merges events: a DAG run may get several at once, in
+    ``triggering_asset_events``.
+
+    Each ending is told at least once, over restarts and kills of the triggerer, where Airflow stores how far
+    it got (3.3). A kill in the seconds after an event repeats it; id and end time tell. Without a store, what
+    ends while no triggerer watches is not told, and the log says so. What ended before the watcher began for
+    the first time is not told either. An execution that CDF retries is told again when it ends again.
+
+    :param cdf_conn_id: id of the Airflow connection.
+    :param workflow_external_id: external id of the workflow.
+    :param version: version of the workflow; all of them without it.
+    :param statuses: the endings that are told, in upper case.
+    :param look_back: seconds for which an execution is looked at after it was created.
+    :param poll_interval: seconds between polls, of one request each.
+    """
+
+    def __init__(
+        self,
+        cdf_conn_id: str = "cdf_default",
+        workflow_external_id: str = "",
+        version: str | None = None,
+        statuses: Sequence[str] = ("COMPLETED",),
+        look_back: float = LOOK_BACK,
+        poll_interval: float = POLL_INTERVAL,
+        **more: Any,
+    ) -> None:
+        # Never raises: an exception here would stop the whole triggerer. `more` is what a newer release has
+        # stored.
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
+        self.cdf_conn_id = cdf_conn_id
+        self.workflow_external_id = workflow_external_id
+        self.version = version
+        self.statuses = statuses
+        self.look_back = look_back
+        self.poll_interval = poll_interval
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow stores to make this trigger again."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "cdf_conn_id": self.cdf_conn_id,
+                "workflow_external_id": self.workflow_external_id,
+                "version": self.version,
+                "statuses": list(self.statuses),
+                "look_back": self.look_back,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll, and tell what has ended since, for ever."""
+        await load()
+        from airflow_provider_cdf.cdf.errors import CdfError, CdfLoginError
+        from airflow_provider_cdf.hooks.cdf import CdfHook
+        from airflow_provider_cdf.waiting import Pace
+
+        interval = number_or(self.poll_interval, POLL_INTERVAL)
+        pace = Pace(interval=interval, longest=900.0)
+        hook = CdfHook(self.cdf_conn_id, retry_for=0)
+        cursor = await self._restore()
+        try:
+            while True:
+                told: list[WorkflowExecution] = []
+                try:
+                    found = await self._ended(hook)
+                except CdfError as error:
+                    if not pace.failures:
+                        self.log.warning("%s Polling goes on.", error)
+                    pace.failed(error)
+                    if isinstance(error, CdfLoginError):
+                        await hook.aclose()  # the secret may have been renewed
+                else:
+                    pace.answered()
+                    if cursor is None:
+                        # The first poll ever: from here on, endings are told.
+                        cursor = Cursor()
+                        cursor.tell(found)
+                        await self._store(cursor)
+                    told = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
+                    if told:
+                        self.log.info("%d executions of %r have ended.", len(told), self.workflow_external_id)
+                        yield TriggerEvent(_payload(told))
+                await clock.asleep(max(pace.next_interval, TOLD_AFTER if told else 0.0))
+                if told and cursor is not None:
+                    cursor.tell(told)
+                    await self._store(cursor)
+        finally:
+            await hook.aclose()
+
+    async def _ended(self, hook: Any) -> list[WorkflowExecution]:
+        since = datetime.now(UTC) - timedelta(seconds=number_or(self.look_back, LOOK_BACK))
+        listed = hook.alist_executions(
+            workflow_external_id=self.workflow_external_id,
+            version=self.version,
+            status=list(self.statuses),
+            created_after=since,
+        )
+        async with aclosing(listed):
+            return [one async for one in listed]
+
+    async def _restore(self) -> Cursor | None:
+        """Return how far the watcher has got; ``None`` if it begins."""
+        store: Any = getattr(self, "asset_state_store", None)
+        while store is not None:
+            try:
+                return Cursor.read(await store.aget(CURSOR))
+            except ValueError:
+                break  # the same watcher serves several assets, each with a store of its own
+            except Exception as error:
+                # Without it, what has ended meanwhile would be passed over.
+                self.log.warning("Airflow's store of asset states could not be read; trying again: %s", error)
+                await clock.asleep(TOLD_AFTER)
+        self.log.warning(
+            "Executions of %r that end while no triggerer watches will not be told: this Airflow does not "
+            "store how far this watcher gets.",
+            self.workflow_external_id,
+        )
+        return None
+
+    async def _store(self, cursor: Cursor) -> None:
+        store: Any = getattr(self, "asset_state_store", None)
+        if store is None:
+            return
+        try:
+            await store.aset(CURSOR, cursor.stored())
+        except Exception as error:
+            self.log.warning("Airflow did not store what was told; a restart may tell it again: %s", error)
+
+
+def _payload(told: Sequence[WorkflowExecution]) -> dict[str, Any]:
+    named = told[-MAX_NAMED:]
+    return {
+        "executions": [{"id": one.id, "status": str(one.status), "end_time": one.end_time} for one in named],
+        "more": len(told) - len(named),
+    }

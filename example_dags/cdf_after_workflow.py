@@ -1,0 +1,33 @@
+"""
+A DAG that runs when a CDF workflow has completed, whoever has started that: CDF's own schedule, mostly.
+
+Needs Airflow 3. The event names the executions that have ended.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+
+from airflow_provider_cdf.triggers.workflow import CdfWorkflowEventTrigger
+
+balanced = Asset(
+    "tank_balance",
+    watchers=[
+        AssetWatcher(
+            name="tank_balance_completed",
+            trigger=CdfWorkflowEventTrigger(workflow_external_id="tank_balance", statuses=["COMPLETED"]),
+        )
+    ],
+)
+
+with DAG("cdf_after_workflow", schedule=[balanced], catchup=False, doc_md=__doc__, tags=["cdf"]) as dag:
+
+    @task
+    def use(triggering_asset_events: Any = None) -> list[str]:
+        """Names the executions; a DAG run may get several events."""
+        events = triggering_asset_events[balanced] if triggering_asset_events else []
+        return [one["id"] for event in events for one in event.extra["payload"]["executions"]]
+
+    use()

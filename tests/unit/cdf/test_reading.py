@@ -1,0 +1,239 @@
+"""What is read of an answer: all of it, or what decides a wait. By either way it means the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from airflow_provider_cdf.cdf import reading
+from airflow_provider_cdf.cdf.attempts import is_async_complete
+from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecutionDetails
+from airflow_provider_cdf.progress import Progress, table, waiting_for_a_report
+from airflow_provider_cdf.waiting import contradiction, describe_bad_end, wait_for_end, wait_for_task
+
+EXECUTION = "11111111-2222-4333-8444-555555555555"
+#: What a server may say instead of anything.
+ODD = [
+    None,
+    5,
+    1.5,
+    True,
+    "",
+    "text",
+    [],
+    {},
+    [1],
+    {"a": 1},
+    [None],
+    [{}],
+    10**30,
+    -1,
+    "COMPLETED",
+    "dynamic",
+]
+
+
+def task(external_id: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"id-of-{external_id}",
+        "externalId": external_id,
+        "status": "IN_PROGRESS",
+        "taskType": "function",
+        "input": {"function": {"data": [1, 2]}, "isAsyncComplete": True},
+        "output": {"large": ["x"] * 5},
+        "startTime": 1_700_000_000_000,
+        **more,
+    }
+
+
+WHOLE: dict[str, Any] = {
+    "id": EXECUTION,
+    "workflowExternalId": "pumps",
+    "version": "1",
+    "status": "RUNNING",
+    "createdTime": 1_700_000_000_000,
+    "startTime": 1_700_000_000_000,
+    "metadata": {"a": "b"},
+    "input": {"pump": "P-101"},
+    "workflowDefinition": {
+        "hash": "h",
+        "tasks": [
+            {"externalId": "approve", "type": "function", "parameters": {"isAsyncComplete": True}},
+            {"externalId": "fan", "type": "dynamic", "parameters": {"dynamic": {"tasks": "${x}"}}},
+            {
+                "externalId": "north",
+                "type": "subworkflow",
+                "parameters": {
+                    "subworkflow": {
+                        "tasks": [{"externalId": "child", "parameters": {"isAsyncComplete": True}}]
+                    }
+                },
+            },
+            {
+                "externalId": "south",
+                "type": "subworkflow",
+                "parameters": {"subworkflow": {"workflowExternalId": "w", "version": "1"}},
+            },
+        ],
+    },
+    "executedTasks": [
+        task("approve", input={"asyncComplete": True}),
+        task(
+            "fan", taskType="dynamic", output={"dynamicTasks": [{"externalId": "child", "type": "function"}]}
+        ),
+        task("child", parentTaskExternalId="north", input={}),
+        task("grandchild", parentTaskExternalId="south", status="FAILED", reasonForIncompletion="no pump"),
+        task("load", status="COMPLETED", endTime=1_700_000_001_000),
+    ],
+}
+
+
+def meaning(read: Callable[[bytes], WorkflowExecutionDetails], content: bytes) -> Any:
+    """All that is decided by an execution, and all that is told of it."""
+    try:
+        execution = read(content)
+    except (ValidationError, RecursionError):
+        return "refused"
+    names = [("approve", None), ("child", None), ("child", "north"), ("child", "fan"), ("missing", None)]
+    return repr(
+        [
+            wait_for_end(execution),
+            describe_bad_end(execution),
+            contradiction(execution),
+            [
+                _plain(wait_for_task(execution, name, ["COMPLETED"], parent_task_external_id=of))
+                for name, of in names
+            ],
+            [is_async_complete(execution, one) for one in execution.executed_tasks],
+            [one.id for one in waiting_for_a_report(execution)],
+            Progress().lines(execution, "x", now=1e9),
+            table(execution),
+        ]
+    )
+
+
+def _plain(verdict: Any) -> Any:
+    found = getattr(verdict, "task", None)
+    return (type(verdict).__name__, found.id if found else None, getattr(verdict, "reason", None))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in an answer where something else may stand."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from places(item, (*path, key))
+
+
+def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    execution = copy.deepcopy(WHOLE)
+    inside = execution
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    return execution
+
+
+def full(content: bytes) -> WorkflowExecutionDetails:
+    return WorkflowExecutionDetails.model_validate_json(content)
+
+
+def whole(content: bytes) -> WorkflowExecutionDetails:
+    return reading.whole(content, WorkflowExecutionDetails)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in places(WHOLE) if path], ids=lambda path: ".".join(map(str, path))
+)
+@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
+def test_whatever_stands_anywhere_means_the_same_as_to_the_models_alone(
+    read: Callable[[bytes], WorkflowExecutionDetails], path: tuple[Any, ...]
+) -> None:
+    for odd in ODD:
+        content = json.dumps(changed(path, odd)).encode()
+        assert meaning(read, content) == meaning(full, content), odd
+
+
+@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
+def test_many_changes_at_once_mean_the_same_too(read: Callable[[bytes], WorkflowExecutionDetails]) -> None:
+    dice = random.Random(7)
+    for _ in range(500):
+        execution = copy.deepcopy(WHOLE)
+        for _ in range(3):
+            inside: Any = execution
+            while isinstance(inside, dict | list) and inside:
+                key = dice.choice(list(inside) if isinstance(inside, dict) else range(len(inside)))
+                if dice.random() < 0.3 or not isinstance(inside[key], dict | list):
+                    inside[key] = copy.deepcopy(dice.choice(ODD))
+                    break
+                inside = inside[key]
+        content = json.dumps(execution).encode()
+        assert meaning(read, content) == meaning(full, content), execution
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'"\xff"',
+        b"[" * 100_000,
+        b'{"id": NaN}',
+        b'{"id": 1e999}',
+        b'{"id": "\\ud800"}',
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
+def test_what_is_no_execution_is_refused_by_the_models(
+    read: Callable[[bytes], WorkflowExecutionDetails], content: bytes
+) -> None:
+    with pytest.raises(ValidationError):
+        read(content)
+
+
+@pytest.mark.skipif(not reading._HAS_MSGSPEC, reason="Airflow 3 brings msgspec")
+def test_a_poll_keeps_no_inputs_and_outputs() -> None:
+    read = reading.execution(json.dumps(WHOLE).encode())
+    assert (read.input, read.metadata) == ({}, {})
+    assert {repr(one.output) for one in read.executed_tasks} <= {
+        "{}",
+        "{'dynamicTasks': [{'externalId': 'child'}]}",
+    }
+    assert all("function" not in one.input for one in read.executed_tasks)
+
+
+def test_all_is_read_where_all_is_wanted() -> None:
+    read = whole(json.dumps({**WHOLE, "new": {"field": [1]}}).encode())
+    assert read.model_dump(by_alias=True)["new"] == {"field": [1]}
+    assert read.executed_tasks[0].output == {"large": ["x"] * 5}
+    assert read.model_dump(by_alias=True)["workflowDefinition"] == WHOLE["workflowDefinition"]
+
+
+def test_a_page_keeps_what_tells_whether_executions_go_on() -> None:
+    items = [{**WHOLE, "id": "a"}, {"id": 5}, "odd", {**WHOLE, "id": "b", "endTime": 1}]
+    content = json.dumps({"items": items, "nextCursor": "c"}).encode()
+    page = reading.page(content)
+    assert [one.id for one in page.items] == ["a", "b"]
+    assert page.next_cursor == "c"
+    proper = reading.page(json.dumps({"items": [items[0], items[3]]}).encode())
+    assert [(one.id, one.status, one.end_time, one.metadata) for one in proper.items] == [
+        ("a", "RUNNING", None, {}),
+        ("b", "RUNNING", 1, {}),
+    ]
+
+
+def test_without_msgspec_the_models_read_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow below 3.0 does not bring it."""
+    monkeypatch.setattr(reading, "_HAS_MSGSPEC", False)
+    content = json.dumps(WHOLE).encode()
+    assert meaning(reading.execution, content) == meaning(full, content)
+    assert isinstance(reading.page(json.dumps({"items": [WHOLE]}).encode()), ExecutionPage)

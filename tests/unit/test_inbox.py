@@ -1,0 +1,328 @@
+"""The inbox: which CDF tasks wait, and one DAG run for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
+from moved import DagSerialization, TriggerDagRunOperator
+from support import FakeTaskInstance, Project, function_task
+
+from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.inbox import cdf_inbox
+from airflow_provider_cdf.operators import inbox as module
+from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator, logical_date
+from airflow_provider_cdf.versions import HAS_TASK_API
+from airflow_provider_cdf.waiting_tasks import those_counted
+
+pytestmark = pytest.mark.usefixtures("cdf_default")
+
+
+@dataclass
+class Inbox(FakeTaskInstance):
+    """The task of an inbox, which asks Airflow for DAG runs."""
+
+    runs: dict[str, str] = field(default_factory=dict)
+    questions: int = 0
+
+    def get_dr_count(self, *, dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
+        assert dag_id == "work"
+        self.questions += 1
+        return sum(
+            1 for one in run_ids if one in self.runs and self.runs[one] in (states or [self.runs[one]])
+        )
+
+
+@pytest.fixture
+def ti(monkeypatch: pytest.MonkeyPatch) -> Inbox:
+    ti = Inbox(task_id="waiting")
+    if not HAS_TASK_API:
+
+        def in_database(dag_id: str, run_ids: Sequence[str], states: list[str] | None) -> set[str]:
+            return {one for one in run_ids if ti.get_dr_count(dag_id=dag_id, run_ids=[one], states=states)}
+
+        monkeypatch.setattr(module, "_runs_in_database", in_database)
+    return ti
+
+
+def listed(ti: Any, workflow: str, **arguments: Any) -> list[dict[str, Any]]:
+    arguments = {"task_external_id": "score", **arguments}
+    operator = CdfWaitingTasksOperator(
+        task_id="waiting", trigger_dag_id="work", workflow_external_id=workflow, **arguments
+    )
+    return operator.execute({"ti": ti})
+
+
+def start(project: Project, workflow: str) -> str:
+    """Start an execution whose task ``score`` waits; return the id of that."""
+    return str(project.task(project.run(workflow), "score")["id"])
+
+
+class TestWhatWaits:
+    def test_gets_a_run_of_its_own_with_all_that_is_known(self, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True, timeout=1800))
+        execution_id = project.run(workflow)
+        task = project.task(execution_id, "score")
+
+        (arguments,) = listed(ti, workflow)
+
+        assert arguments["trigger_run_id"] == f"cdf__{task['id']}"
+        conf = arguments["conf"]
+        began, deadline = (datetime.fromisoformat(conf.pop(name)) for name in ("start_time", "deadline"))
+        assert began.timestamp() * 1000 == pytest.approx(task["startTime"])
+        assert deadline - began == timedelta(seconds=1800)
+        assert conf == {
+            "cdf_task_id": task["id"],
+            "execution_id": execution_id,
+            "task_external_id": "score",
+            "parent_task_external_id": None,
+            "workflow_external_id": workflow,
+            "version": "1",
+        }
+
+    def test_is_listed_oldest_first(self, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        ids = [start(project, workflow) for _ in range(3)]
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == ids
+
+    def test_is_left_out_where_a_run_is_there(self, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        first, second = start(project, workflow), start(project, workflow)
+        ti.runs[f"cdf__{first}"] = "running"
+
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [second]
+
+    def test_is_another_one_after_a_retry_of_cdf(self, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True, retries=1))
+        execution_id = project.run(workflow)
+        first = project.task(execution_id, "score")["id"]
+        ti.runs[f"cdf__{first}"] = "success"
+        project.update(first, "FAILED")
+        second = project.task(execution_id, "score")["id"]
+
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [second]
+
+    @pytest.mark.parametrize("task_external_id", ["other", "plain"])
+    def test_is_no_other_task_and_none_that_cdf_ends_itself(
+        self, task_external_id: str, cdf: CdfEmulator, project: Project, ti: Inbox
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True), function_task("plain"))
+        start(project, workflow)
+        assert listed(ti, workflow, task_external_id=task_external_id) == []
+
+    def test_is_nothing_in_other_versions_or_ended_executions(self, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        execution_id = project.run(workflow)
+        project.task(execution_id, "score")
+        assert listed(ti, workflow, version="2") == []
+        assert len(listed(ti, workflow, version="1")) == 1
+        project.cancel(execution_id)
+        assert listed(ti, workflow) == []
+
+    def test_may_be_a_child_of_a_dynamic_task(self, cdf: CdfEmulator, project: Project, ti: Inbox) -> None:
+        child = {
+            **function_task("score", waits=True),
+            "parameters": {"function": {"externalId": "ask", "data": {}}, "isAsyncComplete": True},
+        }
+        cdf.set_function("list", {"tasks": [child]})
+        dynamic = {
+            "externalId": "each",
+            "type": "dynamic",
+            "retries": 0,
+            "parameters": {"dynamic": {"tasks": "${list.output.response.tasks}"}},
+            "dependsOn": [{"externalId": "list"}],
+        }
+        workflow = project.define(function_task("list"), dynamic)
+        project.task(project.run(workflow), "score")
+
+        for parent in (None, "each"):
+            (arguments,) = listed(ti, workflow, parent_task_external_id=parent)
+            assert arguments["conf"]["parent_task_external_id"] == "each"
+            assert arguments["conf"]["deadline"] is None
+        assert listed(ti, workflow, parent_task_external_id="other") == []
+
+    def test_is_cut_where_airflow_maps_no_further(
+        self, project: Project, ti: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MOST", 2)
+        monkeypatch.setattr(module, "AT_ONCE", 2)
+        workflow = project.define(function_task("score", waits=True))
+        ids = [start(project, workflow) for _ in range(3)]
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == ids[:2]
+
+
+class TestLog:
+    def test_names_runs_that_have_ended_without_a_report(
+        self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        ended, running = start(project, workflow), start(project, workflow)
+        ti.runs = {f"cdf__{ended}": "failed", f"cdf__{running}": "running"}
+
+        assert listed(ti, workflow) == []
+
+        said = capsys.readouterr().out
+        assert said.count("A DAG run has ended, and its CDF task still waits") == 1
+        assert ended in said
+        assert running not in said
+
+    def test_names_what_cdf_is_about_to_give_up_while_its_run_is_queued(
+        self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        short, long = (
+            project.define(function_task("score", waits=True, timeout=timeout)) for timeout in (100, 3600)
+        )
+        for workflow, state in ((short, "queued"), (long, "queued"), (short, "running")):
+            ti.runs = {f"cdf__{start(project, workflow)}": state}
+            listed(ti, workflow)
+            said = capsys.readouterr().out
+            assert ("CDF is about to give a task up" in said) == (workflow == short and state == "queued")
+
+
+class TestTrouble:
+    def test_with_one_execution_leaves_it_for_the_next_time(
+        self, cdf: CdfEmulator, project: Project, ti: Inbox
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        ids = {start(project, workflow) for _ in range(3)}
+        cdf.faults.add("GET", "*/executions/*", status=400)
+        try:
+            assert {one["conf"]["cdf_task_id"] for one in listed(ti, workflow)} < ids
+        finally:
+            cdf.faults.clear()
+
+    def test_with_all_of_them_is_an_error(self, cdf: CdfEmulator, project: Project, ti: Inbox) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        start(project, workflow)
+        cdf.faults.add("GET", "*/executions/*", status=400, times=100)
+        try:
+            with pytest.raises(CdfError, match="400"):
+                listed(ti, workflow)
+        finally:
+            cdf.faults.clear()
+
+
+@pytest.mark.parametrize("counted", [set(), {"0"}, {"5"}, {"3", "4"}, set(map(str, range(8)))], ids=len)
+def test_counts_tell_which(counted: set[str]) -> None:
+    asked = 0
+
+    def count(ids: Sequence[str]) -> int:
+        nonlocal asked
+        asked += 1
+        return len(counted.intersection(ids))
+
+    assert those_counted([str(one) for one in range(8)], count) == counted
+    if len(counted) in (0, 8):
+        assert asked == 1
+    assert those_counted([], count) == set()
+
+
+class TestDag:
+    def make(self, **arguments: Any) -> Any:
+        given = {
+            "trigger_dag_id": "work",
+            "workflow_external_id": "pump_health",
+            "task_external_id": "score",
+            "schedule": timedelta(minutes=1),
+        }
+        return cdf_inbox("inbox", **{**given, **arguments})
+
+    def test_lists_and_starts(self) -> None:
+        dag = self.make(version="1", parent_task_external_id="each", cdf_conn_id="other")
+        assert dag.task_ids == ["waiting", "start"]
+        assert dag.get_task("start").upstream_task_ids == {"waiting"}
+        waiting = dag.get_task("waiting")
+        assert (waiting.version, waiting.parent_task_external_id, waiting.cdf_conn_id) == (
+            "1",
+            "each",
+            "other",
+        )
+        assert (dag.catchup, dag.max_active_runs) == (False, 1)
+
+    def test_starts_each_run_once_and_without_a_date(self) -> None:
+        mapped = self.make().get_task("start")
+        operator = mapped.unmap({"trigger_run_id": "cdf__x", "conf": {"execution_id": "y"}})
+        assert isinstance(operator, CdfStartOperator)
+        assert (operator.trigger_dag_id, operator.trigger_run_id) == ("work", "cdf__x")
+        assert operator.skip_when_already_exists is True
+        assert operator.logical_date is None
+
+    def test_can_be_stored(self) -> None:
+        stored = DagSerialization.from_dict(DagSerialization.to_dict(self.make()))
+        assert set(stored.task_dict) == {"waiting", "start"}
+
+    def test_is_woken_by_a_watcher_without_a_schedule(self) -> None:
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        dag = self.make(schedule=None, version="1", poll_interval=3, cdf_conn_id="other")
+        ((asset,),) = [list(condition.objects) for condition in [dag.timetable.asset_condition]]
+        (watcher,) = asset.watchers
+        assert watcher.trigger.serialize()[1] == {
+            "cdf_conn_id": "other",
+            "workflow_external_id": "pump_health",
+            "task_external_id": "score",
+            "version": "1",
+            "parent_task_external_id": None,
+            "poll_interval": 3,
+        }
+        assert set(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict) == {
+            "waiting",
+            "start",
+        }
+
+    def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
+        with pytest.raises(ValueError, match="schedule"):
+            self.make(schedule=None)
+
+
+class TestAirflow2:
+    """Where a DAG run needs a logical date of its own, and tasks ask the database."""
+
+    RUN_ID = "cdf__11111111-2222-4333-8444-555555555123"
+    CONF = {"start_time": "2026-11-26T10:00:00.123000+00:00"}
+
+    def test_dates_follow_from_the_task_and_the_try(self) -> None:
+        began = datetime(2026, 11, 26, 10, 0, 0, 123000, tzinfo=UTC)
+        own = int("555555555123", 16) % 1000
+        first = logical_date(self.CONF["start_time"], self.RUN_ID, 1)
+        assert first == began + timedelta(microseconds=own)
+        assert logical_date(self.CONF["start_time"], self.RUN_ID, 2) == first + timedelta(seconds=1)
+        assert logical_date(None, "manual", 1).tzinfo is UTC
+
+    @pytest.mark.parametrize("is_there", [True, False], ids=["of this very run", "of another run"])
+    def test_a_run_that_is_there_is_left_alone_and_a_clash_of_dates_tried_again(
+        self, is_there: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dates = []
+
+        def execute(self: Any, context: Any) -> None:
+            dates.append(self.logical_date)
+            raise AirflowSkipException
+
+        found = [SimpleNamespace(run_id=self.RUN_ID, state="running")] if is_there else []
+        monkeypatch.setattr("airflow.models.dagrun.DagRun.find", lambda **arguments: found)
+        monkeypatch.setattr(TriggerDagRunOperator, "execute", execute)
+        monkeypatch.setattr(module, "HAS_TASK_API", False)
+        operator = CdfStartOperator(
+            task_id="start", trigger_dag_id="work", trigger_run_id=self.RUN_ID, conf=self.CONF
+        )
+        error = AirflowSkipException if is_there else AirflowException
+        with pytest.raises(error) as raised:
+            operator.execute({"ti": SimpleNamespace(try_number=1)})
+        assert type(raised.value) is error
+        assert dates == [logical_date(self.CONF["start_time"], self.RUN_ID, 1)]
+
+    def test_asks_the_database(self, monkeypatch: pytest.MonkeyPatch, project: Project) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        task_id = start(project, workflow)
+        run = SimpleNamespace(run_id=f"cdf__{task_id}", state="running")
+        monkeypatch.setattr("airflow.models.dagrun.DagRun.find", lambda **arguments: [run])
+        monkeypatch.setattr(module, "HAS_TASK_API", False)
+        assert listed(FakeTaskInstance(), workflow) == []

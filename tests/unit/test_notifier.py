@@ -1,0 +1,137 @@
+"""CdfTaskNotifier against the emulator, called as Airflow calls it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+from support import FakeTaskInstance, Project, function_task
+
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+
+pytestmark = pytest.mark.usefixtures("cdf_default")
+
+UNKNOWN = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def execution_id(project: Project) -> str:
+    execution_id = project.run(project.define(function_task("score", waits=True)))
+    project.task(execution_id, "score")
+    return execution_id
+
+
+def notifier(status: str, execution_id: str = "{{ id }}", **more: Any) -> CdfTaskNotifier:
+    address = {"execution_id": execution_id, "task_external_id": "score"}
+    return CdfTaskNotifier(**{**address, "status": status, **more})
+
+
+def of_task(ti: FakeTaskInstance, execution_id: str, **more: Any) -> Any:
+    """What Airflow hands to the callback of a task."""
+    return {"ti": ti, "dag": DAG("plant"), "id": execution_id, **more}
+
+
+def output(project: Project, execution_id: str, status: str) -> dict[str, Any]:
+    found: dict[str, Any] = project.task(execution_id, "score", status)["output"]
+    return found
+
+
+def test_of_success_completes_with_its_output(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    notifier("{{ 'completed' }}", output={"risk": "{{ 1 + 1 }}"})(of_task(ti, execution_id))
+
+    assert output(project, execution_id, "COMPLETED")["risk"] == "2"
+    assert "airflow" not in output(project, execution_id, "COMPLETED")
+
+
+@pytest.mark.parametrize("status", ["FAILED", "FAILED_WITH_TERMINAL_ERROR"])
+def test_of_a_tasks_failure_tells_the_error(
+    status: str, execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    context = of_task(ti, execution_id, exception=RuntimeError("down"))
+    notifier(status, output={"ticket": 7})(context)
+
+    reported = output(project, execution_id, status)
+    assert reported["ticket"] == 7
+    assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
+    assert reported["airflow"]["failed_tasks"][0]["task_id"] == ti.task_id
+
+
+def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, project: Project) -> None:
+    # All that Airflow hands over where it knows of no last task.
+    context: Any = {"dag": DAG("plant"), "run_id": "manual__1", "reason": "timed_out", "id": execution_id}
+    notifier("FAILED_WITH_TERMINAL_ERROR")(context)
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert (told["dag_id"], told["run_id"]) == ("plant", "manual__1")
+    assert told["error"]["message"] == "The DAG run has failed: timed_out."
+
+
+def test_in_a_coroutine(execution_id: str, project: Project, ti: FakeTaskInstance) -> None:
+    async def main() -> None:
+        await notifier("COMPLETED", execution_id).async_notify(of_task(ti, execution_id))
+
+    asyncio.run(main())
+    assert output(project, execution_id, "COMPLETED") is not None
+
+
+def test_leaves_a_task_alone_that_has_been_reported_on(
+    execution_id: str, project: Project, ti: FakeTaskInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.update(project.task(execution_id, "score")["id"], "COMPLETED")
+
+    notifier("FAILED_WITH_TERMINAL_ERROR")(of_task(ti, execution_id))
+
+    assert "already ended COMPLETED" in capsys.readouterr().out
+    assert output(project, execution_id, "COMPLETED") is not None
+
+
+def test_that_could_not_report_says_so(
+    cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_cdf.notifications import task as module
+
+    monkeypatch.setattr(module, "CALLBACK_PATIENCE", 0.1)
+    cdf.faults.add("POST", "*/update", status=503, times=50)
+    try:
+        with pytest.raises(CdfError, match="may still wait for a report"):
+            notifier("COMPLETED", execution_id).notify(of_task(ti, execution_id))
+    finally:
+        cdf.faults.clear()
+
+
+def test_numbers_become_text_where_the_dag_renders_natively(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    context = of_task(ti, execution_id)
+    context["dag"] = DAG("plant", render_template_as_native_obj=True)
+    one = notifier("COMPLETED", cdf_conn_id="{{ 7 }}")
+    one.render_template_fields(context)
+    with pytest.raises(CdfError, match="'7'"):
+        one.notify(context)
+
+
+@pytest.mark.parametrize("value", [{"airflow": {}}, {"risk": {1}}])
+def test_refuses_an_output_that_cdf_does_not_take(
+    value: Any, execution_id: str, ti: FakeTaskInstance
+) -> None:
+    with pytest.raises(CdfInputError):
+        notifier("COMPLETED", execution_id, output=value).notify(of_task(ti, execution_id))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"status": "COMPLETED"}, "task_external_id"),
+        ({"status": "COMPLETED", "task_external_id": "score"}, "execution_id"),
+        ({"status": "DONE", "cdf_task_id": UNKNOWN}, "Did you mean COMPLETED"),
+    ],
+)
+def test_refuses_mistakes_while_the_file_is_read(arguments: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        CdfTaskNotifier(**arguments)
