@@ -116,6 +116,7 @@ class Sender:
             if not other:
                 return read
             del read
+            answer.distrust()
             raise CdfAnswerError(
                 told(
                     f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
@@ -126,6 +127,7 @@ class Sender:
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
+        answer.distrust()
         return CdfAnswerError(
             told(
                 f"CDF's answer cannot be read: {self._clean(call, problem)}. The request was to "
