@@ -84,7 +84,7 @@ class Answer:
     def json_object(self) -> dict[str, Any] | None:
         """Return a small answer that is a JSON object; ``None`` if it is none. UTF-8, whatever it claims."""
         try:
-            said = json.loads(self.content.decode(errors="replace"))
+            said = json.loads(self.content.decode("utf-8-sig", errors="replace"))
         except (ValueError, RecursionError):
             return None
         return said if isinstance(said, dict) else None

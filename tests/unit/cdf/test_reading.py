@@ -297,3 +297,60 @@ def test_a_page_with_more_items_than_any_has_is_unreadable(item: dict[str, Any])
             read(content)
     with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
         reading.whole(content, SessionStates)
+
+
+def odd(what: bytes, status: str = "COMPLETED") -> bytes:
+    """An execution with something in an output, a parameter and its input."""
+    marked = task("load", status=status, output={"is": "ODD"}, endTime=1_700_000_001_000)
+    execution = {**WHOLE, "status": status, "input": {"is": "ODD"}, "executedTasks": [marked]}
+    return json.dumps(execution).encode().replace(b'"ODD"', what)
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("what", "read_as"),
+    [
+        (b'"\\ud83d"', "?"),
+        (b'"a \\ude00 b"', "a ? b"),
+        (b'"\\ud83d\\ude00 \\ud83d"', "\N{GRINNING FACE} ?"),
+        (b'"\\\\ud83d \xff"', "\\ud83d \N{REPLACEMENT CHARACTER}"),
+        (b'"\xff"', "\N{REPLACEMENT CHARACTER}"),
+        (b'"one\nline"', "one\nline"),
+        (b"1" * 5000, "1" * 5000),
+        (b"-" + b"1" * 5000, "-" + "1" * 5000),
+        (b"[" * 300 + b"]" * 300, None),
+    ],
+    ids=lambda value: repr(value[:12]) if isinstance(value, bytes) else "",
+)
+def test_one_odd_character_makes_no_execution_unreadable(
+    read: Callable[[bytes], WorkflowExecutionDetails], what: bytes, read_as: str | None
+) -> None:
+    execution = (tolerant if read is without_msgspec else read)(odd(what))
+    assert execution.has_ended
+    assert execution.executed_tasks[0].end_time == 1_700_000_001_000
+    if read is not reading.execution and read_as is not None:
+        assert execution.input == execution.executed_tasks[0].output == {"is": read_as}
+        json.dumps(execution.model_dump(mode="json"), ensure_ascii=False).encode()
+
+
+@READERS
+def test_a_byte_order_mark_is_passed_over(read: Callable[[bytes], WorkflowExecutionDetails]) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(WHOLE).encode()
+    assert (tolerant if read is without_msgspec else read)(content).id == EXECUTION
+
+
+def tolerant(content: bytes) -> WorkflowExecutionDetails:
+    """Read as without msgspec."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_HAS_MSGSPEC", False)
+        return whole(content)
+
+
+@READERS
+def test_an_odd_character_does_not_hide_what_is_wrong(
+    read: Callable[[bytes], WorkflowExecutionDetails],
+) -> None:
+    read = tolerant if read is without_msgspec else read
+    for content in (odd(b'"\xff"')[:-5], odd(b'"\xff"') + b"{", odd(b'"\xff"').replace(b'"id"', b'"di"')):
+        with pytest.raises(ValidationError):
+            read(content)
