@@ -146,7 +146,8 @@ class _Reading:
         if self._gzip is None and not self._unread:
             self._kept += piece
         yield
-        while self._gzip is not None and piece and not self._unread:
+        # What is behind the end is no part of the answer; zlib would collect it.
+        while self._gzip is not None and not self._gzip.eof and piece and not self._unread:
             try:
                 self._kept += self._gzip.decompress(piece, min(STEP, self._most + 1 - len(self._kept)))
             except zlib.error:

@@ -13,6 +13,8 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 
 #: Seconds for which an assertion is good. It is used once, at once; clocks differ by minutes.
 ASSERTION_LIFETIME = 300.0
+#: Bits of an RSA key. Shorter ones are broken, and too short for what is signed.
+SHORTEST_RSA = 1024
 #: The begin of a PEM, by which one is told from a path.
 PEM_BEGIN = "-----BEGIN "
 
@@ -68,6 +70,11 @@ class SigningKey:
             )
         headers = _thumbprint_header(self.thumbprint or _thumbprint_of(pem))
         if isinstance(key, rsa.RSAPrivateKey):
+            if key.key_size < SHORTEST_RSA:
+                return CdfLoginError(
+                    f"The private key cannot be used: it is too short. RSA needs {SHORTEST_RSA} bits or "
+                    f"more, better 2048, and this key has {key.key_size}."
+                )
             # As Microsoft's own library signs, by which thumbprint it is.
             algorithm = "PS256" if "x5t#S256" in headers else "RS256"
         elif isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:

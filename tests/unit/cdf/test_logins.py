@@ -300,6 +300,18 @@ def test_an_assertion_that_is_repeated_is_left_out(
     assert "invalid_client: Not ***" in message
 
 
+#: Of 512 bits; libraries make none so short any more.
+SHORT_RSA = (
+    "-----BEGIN PRIVATE KEY-----"
+    "MIIBVAIBADANBgkqhkiG9w0BAQEFAASCAT4wggE6AgEAAkEAsWXtC5IDEMMNdC7hOxteJV3JjyjoufwGPZi5pkO58zWBai2r"
+    "0oEsNwR5/KFMRvbrBBWJMhtHzuo5F5WA67sgEQIDAQABAkEAgVdGYMRBtevxGD/B+h13JBlghx+Vp1zIlAqReVcx8c9fFujq"
+    "JMW5lYM6J+gHbtkWBgALEjJMLURufq1K/MiW7QIhAN5NlLunxRKUaIZEu4pHUWBA55U7C+R7r4aDOUo/ZsnzAiEAzEnSDKTd"
+    "w91mDSvfGLd2J7jjJSQKR73MaeHee/piyusCIHFYLxiLDwFNKAolq1VyzXv9O9ar14F0yucTqzc/ImKfAiAc/7Ggd9q/DfOJ"
+    "lRuzL3/HPbiIsif/bRLSSOzDHpTdhwIgfjDcDf7K968A0mEVL2MkoI8uSW5iFgPZatsueV/rVZk="
+    "-----END PRIVATE KEY-----"
+)
+
+
 def broken_keys() -> dict[str, tuple[str, str]]:
     dsa_key = dsa.generate_private_key(2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -307,6 +319,7 @@ def broken_keys() -> dict[str, tuple[str, str]]:
     lines = PAIR.pem().splitlines()
     return {
         "cut": ("\n".join([*lines[:5], *lines[8:]]), "cannot be read"),
+        "too short": (SHORT_RSA, "RSA needs 1024 bits or more, better 2048, and this key has 512"),
         "of another kind": (dsa_key.decode(), "neither RSA nor EC"),
         "of an unknown curve": (Pair(ec.generate_private_key(ec.SECP256K1())).pem(), "neither RSA nor EC"),
     }
