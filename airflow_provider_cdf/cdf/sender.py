@@ -115,8 +115,8 @@ class Sender:
         else:
             if not other:
                 return read
-            del read
             answer.distrust()
+            del read
             raise CdfAnswerError(
                 told(
                     f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
