@@ -105,7 +105,8 @@ class Sender:
             read: AnswerT = (
                 call.read(answer.content) if call.read else reading.whole(answer.content, call.answer)
             )
-            other = call.is_about(read)
+            if other := call.is_about(read):
+                answer.distrust()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
@@ -115,7 +116,6 @@ class Sender:
         else:
             if not other:
                 return read
-            answer.distrust()
             del read
             raise CdfAnswerError(
                 told(
