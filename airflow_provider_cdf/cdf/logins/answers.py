@@ -81,6 +81,7 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
     """
     said = answer.json_object()
     if said is None:
+        answer.distrust()
         return CdfLoginError(
             f"The login got no token. {_capital(where)} answered HTTP {answer.status} with {answer.kind}. Is "
             "its URL right?",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cdf_support import EXECUTION, EXECUTION_ID, Answering, Sender, loopback_server, settings
+from cdf_support import EXECUTION, EXECUTION_ID, Answering, FakeTime, Sender, loopback_server, settings
 from identity_provider import Pair
 
 from airflow_provider_cdf.cdf import calls
@@ -45,11 +45,18 @@ class Server:
 
     def __init__(self, *answers: bytes | list[bytes]) -> None:
         self.answers = list(answers)
+        self.token_answers: list[bytes] = []
         self.ports: list[int] = []
+        self.token_ports: list[int] = []
         self.written = threading.Event()
 
     def __call__(self, request: Answering) -> None:
         if request.path == "/token":
+            if self.token_answers:
+                self.token_ports.append(request.client_address[1])
+                request.wfile.write(self.token_answers.pop(0))
+                self.written.set()
+                return
             request.reply({"access_token": "the-token", "expires_in": 3600})
             return
         self.ports.append(request.client_address[1])
@@ -165,3 +172,12 @@ def test_a_connection_that_brought_a_foreign_answer_is_not_used_again(sender: Se
     with loopback_server(server) as url:
         assert ask(sender, server, url, times=3) == [CdfAnswerError, 2, 3]
     assert server.ports[0] != server.ports[1] == server.ports[2]
+
+
+def test_a_connection_that_brought_no_token_is_not_used_again(sender: Sender, time: FakeTime) -> None:
+    server = Server()
+    server.token_answers = [http(b"<html>"), http(b'{"access_token": "the-token", "expires_in": 3600}')]
+    with loopback_server(server) as url:
+        # A login that failed is not tried again at once: a repetition waits for it, on the clock of the test.
+        assert ask(sender, server, url, times=1, retry_for=60) == [1]
+    assert server.token_ports[0] != server.token_ports[1] == server.ports[0]
