@@ -38,6 +38,9 @@ CHANCE = 10
 #: How many encodings around each other are taken off.
 LAYERS = 5
 
+#: Characters of all that a text may be the encoding of, together. 2048 can stand for millions.
+MOST_DECODED = 100_000
+
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 
@@ -57,7 +60,11 @@ def without_secrets(text: object, secrets: Iterable[str]) -> str:
         shown = shown.replace(secret, "***")
     parts = {part for secret in secrets for form in _forms(secret) for part in _parts(_letters(form))}
     sizes = {len(part) for part in parts}
+    looked_at = 0
     for form in _decoded(shown, layers=2):
+        looked_at += len(form)
+        if looked_at > MOST_DECODED:
+            return "(left out, because it is encoded too many times)"
         letters = _letters(form)
         if any(letters[at : at + size] in parts for size in sizes for at in range(len(letters) - size + 1)):
             return "(left out, because it repeats a secret)"
@@ -85,8 +92,7 @@ def _letters(text: str) -> str:
 
 def _decoded(text: str, layers: int) -> Iterator[str]:
     """The text, and what it is the encoding of."""
-    yield text
-    for form in (text, *_unescaped(text)):
+    for form in dict.fromkeys((text, *_unescaped(text))):
         yield form
         if layers:
             for run in _BASE64.findall(form):

@@ -15,7 +15,15 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, OnErrorOmit, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetCoreSchemaHandler,
+    OnErrorOmit,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -124,6 +132,18 @@ class _NullIsEmpty:
         return core_schema.union_schema([handler(source), null], mode="left_to_right")
 
 
+#: The most items of a list. CDF allows some hundred tasks in a workflow, and 1000 items on a page; 3 KB of
+#: gzip can hold a million of anything.
+MOST_ITEMS = 20_000
+
+
+class _CountedFirst:
+    """Counts the items of a list before any is left out of it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.chain_schema([core_schema.list_schema(max_length=MOST_ITEMS), handler(source)])
+
+
 def _none() -> None:
     return None
 
@@ -132,7 +152,9 @@ _Text: TypeAlias = Annotated[str | None, _Else(_none)]
 _Int: TypeAlias = Annotated[int | None, _Else(_none)]
 _Object: TypeAlias = Annotated[dict[str, Any], _Else(dict)]
 _ItemT = TypeVar("_ItemT")
-_ListOrNull: TypeAlias = Annotated[list[_ItemT], _NullIsEmpty()]
+#: The first item that is wrong is told of: an error for each of a million takes gigabytes.
+_List: TypeAlias = Annotated[list[_ItemT], FailFast(), Field(max_length=MOST_ITEMS)]
+_ListOrNull: TypeAlias = Annotated[_List[_ItemT], _NullIsEmpty()]
 
 
 class _Answer(BaseModel):
@@ -163,7 +185,7 @@ class TaskDefinition(_Answer):
     retries: Annotated[int, _Else(lambda: 3)] = 3
     timeout: Annotated[float, _Else(lambda: 3600)] = 3600
     on_failure: Annotated[OnFailure, _Else(lambda: OnFailure.ABORT_WORKFLOW)] = OnFailure.ABORT_WORKFLOW
-    depends_on: Annotated[list[TaskReference], _Else(list)] = Field(default_factory=list)
+    depends_on: Annotated[_List[TaskReference], _Else(list)] = Field(default_factory=list)
 
 
 class WorkflowDefinition(_Answer):
@@ -289,7 +311,7 @@ class ExecutionPage(_Answer):
     """One page of ``POST /workflows/executions/list``."""
 
     #: One that cannot be read is left out: it is not what is looked for by id, status or metadata.
-    items: list[OnErrorOmit[WorkflowExecution]]
+    items: Annotated[_List[OnErrorOmit[WorkflowExecution]], _CountedFirst()]
     next_cursor: str | None = None
 
 
@@ -321,7 +343,7 @@ class Session(_Answer):
 class SessionList(_Answer):
     """The answer to ``POST /sessions``: always exactly one session."""
 
-    items: list[Session] = Field(min_length=1)
+    items: _List[Session] = Field(min_length=1)
 
 
 class SessionState(_Answer):
@@ -333,7 +355,7 @@ class SessionState(_Answer):
 class SessionStates(_Answer):
     """The answer about sessions by their ids."""
 
-    items: list[SessionState] = Field(default_factory=list)
+    items: _List[SessionState] = Field(default_factory=list)
 
 
 class Workflow(_Answer):
@@ -358,8 +380,8 @@ class TokenInspection(_Answer):
     """
 
     subject: _Text = None
-    projects: list[TokenProject]
-    capabilities: Annotated[list[dict[str, Any]], _Else(list)] = Field(default_factory=list)
+    projects: _List[TokenProject]
+    capabilities: Annotated[_List[dict[str, Any]], _Else(list)] = Field(default_factory=list)
 
     def granted_in(self, project: str) -> set[str]:
         """Return what the token may do in a project, such as ``workflowOrchestrationAcl:READ``."""

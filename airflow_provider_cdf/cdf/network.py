@@ -63,14 +63,60 @@ def pieces(buffer: bytes) -> Iterator[bytes]:
         yield buffer[begin : begin + PIECE]
 
 
+class Leftovers:
+    """
+    What tells whether a connection may be used again: nothing came behind its last answer.
+
+    httpcore hands left over bytes out as the answer to the next request: RFC 9112, section 9.2. It reads only
+    as long as an answer is not complete, so the end of one lies in what came last.
+    """
+
+    #: So many bytes at its end tell a body from what is behind it.
+    ENOUGH = 64
+
+    def __init__(self) -> None:
+        self._came_last = b""
+        #: Of the answer's body.
+        self._end = b""
+        self._length = 0
+        #: Whether the connection must not be used again.
+        self.distrusted = False
+
+    def came(self, piece: bytes) -> bytes:
+        """Take what was read from the network."""
+        self._came_last = self._came_last[-2 * self.ENOUGH :] + piece
+        return piece
+
+    def body(self, piece: bytes) -> bytes:
+        """Take what was found in it as a part of the body."""
+        self._end = (self._end + piece[-self.ENOUGH :])[-self.ENOUGH :]
+        self._length += len(piece)
+        return piece
+
+    def ended(self, *, is_chunked: bool) -> None:
+        """Judge whether the whole answer, and nothing else, has come. In doubt, it has not."""
+        if is_chunked:
+            end = b"\r\n0\r\n\r\n"
+        else:
+            end = self._end if self._length > self.ENOUGH else b"\r\n\r\n" + self._end
+        if self._came_last.find(end) != len(self._came_last) - len(end):
+            self.distrusted = True
+        self._came_last, self._end, self._length = b"", b"", 0
+
+    def distrust(self) -> None:
+        """Have the connection closed before anything else is sent on it."""
+        self.distrusted = True
+
+
 class Stream(httpcore.NetworkStream):
     """A connection, for threads."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
+        self.leftovers = Leftovers()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout))
+        return self.leftovers.came(self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout)))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for piece in pieces(buffer):
@@ -86,7 +132,13 @@ class Stream(httpcore.NetworkStream):
         return Stream(self._stream.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and (self.leftovers.distrusted or self._has_decrypted()):
+            return True
         return self._stream.get_extra_info(info)
+
+    def _has_decrypted(self) -> bool:
+        tls = self._stream.get_extra_info("ssl_object")
+        return isinstance(tls, ssl.SSLSocket) and tls.pending() > 0
 
 
 class Backend(httpcore.SyncBackend):
@@ -120,9 +172,12 @@ class AsyncStream(httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
+        self.leftovers = Leftovers()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
-        return await self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout))
+        return self.leftovers.came(
+            await self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout))
+        )
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - httpcore's
         for piece in pieces(buffer):
@@ -141,7 +196,22 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         return AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left))
 
     def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable" and (self.leftovers.distrusted or self._has_decrypted()):
+            return True
         return self._stream.get_extra_info(info)
+
+    def _has_decrypted(self) -> bool:
+        """Whether more came than was read: the socket does not show what lies in the memory of its TLS."""
+        tls = self._stream.get_extra_info("ssl_object")
+        if not isinstance(tls, ssl.SSLObject):
+            return False
+        try:
+            tls.read(1)  # it is lost; the connection is closed because of it
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError:
+            pass
+        return True
 
 
 class AsyncBackend(httpcore.AnyIOBackend):
@@ -214,12 +284,25 @@ def _core_request(request: httpx.Request) -> httpcore.Request:
     )
 
 
+def _leftovers(response: httpcore.Response) -> Leftovers:
+    """Return what the connection of an answer knows; httpcore asks it before it uses a connection again."""
+    stream = response.extensions.get("network_stream")
+    return stream.leftovers if isinstance(stream, Stream | AsyncStream) else Leftovers()
+
+
+def _is_chunked(response: httpcore.Response) -> bool:
+    return any(name.lower() == b"transfer-encoding" for name, _ in response.headers)
+
+
 class _Body(httpx.SyncByteStream):
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
+        self.leftovers = _leftovers(response)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._response.iter_stream()
+        for piece in self._response.iter_stream():
+            yield self.leftovers.body(piece)
+        self.leftovers.ended(is_chunked=_is_chunked(self._response))
 
     def close(self) -> None:
         self._response.close()
@@ -228,9 +311,12 @@ class _Body(httpx.SyncByteStream):
 class _AsyncBody(httpx.AsyncByteStream):
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
+        self.leftovers = _leftovers(response)
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._response.aiter_stream()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._response.aiter_stream():
+            yield self.leftovers.body(piece)
+        self.leftovers.ended(is_chunked=_is_chunked(self._response))
 
     async def aclose(self) -> None:
         await self._response.aclose()

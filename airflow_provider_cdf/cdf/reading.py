@@ -6,15 +6,19 @@ thread does not help, because it holds Python's lock meanwhile. A poll decides b
 reasons, so the rest is not made: pydantic makes all of the JSON before it leaves anything out, msgspec skips
 what it is not asked for, and makes objects faster (docs/performance.md has the figures).
 
+One odd character in an output must not make an execution that has ended unreadable for ever. What neither of
+them takes for JSON is read once more by Python's own reader, with what is no text replaced.
+
 The models are the same in either way, and so is every reader of them. What msgspec refuses, such as an array
 where the API promises an object, the models read by themselves: they know what may be wrong.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecutionDetails
 
@@ -27,6 +31,8 @@ else:
     _HAS_MSGSPEC = True
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+#: Python refuses to make numbers of more than 4300 digits, unless it is told to.
+MOST_DIGITS = 600
 
 if _HAS_MSGSPEC or TYPE_CHECKING:
     #: What the models accept or refuse by themselves.
@@ -121,4 +127,34 @@ def _read(content: bytes, model: type[ModelT], kept: Any) -> ModelT:
             pass
         else:
             return model.model_validate(made if kept is Any else msgspec.to_builtins(made))
-    return model.model_validate_json(content)
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
+            raise
+        try:
+            mended = _mended(content)
+        except (ValueError, RecursionError):
+            raise error from None
+    return model.model_validate(mended)
+
+
+def _mended(content: bytes) -> Any:
+    """
+    Read JSON that is not quite JSON.
+
+    It has half an emoji, a byte that is no UTF-8, a byte order mark, a line break in a text, a number of
+    thousands of digits (which is read as text), or more levels than pydantic takes.
+
+    :raises ValueError: if it is none, such as one that ends too early.
+    """
+    said = json.loads(content.decode("utf-8-sig", errors="replace"), strict=False, parse_int=_number)
+    if rb"\ud" not in content and rb"\uD" not in content:
+        return said
+    # Half a pair of surrogates is no text: nothing could send or keep it.
+    text = json.dumps(said, ensure_ascii=False).encode(errors="replace").decode()
+    return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MOST_DIGITS else digits

@@ -105,7 +105,8 @@ class Sender:
             read: AnswerT = (
                 call.read(answer.content) if call.read else reading.whole(answer.content, call.answer)
             )
-            other = call.is_about(read)
+            if other := call.is_about(read):
+                answer.distrust()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
@@ -126,6 +127,7 @@ class Sender:
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
+        answer.distrust()
         return CdfAnswerError(
             told(
                 f"CDF's answer cannot be read: {self._clean(call, problem)}. The request was to "

@@ -12,7 +12,7 @@ import json
 import re
 import ssl
 import zlib
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ import httpx
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.cdf.network import request_ends
+from airflow_provider_cdf.cdf.network import Leftovers, request_ends
 
 #: The most bytes of a successful answer, unpacked. An execution's outputs are at most some 20 MB.
 MOST_OF_AN_ANSWER = 32 * 1024 * 1024
@@ -46,6 +46,10 @@ _FAILURES = (
 )
 
 
+def _nothing() -> None:
+    """An answer that came by no connection, as in tests."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """
@@ -54,12 +58,15 @@ class Answer:
     :param headers: those of :data:`HEADERS` that it sent.
     :param content: the body, unpacked.
     :param unread: why there is no body, such as "it has more than 65536 bytes"; empty if there is one.
+    :param distrust: closes the connection that it came by before anything else is sent there. For an answer
+        that is about something else, or makes no sense: what comes next may be shifted, too.
     """
 
     status: int
     headers: Mapping[str, str]
     content: bytes = field(default=b"", repr=False)
     unread: str = ""
+    distrust: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     @property
     def is_success(self) -> bool:
@@ -77,7 +84,7 @@ class Answer:
     def json_object(self) -> dict[str, Any] | None:
         """Return a small answer that is a JSON object; ``None`` if it is none. UTF-8, whatever it claims."""
         try:
-            said = json.loads(self.content.decode(errors="replace"))
+            said = json.loads(self.content.decode("utf-8-sig", errors="replace"))
         except (ValueError, RecursionError):
             return None
         return said if isinstance(said, dict) else None
@@ -116,6 +123,8 @@ class _Reading:
 
     def __init__(self, response: httpx.Response, most_of_an_answer: int) -> None:
         self._status = response.status_code
+        leftovers = getattr(response.stream, "leftovers", None)
+        self._distrust = leftovers.distrust if isinstance(leftovers, Leftovers) else _nothing
         sent = response.headers
         self._headers = httpx.Headers({name: sent[name] for name in HEADERS if name in sent})
         self._most = most_of_an_answer if response.is_success else MOST_OF_AN_ERROR
@@ -137,7 +146,8 @@ class _Reading:
         if self._gzip is None and not self._unread:
             self._kept += piece
         yield
-        while self._gzip is not None and piece and not self._unread:
+        # What is behind the end is no part of the answer; zlib would collect it.
+        while self._gzip is not None and not self._gzip.eof and piece and not self._unread:
             try:
                 self._kept += self._gzip.decompress(piece, min(STEP, self._most + 1 - len(self._kept)))
             except zlib.error:
@@ -157,7 +167,7 @@ class _Reading:
             self._kept += self._gzip.flush()
             if not self._gzip.eof:
                 self._give_up("it ends too early")
-        return Answer(self._status, self._headers, bytes(self._kept), self._unread)
+        return Answer(self._status, self._headers, bytes(self._kept), self._unread, self._distrust)
 
     def _give_up(self, why: str) -> None:
         self._unread = why

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError
 from airflow_provider_cdf.cdf.retry import RETRY_FOR
@@ -75,7 +75,8 @@ def _base_url(values: Values) -> str:
 
 def _ca_bundle(values: Values) -> str | None:
     path = values.text("verify")
-    if path is not None and not Path(path).exists():
+    # Path.exists() raises for a text that is too long for a path, and quotes it.
+    if path is not None and not os.path.exists(path):
         values.problems.append(
             "extra 'verify' must be the path of a file or directory of CA certificates that exists here"
         )

@@ -16,7 +16,7 @@ from airflow_provider_cdf.cdf.logins.keys import (
     problem_of_pem,
     thumbprint_digits,
 )
-from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile
+from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile, without_bearer
 from airflow_provider_cdf.cdf.models import SessionType
 from airflow_provider_cdf.hooks.connection_values import Values
 
@@ -142,7 +142,7 @@ def _ready_token(values: Values, way: str) -> Credentials:
     given = values.text(way) or ""
     if way == "login_file":
         return TokenFile(given)
-    given = re.sub("^bearer ", "", given, flags=re.IGNORECASE)
+    given = without_bearer(given)
     if not _TOKEN.fullmatch(given):
         values.problems.append("extra 'token' has blanks or signs in it that no access token has")
     return StaticToken(given)

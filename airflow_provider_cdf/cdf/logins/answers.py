@@ -15,6 +15,8 @@ from airflow_provider_cdf.cdf.transport import Answer
 
 #: RFC 6749 lets a provider keep the lifetime to itself, and some say nonsense. A 401 would renew it earlier.
 UNSTATED_LIFETIME = 300.0
+#: A token that is to live for less is used for so long all the same, seconds: no login for each request.
+SHORTEST_LIFETIME = 5.0
 
 #: What is wrong, and what to check, by Microsoft Entra's own number of an error:
 #: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -79,6 +81,7 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
     """
     said = answer.json_object()
     if said is None:
+        answer.distrust()
         return CdfLoginError(
             f"The login got no token. {_capital(where)} answered HTTP {answer.status} with {answer.kind}. Is "
             "its URL right?",
@@ -86,7 +89,9 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
             is_transient=answer.is_success or is_transient_status(answer.status),
             retry_after=read_retry_after(answer.headers),
         )
-    if not answer.is_success:
+    value = said.get("access_token")
+    # Some say why there is no token with HTTP 200.
+    if not answer.is_success or (not isinstance(value, str) and said.get("error")):
         words = ": ".join(str(said[key]) for key in ("error", "error_description") if said.get(key))
         return refused(
             str(said.get("error")),
@@ -95,7 +100,6 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
             is_transient=is_transient_status(answer.status),
             retry_after=read_retry_after(answer.headers),
         )
-    value = said.get("access_token")
     if not isinstance(value, str):
         return CdfLoginError(
             f"The login got no token. {_capital(where)} answered HTTP {answer.status} without access_token."
@@ -129,7 +133,7 @@ def lifetime(expires_in: Any) -> float:
         seconds = float(expires_in)
     except (TypeError, ValueError, OverflowError):
         return UNSTATED_LIFETIME
-    return seconds if math.isfinite(seconds) and seconds > 0 else UNSTATED_LIFETIME
+    return max(seconds, SHORTEST_LIFETIME) if math.isfinite(seconds) and seconds > 0 else UNSTATED_LIFETIME
 
 
 def _capital(words: str) -> str:

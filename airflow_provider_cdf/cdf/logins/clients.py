@@ -115,12 +115,13 @@ class ClientAssertion(_Client):
         return SessionType.ONESHOT_TOKEN_EXCHANGE
 
     def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+        for line in self.key.lines:
+            aid.keep_out_of_logs(line)
         # Reading the key takes up to a tenth of a second.
         signed = yield from aid.in_thread(lambda: self.key.sign(self.client_id, self.token_url))
         if isinstance(signed, CdfLoginError):
             return signed
-        for line in (signed, *self.key.lines):
-            aid.keep_out_of_logs(line)
+        aid.keep_out_of_logs(signed)
         request = self._request(
             {
                 "client_id": self.client_id,

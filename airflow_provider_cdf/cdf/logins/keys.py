@@ -13,8 +13,15 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 
 #: Seconds for which an assertion is good. It is used once, at once; clocks differ by minutes.
 ASSERTION_LIFETIME = 300.0
+#: Bits of an RSA key. Shorter ones are broken, and too short for what is signed.
+SHORTEST_RSA = 1024
 #: The begin of a PEM, by which one is told from a path.
 PEM_BEGIN = "-----BEGIN "
+
+#: What begins a path that messages may name. A token begins with a letter, and so does a key without its PEM.
+_PATH_BEGINS = ("/", ".", "~", "\\")
+#: Base64, or a token: no path is so long without a sign that neither of them has.
+_ENCODED = re.compile(r"(?:[A-Za-z0-9+/=]|\s){65,}|[A-Za-z0-9._~-]{65,}")
 
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----(.*?)-----END \1-----", re.DOTALL)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -36,7 +43,9 @@ class SigningKey:
     @property
     def lines(self) -> list[str]:
         """The key's lines, where the connection holds it: logs show line ends in several ways."""
-        if PEM_BEGIN not in self.pem_or_path or problem_of_pem(self.pem_or_path):
+        if PEM_BEGIN not in self.pem_or_path:
+            return secrets_instead_of(self.pem_or_path)
+        if problem_of_pem(self.pem_or_path):
             return []
         return [line for line in _block(self.pem_or_path, "PRIVATE KEY").splitlines()[1:-1] if len(line) > 16]
 
@@ -61,6 +70,11 @@ class SigningKey:
             )
         headers = _thumbprint_header(self.thumbprint or _thumbprint_of(pem))
         if isinstance(key, rsa.RSAPrivateKey):
+            if key.key_size < SHORTEST_RSA:
+                return CdfLoginError(
+                    f"The private key cannot be used: it is too short. RSA needs {SHORTEST_RSA} bits or "
+                    f"more, better 2048, and this key has {key.key_size}."
+                )
             # As Microsoft's own library signs, by which thumbprint it is.
             algorithm = "PS256" if "x5t#S256" in headers else "RS256"
         elif isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:
@@ -85,6 +99,22 @@ class SigningKey:
         return read_file(self.pem_or_path, "private key")
 
 
+def file_named(path: str) -> str:
+    """Return a file as messages name it: without what may be a key or a token in the wrong field."""
+    return f"file {Path(path).name!r}" if _is_like_a_path(path) else "the file"
+
+
+def secrets_instead_of(path: str) -> list[str]:
+    """Return what has to be kept out of logs of a text that is to be a path, and may be a key or a token."""
+    if _is_like_a_path(path):
+        return []
+    return [line for line in path.split() if len(line) > 16]
+
+
+def _is_like_a_path(text: str) -> bool:
+    return len(text) <= 255 and text.startswith(_PATH_BEGINS) and not _ENCODED.fullmatch(text)
+
+
 def read_file(path: str, what: str) -> str | CdfLoginError:
     """
     Read a small file of this machine.
@@ -94,11 +124,18 @@ def read_file(path: str, what: str) -> str | CdfLoginError:
     try:
         with Path(path).open("rb") as file:
             return file.read(64 * 1024).decode("utf-8-sig", errors="replace")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no path has a zero byte
+        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+    if _is_like_a_path(path):
         return CdfLoginError(
-            f"The file with the {what} cannot be read here: {error.strerror or type(error).__name__}. It is "
-            f"{Path(path).name!r}, and must be on each worker and triggerer."
+            f"The file with the {what} cannot be read here: {reason}. It is {Path(path).name!r}, and must be "
+            "on each worker and triggerer."
         )
+    return CdfLoginError(
+        f"The file with the {what} cannot be read: the connection has what is no path of a file here. It is "
+        f"not shown, because it may be the {what} itself. A path begins with /, and the file must be on each "
+        "worker and triggerer."
+    )
 
 
 def problem_of_pem(pem: str) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
-from airflow_provider_cdf.cdf.logins.keys import read_file
+from airflow_provider_cdf.cdf.logins.keys import file_named, read_file, secrets_instead_of
 
 #: A token from a file is used for this long before the file is read again, seconds.
 FILE_LIFETIME = 60.0
+
+
+def without_bearer(text: str) -> str:
+    """Return a token without the word that a header has before it, and that is often copied with it."""
+    return re.sub(r"^bearer\s+", "", text.strip(), flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,21 +54,23 @@ class TokenFile(Credentials):
     :param path: on each machine that logs in; it may change at any time.
     """
 
-    path: str
+    path: str = field(repr=False)
 
     @property
     def who(self) -> str:
-        return f"the access token in file {Path(self.path).name!r}"
+        return f"the access token in {self.where}"
 
     @property
     def where(self) -> str:
-        return f"file {Path(self.path).name!r}"
+        return file_named(self.path)
 
     @property
     def if_refused(self) -> str:
         return f"It is that in {self.where}: has what writes it stopped, or is it not for this project?"
 
     def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+        for secret in secrets_instead_of(self.path):
+            aid.keep_out_of_logs(secret)
         # In a thread, because the file may be on a slow disk of the network.
         given = yield from aid.in_thread(self._read)
         return given
@@ -73,5 +80,5 @@ class TokenFile(Credentials):
         if isinstance(text, CdfLoginError):
             return text
         if not text.strip():
-            return CdfLoginError(f"The file with the access token is empty. It is {Path(self.path).name!r}.")
-        return GivenToken(text.strip(), FILE_LIFETIME)
+            return CdfLoginError(f"The file with the access token is empty. It is {self.where}.")
+        return GivenToken(without_bearer(text), FILE_LIFETIME)

@@ -111,7 +111,8 @@ def test_login_and_request_share_the_time_for_a_request(sender: Sender, time: Fa
         ({"expires_in": 3600.0}, 3569, 3571),
         ({"expires_in": 61}, 30.4, 31.1),
         ({"expires_in": 10}, 4, 10),
-        ({"expires_in": 1}, 0, 1),
+        ({"expires_in": 1}, 2.4, 2.6),
+        ({"expires_in": 1e-9}, 2.4, 2.6),
     ],
     ids=str,
 )
@@ -170,14 +171,14 @@ def test_a_token_of_more_than_64_kb_is_not_read(sender: Sender) -> None:
         sender.send(Network(login=big), calls.inspect_token())
 
 
-@pytest.mark.parametrize("expires_in", [1, 0.5])
-def test_a_short_lived_token_is_used_once_instead_of_fetched_for_ever(
+@pytest.mark.parametrize("expires_in", [1, 0.5, 1e-9])
+def test_a_short_lived_token_is_used_for_seconds_instead_of_fetched_for_ever(
     sender: Sender, time: FakeTime, expires_in: Any
 ) -> None:
     network = Network(login=login(expires_in=expires_in))
-    inspect(sender, network)
+    inspect(sender, network, times=2)
     assert len(network.token_requests) == 1
-    time.seconds += 1
+    time.seconds += 3
     inspect(sender, network)
     assert len(network.token_requests) == 2
 
@@ -330,6 +331,10 @@ REFUSALS = {
     # It would come back in the message of the HTTP library.
     "unusable access_token": Refusal(
         httpx.Response(200, json={"access_token": "the-token\n"}), ("access_token that cannot be sent",)
+    ),
+    "an error with HTTP 200": Refusal(
+        httpx.Response(200, json={"error": "invalid_client", "error_description": f"Not {SECRET}."}),
+        ("HTTP 200", "invalid_client: Not ***.", "does not accept the client"),
     ),
     "null access_token": Refusal(httpx.Response(200, json={"access_token": None}), ("access_token",)),
     "a list": Refusal(httpx.Response(200, json=["token"]), ("200",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import string
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 import pytest
 from hostile_server import ENCODINGS
 
+from airflow_provider_cdf.cdf import foreign
 from airflow_provider_cdf.cdf.foreign import LONGEST, one_line, without_secrets
 
 LEFT_OUT = "(left out, because it repeats a secret)"
@@ -69,6 +71,32 @@ def test_words_without_a_secret_are_kept(words: str) -> None:
     assert without_secrets(words, SECRETS.values()) == words
 
 
+def test_a_text_that_is_encoded_again_and_again_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took more than a second of an event loop."""
+    looked_at: list[str] = []
+    real = foreign._letters
+
+    def letters(text: str) -> str:
+        looked_at.append(text)
+        return real(text)
+
+    mix = "%2525252541&amp;amp;amp;amp;lt;" + "\\" * 12 + "u0041 "
+    words = " ".join("".join(Random(at).choices(string.ascii_letters, k=8)) for at in range(100))
+    for _ in range(2):
+        words = mix + base64.b64encode((mix + words).encode()).decode()
+    monkeypatch.setattr(foreign, "_letters", letters)
+    assert without_secrets(words, ["s3cr3t"]) == "(left out, because it is encoded too many times)"
+    assert sum(map(len, looked_at)) < 1.2 * foreign.MOST_DECODED
+
+
+@pytest.mark.parametrize(
+    "word", ["pump ", "temperature ", "8d1c1a4e-5f1c-4f5e-9d3e-3a5a0a7f2b11 ", "a/path/to/some/file "]
+)
+def test_long_words_of_a_text_are_no_encoding(word: str) -> None:
+    words = word * (2048 // len(word))
+    assert without_secrets(words, [TOKEN]).startswith(word)
+
+
 def test_a_secret_of_a_few_characters_is_part_of_any_word() -> None:
     assert without_secrets("the reason", ["t", "", "ea"]) == "the reason"
 
@@ -78,9 +106,9 @@ def test_only_the_beginning_of_a_long_text_is_looked_at(size: int) -> None:
     assert len(without_secrets("a b " * (size // 4), [TOKEN])) == LONGEST
 
 
-@pytest.mark.parametrize("foreign", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\x00b", "a\r\n\tb", "a\ud800b"])
-def test_it_is_one_printable_line(foreign: str) -> None:
-    for shown in (one_line(foreign), without_secrets(foreign, [TOKEN])):
+@pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "a\u202eb", "a\x00b", "a\r\n\tb", "a\ud800b"])
+def test_it_is_one_printable_line(text: str) -> None:
+    for shown in (one_line(text), without_secrets(text, [TOKEN])):
         assert shown.isprintable()
         assert (shown[0], shown[-1]) == ("a", "b")
 

@@ -300,6 +300,18 @@ def test_an_assertion_that_is_repeated_is_left_out(
     assert "invalid_client: Not ***" in message
 
 
+#: Of 512 bits; libraries make none so short any more.
+SHORT_RSA = (
+    "-----BEGIN PRIVATE KEY-----"
+    "MIIBVAIBADANBgkqhkiG9w0BAQEFAASCAT4wggE6AgEAAkEAsWXtC5IDEMMNdC7hOxteJV3JjyjoufwGPZi5pkO58zWBai2r"
+    "0oEsNwR5/KFMRvbrBBWJMhtHzuo5F5WA67sgEQIDAQABAkEAgVdGYMRBtevxGD/B+h13JBlghx+Vp1zIlAqReVcx8c9fFujq"
+    "JMW5lYM6J+gHbtkWBgALEjJMLURufq1K/MiW7QIhAN5NlLunxRKUaIZEu4pHUWBA55U7C+R7r4aDOUo/ZsnzAiEAzEnSDKTd"
+    "w91mDSvfGLd2J7jjJSQKR73MaeHee/piyusCIHFYLxiLDwFNKAolq1VyzXv9O9ar14F0yucTqzc/ImKfAiAc/7Ggd9q/DfOJ"
+    "lRuzL3/HPbiIsif/bRLSSOzDHpTdhwIgfjDcDf7K968A0mEVL2MkoI8uSW5iFgPZatsueV/rVZk="
+    "-----END PRIVATE KEY-----"
+)
+
+
 def broken_keys() -> dict[str, tuple[str, str]]:
     dsa_key = dsa.generate_private_key(2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -307,6 +319,7 @@ def broken_keys() -> dict[str, tuple[str, str]]:
     lines = PAIR.pem().splitlines()
     return {
         "cut": ("\n".join([*lines[:5], *lines[8:]]), "cannot be read"),
+        "too short": (SHORT_RSA, "RSA needs 1024 bits or more, better 2048, and this key has 512"),
         "of another kind": (dsa_key.decode(), "neither RSA nor EC"),
         "of an unknown curve": (Pair(ec.generate_private_key(ec.SECP256K1())).pem(), "neither RSA nor EC"),
     }
@@ -447,6 +460,62 @@ def test_a_token_file_that_holds_none_is_told_of(
     assert message.startswith(words)
     assert "'cdf-token'" in message
     assert idp.shown == []
+
+
+@pytest.mark.parametrize("begin", ["Bearer ", "bearer  "])
+def test_a_token_in_a_file_may_have_what_a_header_has_before_it(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, begin: str
+) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{begin}{idp.issue()}\n")
+    log_in(sender, with_token(idp, login_file=str(path)))
+    assert idp.shown == idp.issued
+
+
+#: What people put where a path belongs.
+PASTED = {
+    "key without its PEM": "AB/MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgHd2tHTCjXYdb",
+    "key that begins as a path": "/" + "MIGHAgEAMBMGByqGSM49AgEG/CqGSM49AwEHBG0wawIBAQQgHd2tHTCjXYdb" * 2,
+    "end of a key": "\n".join(PAIR.pem().splitlines()[-4:]),
+    "token": "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijklmnopqrstuvwxyzABCDEF",
+    "token that begins as a path": "." + "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0." * 2,
+    "long text": "/secret-word/" * 30,
+    "text with a zero byte": "a-secret-word-of-some\0length",
+}
+
+
+@pytest.mark.parametrize("field", ["private_key", "login_file"])
+@pytest.mark.parametrize("pasted", PASTED.values(), ids=PASTED.keys())
+def test_a_secret_in_a_field_for_a_path_is_not_shown(
+    sender: Sender, signing: IdentityProvider, field: str, pasted: str
+) -> None:
+    if field == "private_key":
+        config = signs(signing, pasted, PAIR.thumbprint())
+    else:
+        config = with_token(signing, login_file=pasted)
+    told: list[str] = []
+    message = refusal(sender, settings(signing, config.credentials, on_token=told.append))
+    assert "no path of a file here" in message
+    parts = [part for part in re.split(r"[\s/]", pasted) if len(part) > 8]
+    assert parts
+    shown = message + repr(config)
+    assert not [part for part in parts if part in shown]
+    assert [line for line in pasted.split() if len(line) > 16] == told
+
+
+@pytest.mark.parametrize("field", ["private_key", "login_file"])
+def test_a_path_of_a_file_that_is_not_there_is_shown(
+    sender: Sender, signing: IdentityProvider, field: str
+) -> None:
+    path = "/run/secrets/kubernetes.io/service-account/cognite-data-fusion/production/file"
+    if field == "private_key":
+        config = signs(signing, path, PAIR.thumbprint())
+    else:
+        config = with_token(signing, login_file=path)
+    told: list[str] = []
+    message = refusal(sender, settings(signing, config.credentials, on_token=told.append))
+    assert "No such file or directory. It is 'file'" in message
+    assert told == []
 
 
 def test_a_file_that_hangs_costs_a_request_its_time_and_no_more(

@@ -13,7 +13,13 @@ from pydantic import ValidationError
 
 from airflow_provider_cdf.cdf import reading
 from airflow_provider_cdf.cdf.attempts import is_async_complete
-from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    MOST_ITEMS,
+    ExecutionPage,
+    SessionStates,
+    TokenInspection,
+    WorkflowExecutionDetails,
+)
 from airflow_provider_cdf.progress import Progress, table, waiting_for_a_report
 from airflow_provider_cdf.waiting import contradiction, describe_bad_end, wait_for_end, wait_for_task
 
@@ -237,3 +243,114 @@ def test_without_msgspec_the_models_read_all(monkeypatch: pytest.MonkeyPatch) ->
     content = json.dumps(WHOLE).encode()
     assert meaning(reading.execution, content) == meaning(full, content)
     assert isinstance(reading.page(json.dumps({"items": [WHOLE]}).encode()), ExecutionPage)
+
+
+def without_msgspec(content: bytes) -> WorkflowExecutionDetails:
+    return WorkflowExecutionDetails.model_validate_json(content)
+
+
+READERS = pytest.mark.parametrize(
+    "read", [reading.execution, whole, without_msgspec], ids=["for a poll", "whole", "by the models alone"]
+)
+
+
+def test_of_a_list_that_is_wrong_only_the_first_item_is_told_of() -> None:
+    """An error for each of a million items takes gigabytes."""
+    wrong = [{}] * (MOST_ITEMS - 1)
+    executions = json.dumps({**WHOLE, "executedTasks": wrong}).encode()
+    projects = json.dumps({"projects": wrong}).encode()
+    for read in (reading.execution, whole, without_msgspec):
+        with pytest.raises(ValidationError) as told:
+            read(executions)
+        assert told.value.error_count() < 10
+    with pytest.raises(ValidationError) as told:
+        reading.whole(projects, TokenInspection)
+    assert told.value.error_count() == 1
+
+
+@READERS
+def test_an_execution_with_more_tasks_than_any_has_is_unreadable(
+    read: Callable[[bytes], WorkflowExecutionDetails],
+) -> None:
+    tasks = [task("load")] * MOST_ITEMS
+    assert len(read(json.dumps({**WHOLE, "executedTasks": tasks}).encode()).executed_tasks) == MOST_ITEMS
+    with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
+        read(json.dumps({**WHOLE, "executedTasks": [*tasks, task("load")]}).encode())
+
+
+@READERS
+@pytest.mark.parametrize("defined", [{}, {"externalId": "load", "type": "function"}], ids=["wrong", "right"])
+def test_a_definition_with_more_tasks_than_any_has_is_not_read(
+    read: Callable[[bytes], WorkflowExecutionDetails], defined: dict[str, str]
+) -> None:
+    definition = {"tasks": [defined] * (MOST_ITEMS + 1)}
+    execution = read(json.dumps({**WHOLE, "workflowDefinition": definition}).encode())
+    assert execution.workflow_definition is None
+
+
+@pytest.mark.parametrize("item", [{}, WHOLE], ids=["wrong", "right"])
+def test_a_page_with_more_items_than_any_has_is_unreadable(item: dict[str, Any]) -> None:
+    slim = {name: value for name, value in item.items() if not isinstance(value, dict | list)}
+    content = json.dumps({"items": [slim] * (MOST_ITEMS + 1)}).encode()
+    for read in (reading.page, lambda content: reading.whole(content, ExecutionPage)):
+        with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
+            read(content)
+    with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
+        reading.whole(content, SessionStates)
+
+
+def odd(what: bytes, status: str = "COMPLETED") -> bytes:
+    """An execution with something in an output, a parameter and its input."""
+    marked = task("load", status=status, output={"is": "ODD"}, endTime=1_700_000_001_000)
+    execution = {**WHOLE, "status": status, "input": {"is": "ODD"}, "executedTasks": [marked]}
+    return json.dumps(execution).encode().replace(b'"ODD"', what)
+
+
+@READERS
+@pytest.mark.parametrize(
+    ("what", "read_as"),
+    [
+        (b'"\\ud83d"', "?"),
+        (b'"a \\ude00 b"', "a ? b"),
+        (b'"\\ud83d\\ude00 \\ud83d"', "\N{GRINNING FACE} ?"),
+        (b'"\\\\ud83d \xff"', "\\ud83d \N{REPLACEMENT CHARACTER}"),
+        (b'"\xff"', "\N{REPLACEMENT CHARACTER}"),
+        (b'"one\nline"', "one\nline"),
+        (b"1" * 5000, "1" * 5000),
+        (b"-" + b"1" * 5000, "-" + "1" * 5000),
+        (b"[" * 300 + b"]" * 300, None),
+    ],
+    ids=lambda value: repr(value[:12]) if isinstance(value, bytes) else "",
+)
+def test_one_odd_character_makes_no_execution_unreadable(
+    read: Callable[[bytes], WorkflowExecutionDetails], what: bytes, read_as: str | None
+) -> None:
+    execution = (tolerant if read is without_msgspec else read)(odd(what))
+    assert execution.has_ended
+    assert execution.executed_tasks[0].end_time == 1_700_000_001_000
+    if read is not reading.execution and read_as is not None:
+        assert execution.input == execution.executed_tasks[0].output == {"is": read_as}
+        json.dumps(execution.model_dump(mode="json"), ensure_ascii=False).encode()
+
+
+@READERS
+def test_a_byte_order_mark_is_passed_over(read: Callable[[bytes], WorkflowExecutionDetails]) -> None:
+    content = b"\xef\xbb\xbf" + json.dumps(WHOLE).encode()
+    assert (tolerant if read is without_msgspec else read)(content).id == EXECUTION
+
+
+def tolerant(content: bytes) -> WorkflowExecutionDetails:
+    """Read as without msgspec."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_HAS_MSGSPEC", False)
+        return whole(content)
+
+
+@READERS
+def test_an_odd_character_does_not_hide_what_is_wrong(
+    read: Callable[[bytes], WorkflowExecutionDetails],
+) -> None:
+    read = tolerant if read is without_msgspec else read
+    for content in (odd(b'"\xff"')[:-5], odd(b'"\xff"') + b"{", odd(b'"\xff"').replace(b'"id"', b'"di"')):
+        with pytest.raises(ValidationError):
+            read(content)

@@ -320,6 +320,13 @@ def test_a_ca_bundle_is_a_file_that_exists(tmp_path: Path) -> None:
     assert read(verify=str(bundle)).ca_bundle == str(bundle)
 
 
+@pytest.mark.parametrize("pasted", ["MIIC" * 100, "a\0b"])
+def test_what_is_no_path_of_a_ca_bundle_is_named_and_not_shown(pasted: str) -> None:
+    message = problem(verify=pasted)
+    assert "extra 'verify'" in message
+    assert pasted not in message
+
+
 def test_who_keeps_tokens_out_of_logs_is_passed_on() -> None:
     told: list[str] = []
     settings = read_connection(
