@@ -250,6 +250,7 @@ class CdfHook(LegacyForm, BaseHook):
         :param status: only those in this status or these statuses, in any case.
         :param created_after: only those created since; whether CDF counts that very moment is undocumented.
         :raises CdfInputError: if a status is none of CDF's, or a version is given without its workflow.
+        :raises CdfAnswerError: if CDF's list has no end.
         """
         page_at = _page_at(self.client.settings, workflow_external_id, version, status, created_after)
         return self.client.executions(page_at)

@@ -19,6 +19,7 @@ from airflow_provider_cdf.cdf.client import AsyncCdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: Executions that are read at once. The rest wait for their turn.
@@ -89,7 +90,7 @@ class SharedClient:
     async def running(self) -> dict[str, WorkflowExecution] | CdfError:
         """Return all executions that are RUNNING, without tasks, by id in lower case; or what went wrong."""
         found: dict[str, WorkflowExecution] = {}
-        seen: set[str] = set()
+        pages = Pages(LIST_WITHIN)
         cursor: str | None = None
         while True:
             page = await self._tried(partial(calls.poll_executions, cursor=cursor))
@@ -97,7 +98,7 @@ class SharedClient:
                 return page
             found |= {execution.id.lower(): execution for execution in page.items}
             try:
-                cursor = calls.next_cursor(page, seen)
+                cursor = pages.next_cursor(page)
             except CdfError as error:
                 return error
             if cursor is None:

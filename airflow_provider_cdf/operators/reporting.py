@@ -128,8 +128,7 @@ def _task_to_report_to(
 
     :raises CdfNothingToReportToError: if there is none.
     """
-    from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
-    from airflow_provider_cdf.cdf.reports import has_become
+    from airflow_provider_cdf.cdf.attempts import current_attempt, has_become, is_async_complete
 
     name = f"Task {target.task_external_id!r}"
     for attempt in _ended_attempts(execution, target):

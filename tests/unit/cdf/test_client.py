@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from cdf_support import (
 )
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf import calls, client
+from airflow_provider_cdf.cdf import calls, client, pages
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -590,6 +591,34 @@ def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender, 
     with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
         sender.use(network, "executions", page_at)
     assert len(network.requests) == len(cursors)
+
+
+def endless(*ids: str) -> Network:
+    """A list that has another page after each one."""
+    cursors = (f"c{number}" for number in itertools.count())
+    return Network(*[lambda _: page(*ids, cursor=next(cursors))] * 100)
+
+
+def test_ten_empty_pages_in_a_row_are_no_list(sender: Sender) -> None:
+    network = endless()
+    with pytest.raises(CdfAnswerError, match=r"CDF's list has no end: 10 empty pages in a row"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == 10
+
+
+def test_empty_pages_between_others_are_followed(sender: Sender) -> None:
+    nine = [page(cursor=f"a{number}") for number in range(9)]
+    more = [page(cursor=f"b{number}") for number in range(9)]
+    network = Network(*nine, page("a", cursor="c"), *more, page("b"))
+    assert [one.id for one in sender.use(network, "executions", page_at)] == ["a", "b"]
+
+
+def test_a_list_that_goes_on_and_on_is_given_up(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_PAGES", 20)
+    network = endless("a")
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end: after 20 pages"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == 20
 
 
 @pytest.mark.parametrize("cursor", [None, ""])
