@@ -362,7 +362,7 @@ class CdfHook(LegacyForm, BaseHook):
         from airflow_provider_cdf.hooks.access import judge
 
         try:
-            return judge(self.client.settings, self.client.send(calls.inspect_token()))
+            return judge(self.client, self.client.send(calls.inspect_token()))
         except CdfError as error:
             return False, str(error)
 
@@ -373,7 +373,7 @@ class CdfHook(LegacyForm, BaseHook):
 
         try:
             client = await self.aclient()
-            return judge(client.settings, await client.send(calls.inspect_token()))
+            return judge(client, await client.send(calls.inspect_token()))
         except CdfError as error:
             return False, str(error)
 
