@@ -257,6 +257,17 @@ def _defined_tasks(execution: WorkflowExecutionDetails) -> str:
     return f" Its tasks: {named}{more}." if defined else ""
 
 
+def longest_obeyed(max_silence: float) -> float:
+    """
+    Return the longest ``Retry-After`` that a wait obeys, seconds.
+
+    Several polls have to fail before a wait gives up: one answer that asks for a day would end it otherwise.
+
+    :param max_silence: seconds without one good answer after which the wait gives up.
+    """
+    return max_silence / 10
+
+
 class Pace:
     """
     How far apart polls are: at growing intervals while they fail, and not before CDF wants to be asked again.
@@ -311,7 +322,7 @@ class Patience:
     LAST_CHANCE = Pace.LONGEST_AFTER_FAILURE + 30.0
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
-        self._pace = Pace(interval=interval, longest=max_silence)
+        self._pace = Pace(interval=interval, longest=longest_obeyed(max_silence))
         self._max_silence = max_silence
         self._last_answer = now
         self._last_error: CdfError | None = None

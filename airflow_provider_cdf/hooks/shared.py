@@ -24,8 +24,8 @@ from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: Executions that are read at once. The rest wait for their turn.
 MOST_AT_ONCE = 16
-#: The longest ``Retry-After`` that is obeyed, seconds.
-LONGEST_RETRY_AFTER = 900.0
+#: The longest ``Retry-After`` that is obeyed, seconds: what waits of the usual ``max_poll_silence`` obey.
+LONGEST_RETRY_AFTER = 90.0
 
 #: What a look at an execution brings; an error is passed on to all who need to know.
 Look: TypeAlias = WorkflowExecutionDetails | CdfError

@@ -143,7 +143,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         from airflow_provider_cdf.waiting import Pace
 
         interval = number_or(self.poll_interval, POLL_INTERVAL)
-        pace = Pace(interval=interval, longest=900.0)
+        pace = Pace(interval=interval, longest=90.0)
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
         cursor = await self._restore()
         try:

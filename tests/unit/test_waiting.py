@@ -518,3 +518,15 @@ def test_a_bad_end_names_twenty_tasks_at_most() -> None:
 def test_an_external_id_that_cdf_would_not_take_is_cut() -> None:
     message = describe_bad_end(execution("FAILED", attempt("FAILED", "x\n" * 100_000)))
     assert len(message) < 1000
+
+
+def test_one_answer_that_asks_for_a_day_does_not_end_a_wait() -> None:
+    error = CdfApiError("Busy.", code=503, retry_after=86_400)
+    patience = Patience(interval=10, max_silence=900, now=0)
+    now = 0.0
+    for _ in range(10):
+        patience.failed(error, now=now)
+        assert patience.next_interval == 90
+        now += 1.05 * patience.next_interval
+    with pytest.raises(CdfSilenceError):
+        patience.failed(error, now=now)
