@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from airflow_provider_cdf.cdf.attempts import current_attempts, is_async_complete
-from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.foreign import name_of, one_line
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
     TaskStatus,
@@ -134,8 +134,11 @@ def _took(task: TaskExecution) -> float | None:
 
 def _name(task: TaskExecution) -> str:
     parent = task.parent_task_external_id
-    return repr(task.external_id) if parent is None else f"{task.external_id!r} of {parent!r}"
+    name = name_of(task.external_id)
+    return name if parent is None else f"{name} of {name_of(parent)}"
 
 
 def _named(tasks: Iterable[TaskExecution]) -> str:
-    return ", ".join(map(_name, tasks))
+    names = [_name(task) for task in tasks]
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

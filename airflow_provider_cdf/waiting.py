@@ -24,7 +24,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfSilenceError,
 )
-from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.foreign import name_of, one_line
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import (
     TaskExecution,
@@ -37,6 +37,8 @@ from airflow_provider_cdf.cdf.models import (
 
 #: Seconds for which CDF may answer 404 about an execution that it has started: what reads it lags behind.
 LAG = 60.0
+#: How many tasks a message names; an execution may have 200.
+MAX_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,9 @@ def describe_bad_end(execution: WorkflowExecution) -> str:
     text = f"The workflow ended {_status(execution)}{'.' if is_said else _because(execution)}"
     if failed:
         text += " Failed tasks: " + " ".join(
-            f"{task.external_id!r} {_status(task)}{_because(task)}" for task in failed
+            f"{name_of(task.external_id)} {_status(task)}{_because(task)}" for task in failed[:MAX_NAMED]
         )
+        text += f" And {len(failed) - MAX_NAMED} more." if len(failed) > MAX_NAMED else ""
     version = "" if execution.version is None else f" version {execution.version!r}"
     return f"{text} [workflow {execution.workflow_external_id!r}{version}, execution {execution.id}]"
 
@@ -249,7 +252,20 @@ def _can_never_start(
 
 def _defined_tasks(execution: WorkflowExecutionDetails) -> str:
     defined = execution.workflow_definition.tasks if execution.workflow_definition else []
-    return f" Its tasks: {', '.join(repr(task.external_id) for task in defined)}." if defined else ""
+    named = ", ".join(name_of(task.external_id) for task in defined[:MAX_NAMED])
+    more = f" and {len(defined) - MAX_NAMED} more" if len(defined) > MAX_NAMED else ""
+    return f" Its tasks: {named}{more}." if defined else ""
+
+
+def longest_obeyed(max_silence: float) -> float:
+    """
+    Return the longest ``Retry-After`` that a wait obeys, seconds.
+
+    Several polls have to fail before a wait gives up: one answer that asks for a day would end it otherwise.
+
+    :param max_silence: seconds without one good answer after which the wait gives up.
+    """
+    return max_silence / 10
 
 
 class Pace:
@@ -306,7 +322,7 @@ class Patience:
     LAST_CHANCE = Pace.LONGEST_AFTER_FAILURE + 30.0
 
     def __init__(self, *, interval: float, max_silence: float, now: float) -> None:
-        self._pace = Pace(interval=interval, longest=max_silence)
+        self._pace = Pace(interval=interval, longest=longest_obeyed(max_silence))
         self._max_silence = max_silence
         self._last_answer = now
         self._last_error: CdfError | None = None

@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_cdf.cdf.errors import CdfAmbiguousTaskError
-from airflow_provider_cdf.cdf.models import TaskDefinition, TaskExecution, TaskType, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    TaskDefinition,
+    TaskExecution,
+    TaskStatus,
+    TaskType,
+    WorkflowExecutionDetails,
+)
 
 
 def current_attempt(
@@ -142,3 +148,10 @@ def _reference(task: TaskDefinition) -> tuple[str, str] | None:
 def _subworkflow(task: TaskDefinition) -> Mapping[str, Any]:
     what = task.parameters.get("subworkflow")
     return what if isinstance(what, Mapping) else {}
+
+
+def has_become(task: TaskExecution, wanted: str) -> bool:
+    """Whether a task is as a report wants it to be."""
+    # What a reported failure becomes where the task's onFailure is skipTask.
+    is_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
+    return task.status == wanted or is_skipped

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from airflow_provider_cdf.cdf import reading
+from airflow_provider_cdf.cdf.attempts import has_become
 from airflow_provider_cdf.cdf.checks import (
     MAX_CANCEL_REASON,
     check_metadata,
@@ -29,7 +30,7 @@ from airflow_provider_cdf.cdf.checks import (
     encode,
     one_of,
 )
-from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfInputError
+from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import (
     ExecutionPage,
@@ -353,6 +354,12 @@ def update_task(
     body: dict[str, Any] = {"status": wanted}
     if output is not None:
         body["output"] = check_output(output, f"task {cdf_task_id}")
+    is_another = _another("task", cdf_task_id)
+
+    def is_about(answer: TaskExecution) -> str | None:
+        other = is_another(answer)
+        return other or (None if has_become(answer, wanted) else f"a task that is {answer.status}")
+
     return Call(
         purpose=f"set the task to {wanted}",
         which=f"task {cdf_task_id}",
@@ -360,23 +367,8 @@ def update_task(
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
         content=encode(body, "task update"),
-        is_about=_another("task", cdf_task_id),
+        is_about=is_about,
     )
-
-
-def next_cursor(page: ExecutionPage, seen: set[str]) -> str | None:
-    """
-    Return where a list goes on; ``None`` at its end.
-
-    :param seen: the cursors of the list so far, to which this adds.
-    :raises CdfAnswerError: if the list has been there before, and would never end.
-    """
-    cursor = page.next_cursor or None
-    if cursor is not None:
-        if cursor in seen:
-            raise CdfAnswerError(f"CDF's list has no end: page {len(seen) + 1} leads back to an earlier one.")
-        seen.add(cursor)
-    return cursor
 
 
 def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExecution], str | None]:

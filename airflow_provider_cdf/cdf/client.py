@@ -22,10 +22,11 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token, next_cursor
+from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
+from airflow_provider_cdf.cdf.pages import Pages
 from airflow_provider_cdf.cdf.retry import retrying
 from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
 from airflow_provider_cdf.cdf.settings import Settings, Source
@@ -162,11 +163,11 @@ class CdfClient(Sender):
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
-        seen: set[str] = set()
+        pages = Pages()
         while True:
             page = self.send(page_at(cursor))
             yield from page.items
-            cursor = next_cursor(page, seen)
+            cursor = pages.next_cursor(page)
             if cursor is None:
                 return
 
@@ -316,12 +317,12 @@ class AsyncCdfClient(Sender):
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
         cursor: str | None = None
-        seen: set[str] = set()
+        pages = Pages()
         while True:
             page = await self.send(page_at(cursor))
             for execution in page.items:
                 yield execution
-            cursor = next_cursor(page, seen)
+            cursor = pages.next_cursor(page)
             if cursor is None:
                 return
 

@@ -20,6 +20,7 @@ from airflow_provider_cdf.cdf import calls, checks, clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
@@ -151,14 +152,15 @@ def list_executions(
     Read all pages of a list.
 
     :param keep: says which executions are wanted; no others are held, because a list may be long.
+    :raises CdfAnswerError: if the list has no end within :data:`LIST_WITHIN`.
     """
     executions: list[WorkflowExecution] = []
     cursor: str | None = None
-    seen: set[str] = set()
+    pages = Pages(LIST_WITHIN)
     while True:
         page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
         executions += filter(keep, page.items)
-        cursor = calls.next_cursor(page, seen)
+        cursor = pages.next_cursor(page)
         if cursor is None:
             return executions
 

@@ -132,6 +132,17 @@ class CdfApiError(CdfError):
 class CdfRefusedError(CdfApiError, AirflowFailException):
     """CDF refused for good: there is no such thing, or it may not be done. A retry would not help."""
 
+    def doubted(self) -> CdfApiError:
+        """Return it as an error that Airflow retries, for where nothing confirms that it is CDF's word."""
+        return CdfApiError(
+            str(self),
+            code=self.code,
+            cdf_message=self.cdf_message,
+            request_id=self.request_id,
+            retry_after=self.retry_after,
+            is_auto_retryable=self.is_auto_retryable,
+        )
+
 
 class CdfSilenceError(CdfError):
     """A wait was given up because CDF did not give one answer for a long time."""

@@ -31,6 +31,11 @@ def one_line(text: object, limit: int = LONGEST) -> str:
     return line if len(line) <= limit and len(whole) <= len(begin) else line[: limit - 1].rstrip() + "…"
 
 
+def name_of(external_id: str) -> str:
+    """Return an external id as a message names it: CDF's have 255 characters at most."""
+    return repr(external_id if len(external_id) <= LONGEST else one_line(external_id))
+
+
 #: Characters of foreign text that are looked at, of which at most :data:`LONGEST` are shown.
 MOST = 2048
 #: Letters and digits that a text and a secret have in common by chance at most.

@@ -150,6 +150,11 @@ def _none() -> None:
 
 _Text: TypeAlias = Annotated[str | None, _Else(_none)]
 _Int: TypeAlias = Annotated[int | None, _Else(_none)]
+#: Milliseconds since the epoch. What is no time, such as 10**400, does not fit a float either.
+_Time: TypeAlias = Annotated[
+    Annotated[int, Field(ge=-(10**15), le=10**15)] | None,
+    _Else(_none),
+]
 _Object: TypeAlias = Annotated[dict[str, Any], _Else(dict)]
 _ItemT = TypeVar("_ItemT")
 #: The first item that is wrong is told of: an error for each of a million takes gigabytes.
@@ -216,8 +221,8 @@ class TaskExecution(_Answer):
     parent_task_external_id: str | None = None
     input: _Object = Field(default_factory=dict)
     output: _Object = Field(default_factory=dict)
-    start_time: _Int = None
-    end_time: _Int = None
+    start_time: _Time = None
+    end_time: _Time = None
     reason_for_incompletion: _Text = None
 
     @property
@@ -259,9 +264,9 @@ class WorkflowExecution(_Answer):
     status: WorkflowStatus
     version: _Text = None
     engine_execution_id: _Text = None
-    created_time: _Int = None
-    start_time: _Int = None
-    end_time: _Int = None
+    created_time: _Time = None
+    start_time: _Time = None
+    end_time: _Time = None
     reason_for_incompletion: _Text = None
     metadata: _Object = Field(default_factory=dict)
 
@@ -389,9 +394,15 @@ class TokenInspection(_Answer):
             return set()
         granted: set[str] = set()
         for capability in self.capabilities:
-            scope = capability.get("projectScope") or {}
-            if "allProjects" in scope or project in (scope.get("projects") or ()):
+            scope = capability.get("projectScope")
+            if isinstance(scope, dict) and ("allProjects" in scope or project in _list_in(scope, "projects")):
                 for acl, grant in capability.items():
-                    if acl.endswith("Acl") and isinstance(grant, dict):
-                        granted |= {f"{acl}:{action}" for action in grant.get("actions") or ()}
+                    if acl.endswith("Acl"):
+                        granted |= {f"{acl}:{action}" for action in _list_in(grant, "actions")}
         return granted
+
+
+def _list_in(said: Any, name: str) -> list[Any]:
+    """Return a list from an object; an empty one if anything is not what it should be."""
+    value = said.get(name) if isinstance(said, dict) else None
+    return value if isinstance(value, list) else []

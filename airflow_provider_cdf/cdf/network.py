@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -265,6 +266,9 @@ def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
         return None
     try:
         proxy = httpx.Proxy(named if "://" in named else f"http://{named}")  # takes the password out of it
+        # httpcore would raise an ImportError, which does not say that nothing was sent.
+        if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
+            raise httpcore.ProxyError(f"the proxy {proxy.url} takes the package socksio: httpx[socks]")
         return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw)
     except (ValueError, httpx.InvalidURL):
         raise httpcore.ProxyError("the proxy that the environment names has no usable URL") from None

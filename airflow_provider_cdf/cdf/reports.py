@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_cdf.cdf import calls, checks, clock
-from airflow_provider_cdf.cdf.attempts import is_async_complete
+from airflow_provider_cdf.cdf.attempts import has_become, is_async_complete
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
@@ -103,13 +103,6 @@ def update_task(
             ) from None
         else:
             raise failed from None
-
-
-def has_become(task: TaskExecution, wanted: str) -> bool:
-    """Whether a task is as a report wants it to be."""
-    # What a reported failure becomes where the task's onFailure is skipTask.
-    is_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
-    return task.status == wanted or is_skipped
 
 
 def _reported_task(

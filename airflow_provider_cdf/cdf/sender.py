@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -15,6 +16,7 @@ from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock, reading
 from airflow_provider_cdf.cdf.auth import Steps, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
+from airflow_provider_cdf.cdf.cleaning import cleaned
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -26,6 +28,7 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.cdf.models import TokenProject
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings, Source
@@ -38,6 +41,9 @@ MAX_NAMED = 10
 #: Seconds within which it is asked what a token may do, once CDF has refused it something.
 INSPECT_WITHIN = 5.0
 
+#: How many of the texts that CDF has said are kept with what was made of them.
+MOST_CLEANED = 200
+
 NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 
 
@@ -46,6 +52,7 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._cleaned: dict[str, str] = {}
 
     def renew(self, read: Settings) -> None:
         """Log in by settings that were read again from now on, if they are for the same CDF."""
@@ -115,7 +122,7 @@ class Sender:
             problem = f"the answer: {type(error).__name__}"
         else:
             if not other:
-                return read
+                return cleaned(read, self.clean)
             del read
             raise CdfAnswerError(
                 told(
@@ -165,11 +172,10 @@ class Sender:
         client = who[:1].upper() + who[1:]
         inspection = refusal.inspection
         if inspection is not None:
-            projects = [one.project_url_name for one in inspection.projects]
-            if project not in projects:
-                known = ", ".join(self._clean(call, repr(one)) for one in projects[:MAX_NAMED]) or "none"
+            if all(one.project_url_name != project for one in inspection.projects):
                 return (
-                    f"{client} has no access to project {project!r}; the projects of its token are: {known}. "
+                    f"{client} has no access to project {project!r}; the projects of its token are: "
+                    f"{self.named(inspection.projects)}. "
                     f"Look at the project of {self.settings.label}."
                 )
             if call.capability not in inspection.granted_in(project):
@@ -210,11 +216,29 @@ class Sender:
         # An error in this package, or below it. Its text may hold anything.
         return self._no_answer(call, NoAnswer(f"unexpected {type(error).__name__}", sent=True))
 
+    def clean(self, words: str) -> str:
+        """Return what CDF says in one line of at most 500 characters, without secrets of this client."""
+        # A wait reads the same words at each poll, and to search them takes milliseconds.
+        if words not in self._cleaned:
+            if len(self._cleaned) >= MOST_CLEANED:
+                self._cleaned.clear()
+            self._cleaned[words] = without_secrets(words, self._secrets)
+        return self._cleaned[words]
+
+    def named(self, projects: Sequence[TokenProject]) -> str:
+        """Return the first of a token's projects, in words."""
+        more = f" and {len(projects) - MAX_NAMED} more" if len(projects) > MAX_NAMED else ""
+        names = (repr(self.clean(one.project_url_name)) for one in projects[:MAX_NAMED])
+        return (", ".join(names) or "none") + more
+
+    @property
+    def _secrets(self) -> list[str]:
+        login = shared_login(self.settings.credentials, self.settings.on_token)
+        return [*self.settings.credentials.secrets, *login.known_tokens]
+
     def _clean(self, call: Call[Any], words: str) -> str:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""
-        credentials = self.settings.credentials
-        login = shared_login(credentials, self.settings.on_token)
-        return without_secrets(words, [*credentials.secrets, *login.known_tokens, *call.secrets])
+        return without_secrets(words, [*self._secrets, *call.secrets])
 
     def _request_id(self, call: Call[Any], answer: Answer) -> str | None:
         return self._clean(call, answer.headers.get("x-request-id", "")) or None

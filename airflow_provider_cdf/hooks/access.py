@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_cdf.cdf.sender import MAX_NAMED
 from airflow_provider_cdf.hooks.connection import label
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.errors import CdfError
     from airflow_provider_cdf.cdf.models import TokenInspection
-    from airflow_provider_cdf.cdf.settings import Settings
+    from airflow_provider_cdf.cdf.sender import Sender
 
 #: Seconds within which a test has its answer, repetitions included: a person waits for it.
 TEST_WITHIN = 15.0
@@ -18,13 +17,13 @@ TEST_WITHIN = 15.0
 WANTED = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
 
 
-def judge(settings: Settings, inspection: TokenInspection) -> tuple[bool, str]:
+def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
+    settings = client.settings
     who = settings.credentials.who
     where = f"project {settings.project!r} at {settings.base_url}"
-    projects = [project.project_url_name for project in inspection.projects]
-    if settings.project not in projects:
-        known = ", ".join(map(repr, projects[:MAX_NAMED])) or "none"
+    if all(project.project_url_name != settings.project for project in inspection.projects):
+        known = client.named(inspection.projects)
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
     granted = inspection.granted_in(settings.project)
     missing = [capability for capability in WANTED if capability not in granted]

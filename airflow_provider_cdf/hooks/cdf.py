@@ -250,6 +250,7 @@ class CdfHook(LegacyForm, BaseHook):
         :param status: only those in this status or these statuses, in any case.
         :param created_after: only those created since; whether CDF counts that very moment is undocumented.
         :raises CdfInputError: if a status is none of CDF's, or a version is given without its workflow.
+        :raises CdfAnswerError: if CDF's list has no end.
         """
         page_at = _page_at(self.client.settings, workflow_external_id, version, status, created_after)
         return self.client.executions(page_at)
@@ -367,7 +368,7 @@ class CdfHook(LegacyForm, BaseHook):
 
         try:
             inspection = self.client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(self.client.settings, inspection)
+            return judge(self.client, inspection)
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 
@@ -379,7 +380,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             client = await self.aclient()
             inspection = await client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(client.settings, inspection)
+            return judge(client, inspection)
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 

@@ -19,12 +19,13 @@ from airflow_provider_cdf.cdf.client import AsyncCdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: Executions that are read at once. The rest wait for their turn.
 MOST_AT_ONCE = 16
-#: The longest ``Retry-After`` that is obeyed, seconds.
-LONGEST_RETRY_AFTER = 900.0
+#: The longest ``Retry-After`` that is obeyed, seconds: what waits of the usual ``max_poll_silence`` obey.
+LONGEST_RETRY_AFTER = 90.0
 
 #: What a look at an execution brings; an error is passed on to all who need to know.
 Look: TypeAlias = WorkflowExecutionDetails | CdfError
@@ -89,7 +90,7 @@ class SharedClient:
     async def running(self) -> dict[str, WorkflowExecution] | CdfError:
         """Return all executions that are RUNNING, without tasks, by id in lower case; or what went wrong."""
         found: dict[str, WorkflowExecution] = {}
-        seen: set[str] = set()
+        pages = Pages(LIST_WITHIN)
         cursor: str | None = None
         while True:
             page = await self._tried(partial(calls.poll_executions, cursor=cursor))
@@ -97,7 +98,7 @@ class SharedClient:
                 return page
             found |= {execution.id.lower(): execution for execution in page.items}
             try:
-                cursor = calls.next_cursor(page, seen)
+                cursor = pages.next_cursor(page)
             except CdfError as error:
                 return error
             if cursor is None:

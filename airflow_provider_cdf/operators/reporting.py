@@ -34,9 +34,9 @@ KEY = "airflow"
 REPORTED_BY = "reported_by"
 #: How many failed tasks a report names: the instances of a mapped task may be thousands.
 MAX_NAMED = 20
-#: Refusals in a row by which CDF is believed that there is no such execution.
+#: Refused reads of the execution that are taken for CDF's answer: one may be a gateway's bad moment.
 REFUSALS = 3
-#: Seconds between looks for an execution that CDF does not know, and within which they are made.
+#: Seconds between looks for an execution whose read was refused, and within which they are made.
 LOOK_AGAIN_AFTER, PATIENCE = 3.0, 70.0
 
 
@@ -107,8 +107,10 @@ def report(
             execution_id=None if is_missing(target.execution_id) else target.execution_id,
         )
     except CdfApiError as error:
-        if isinstance(error, CdfReportRefusedError) or not error.is_about_the_id:
-            raise
+        # A 400 or 404 that is no CdfRefusedError is not in CDF's words.
+        is_cdfs = isinstance(error, CdfRefusedError) or error.code not in (400, 404)
+        if isinstance(error, CdfReportRefusedError) or not (error.is_about_the_id and is_cdfs):
+            raise _final_if_confirmed(error, hook, "workflowOrchestrationAcl:WRITE") from None
         raise CdfNothingToReportToError(told(f"There is no task to report {status} to.", error)) from None
     log.info("Set task %r to %s. [task %s]", updated.external_id, updated.status, updated.id)
     return updated
@@ -126,8 +128,7 @@ def _task_to_report_to(
 
     :raises CdfNothingToReportToError: if there is none.
     """
-    from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
-    from airflow_provider_cdf.cdf.reports import has_become
+    from airflow_provider_cdf.cdf.attempts import current_attempt, has_become, is_async_complete
 
     name = f"Task {target.task_external_id!r}"
     for attempt in _ended_attempts(execution, target):
@@ -217,12 +218,18 @@ def _execution(
         try:
             return hook.get_execution(str(target.execution_id))
         except CdfError as error:
-            is_unknown = isinstance(error, CdfRefusedError) and error.is_about_the_id
-            refusals += is_unknown
+            failed = error
+            if isinstance(error, CdfApiError):
+                failed = _final_if_confirmed(error, hook, "workflowOrchestrationAcl:READ")
+            is_final = isinstance(failed, CdfRefusedError)
+            is_unknown = is_final and isinstance(failed, CdfApiError) and failed.is_about_the_id
+            was_refused = isinstance(failed, CdfApiError) and failed.code in (400, 403, 404)
+            refusals += was_refused
             is_believed = refusals >= REFUSALS and not may_not_be_listed_yet(
                 error, started_at=began, now=time.time()
             )
-            if is_unknown and not is_believed and time.monotonic() + LOOK_AGAIN_AFTER < give_up_at:
+            looks_again = was_refused and not is_believed and (is_unknown or not is_final)
+            if looks_again and time.monotonic() + LOOK_AGAIN_AFTER < give_up_at:
                 log.warning("%s", told(error, f"Looking again in {LOOK_AGAIN_AFTER:g} s."))
             elif is_unknown or isinstance(error, CdfInputError):
                 what = error.problem if isinstance(error, CdfInputError) else error
@@ -230,8 +237,21 @@ def _execution(
                     told(f"There is no execution to report {status} to.", what, "Nothing was changed in CDF.")
                 ) from None
             else:
-                raise error.adding("Nothing was reported, and the CDF task is as it was.") from None
+                raise failed.adding("Nothing was reported, and the CDF task is as it was.") from None
         time.sleep(LOOK_AGAIN_AFTER)
+
+
+def _final_if_confirmed(error: CdfApiError, hook: CdfHook, capability: str) -> CdfApiError:
+    """
+    Return a refusal to be raised: a 403 is final only if CDF says of the token that it lacks the capability.
+
+    A gateway forbids, too, and after a final error CDF would be told of a failure of work that is done.
+    """
+    if not isinstance(error, CdfRefusedError) or error.code != 403:
+        return error
+    may = error.inspection
+    is_confirmed = may is not None and capability not in may.granted_in(hook.client.settings.project)
+    return error if is_confirmed else error.doubted()
 
 
 # -- what CDF is told ---------------------------------------------------------------------------------------

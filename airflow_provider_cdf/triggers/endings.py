@@ -82,7 +82,8 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
 
         ended = CdfWorkflowEventTrigger(workflow_external_id="pump_health")
         health = Asset("pump_health", watchers=[AssetWatcher(name="pump_health", trigger=ended)])
-        with DAG("after_pump_health", schedule=[health]): ...
+        with DAG("after_pump_health", schedule=[health]):
+            ...
 
     The event's payload has ``executions``, up to 50 as ``{"id", "status", "end_time"}``, the latest of them,
     and ``more``, how many there are beside. Airflow merges events: a DAG run may get several at once, in
@@ -143,7 +144,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         from airflow_provider_cdf.waiting import Pace
 
         interval = number_or(self.poll_interval, POLL_INTERVAL)
-        pace = Pace(interval=interval, longest=900.0)
+        pace = Pace(interval=interval, longest=90.0)
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
         cursor = await self._restore()
         try:

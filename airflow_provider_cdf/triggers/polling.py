@@ -141,12 +141,13 @@ class ExecutionTrigger(BaseEventTrigger):
         """Poll alone until there is something to tell, tell it once, and end."""
         await load()
         from airflow_provider_cdf.triggers.streams import of_execution
+        from airflow_provider_cdf.waiting import longest_obeyed
 
         alone = of_execution(
             str(self.cdf_conn_id),
             self.execution_id,
             interval=self.interval,
-            longest_retry_after=self.max_silence,
+            longest_retry_after=longest_obeyed(self.max_silence),
         )
         async with aclosing(alone):
             event = await self._event(alone)

@@ -175,3 +175,14 @@ def test_what_waits_for_a_report_is_asynchronous_and_in_progress() -> None:
     assert told.startswith("CDF waits for a report on 'approve'. This Airflow task waits for the end of the ")
     assert "wait_for_completion=False" in told
     assert told.endswith(f"[execution {ID}]")
+
+
+def test_a_standstill_names_twenty_tasks_at_most() -> None:
+    tasks = execution(*(task(f"task {number}", "IN_PROGRESS") for number in range(200))).executed_tasks
+    message = describe_standstill(tasks, ID)
+    assert "'task 19' and 180 more." in message
+
+
+def test_a_time_that_is_none_is_no_error() -> None:
+    seen = execution(task("load", "IN_PROGRESS", 0) | {"startTime": 10**400})
+    assert tell((30, seen))[0][0].startswith("Waiting: RUNNING. CDF is at 'load' (IN_PROGRESS);")

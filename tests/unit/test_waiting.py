@@ -499,3 +499,34 @@ def test_a_good_answer_starts_the_silence_anew() -> None:
     patience.failed(PASSING[0], now=115)
     with pytest.raises(CdfSilenceError):
         patience.failed(PASSING[0], now=116)
+
+
+def test_a_bad_end_names_twenty_tasks_at_most() -> None:
+    attempts = [attempt("FAILED", f"task {number}") for number in range(200)]
+    message = describe_bad_end(execution("FAILED", *attempts, reasonForIncompletion=None))
+    assert "'task 19' FAILED." in message
+    assert "'task 20'" not in message
+    assert " And 180 more. [workflow 'pump'" in message
+    verdict = wait_for_task(
+        execution("RUNNING", workflowDefinition=defined(*(f"task {number}" for number in range(200)))),
+        "other",
+        ["COMPLETED"],
+    )
+    assert "'task 19' and 180 more." in reason(verdict)
+
+
+def test_an_external_id_that_cdf_would_not_take_is_cut() -> None:
+    message = describe_bad_end(execution("FAILED", attempt("FAILED", "x\n" * 100_000)))
+    assert len(message) < 1000
+
+
+def test_one_answer_that_asks_for_a_day_does_not_end_a_wait() -> None:
+    error = CdfApiError("Busy.", code=503, retry_after=86_400)
+    patience = Patience(interval=10, max_silence=900, now=0)
+    now = 0.0
+    for _ in range(10):
+        patience.failed(error, now=now)
+        assert patience.next_interval == 90
+        now += 1.05 * patience.next_interval
+    with pytest.raises(CdfSilenceError):
+        patience.failed(error, now=now)

@@ -498,8 +498,8 @@ SPECIFIED: dict[str, tuple[calls.Call[Any], Any]] = {
     "cancel": (calls.cancel("p", EXECUTION_ID), EXECUTION),
     "cancel with reason": (calls.cancel("p", EXECUTION_ID, "x" * 1000), EXECUTION),
     "retry": (calls.retry("p", EXECUTION_ID, nonce="n"), EXECUTION),
-    "update": (update(), TASK),
-    "update with output": (update({"a": [1, None]}, "failed"), TASK),
+    "update": (update(), {**TASK, "status": "COMPLETED"}),
+    "update with output": (update({"a": [1, None]}, "failed"), {**TASK, "status": "FAILED"}),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import json
 import socket
 from collections.abc import Callable
@@ -28,7 +30,8 @@ from cdf_support import (
 )
 
 from airflow_provider_cdf import __version__
-from airflow_provider_cdf.cdf import calls, client
+from airflow_provider_cdf.cdf import calls, client, pages
+from airflow_provider_cdf.cdf import sender as sender_module
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -593,6 +596,34 @@ def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender, 
     assert len(network.requests) == len(cursors)
 
 
+def endless(*ids: str) -> Network:
+    """A list that has another page after each one."""
+    cursors = (f"c{number}" for number in itertools.count())
+    return Network(*[lambda _: page(*ids, cursor=next(cursors))] * 100)
+
+
+def test_ten_empty_pages_in_a_row_are_no_list(sender: Sender) -> None:
+    network = endless()
+    with pytest.raises(CdfAnswerError, match=r"CDF's list has no end: 10 empty pages in a row"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == 10
+
+
+def test_empty_pages_between_others_are_followed(sender: Sender) -> None:
+    nine = [page(cursor=f"a{number}") for number in range(9)]
+    more = [page(cursor=f"b{number}") for number in range(9)]
+    network = Network(*nine, page("a", cursor="c"), *more, page("b"))
+    assert [one.id for one in sender.use(network, "executions", page_at)] == ["a", "b"]
+
+
+def test_a_list_that_goes_on_and_on_is_given_up(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_PAGES", 20)
+    network = endless("a")
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end: after 20 pages"):
+        sender.use(network, "executions", page_at)
+    assert len(network.requests) == 20
+
+
 @pytest.mark.parametrize("cursor", [None, ""])
 def test_a_list_ends_at_a_cursor_that_is_null_or_empty(sender: Sender, cursor: str | None) -> None:
     network = Network(httpx.Response(200, json={"items": [EXECUTION], "nextCursor": cursor}))
@@ -665,3 +696,71 @@ def test_nothing_for_this_machine_passes_a_proxy(sender: Sender, monkeypatch: py
             sender.send(None, calls.inspect_token(), settings(base_url=url, token_url=f"{url}/token"))
         with pytest.raises(TimeoutError):
             proxy.accept()
+
+
+# -- what CDF says about an execution -----------------------------------------------------------------------
+
+
+def answers(**fields: Any) -> httpx.Response:
+    return httpx.Response(200, json={**EXECUTION, **fields})
+
+
+def test_what_cdf_says_about_an_execution_holds_no_secret(sender: Sender) -> None:
+    encoded = base64.b64encode(SECRET.encode()).decode()
+    task = {**TASK, "status": f"of {SECRET}", "reasonForIncompletion": f"no {encoded}"}
+    said = {"status": f"is {SECRET}", "version": SECRET, "workflowExternalId": f"pump {SECRET}"}
+    reason = f"Authorization: Bearer token-1 {SECRET}"
+    network = Network(answers(**said, reasonForIncompletion=reason, executedTasks=[task]))
+    read = sender.send(network, READ)
+    assert read.reason_for_incompletion == "Authorization: Bearer *** ***"
+    assert (read.version, read.workflow_external_id) == ("***", "pump ***")
+    assert read.executed_tasks[0].reason_for_incompletion == "(left out, because it repeats a secret)"
+    left_out = "(LEFT OUT, BECAUSE IT REPEATS A SECRET)"  # a status is read in upper case
+    assert (read.status, read.executed_tasks[0].status) == (left_out, left_out)
+    assert read.executed_tasks[0].id == TASK_ID
+
+
+@pytest.mark.parametrize("of", ["poll", "read"])
+def test_what_cdf_says_about_an_execution_is_cut_and_one_line(sender: Sender, of: str) -> None:
+    long = "x\n\x1b[31m" * 200_000
+    task = {**TASK, "reasonForIncompletion": long}
+    network = Network(answers(workflowExternalId=long, reasonForIncompletion=long, executedTasks=[task]))
+    call = READ if of == "read" else calls.poll_execution("my project", EXECUTION_ID)
+    read = sender.send(network, call)
+    said = [
+        read.workflow_external_id,
+        read.reason_for_incompletion,
+        read.executed_tasks[0].reason_for_incompletion,
+    ]
+    assert all(len(text) <= 500 and text.isprintable() for text in said)
+
+
+def test_what_is_no_secret_and_not_too_long_is_kept_as_it_is(sender: Sender) -> None:
+    said = {"workflowExternalId": "two  blanks", "version": " 1 ", "reasonForIncompletion": "It is off."}
+    read = sender.send(Network(answers(**said, executedTasks=[TASK])), READ)
+    assert (read.workflow_external_id, read.version) == ("two  blanks", " 1 ")
+    assert read.reason_for_incompletion == "It is off."
+
+
+def test_the_same_words_are_searched_once(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A wait reads them at each poll, and a search takes milliseconds of the event loop.
+    searched: list[str] = []
+    monkeypatch.setattr(sender_module, "without_secrets", lambda text, _: searched.append(text) or text)
+    task = {**TASK, "reasonForIncompletion": "off"}
+    tasks = [{**task, "id": str(number)} for number in range(5)]
+    sender.send(Network(answers(executedTasks=tasks)), READ)
+    assert sorted(searched) == ["1", "off", "pump"]
+
+
+def test_a_tokens_projects_are_named_without_secrets_and_not_all(sender: Sender) -> None:
+    projects = [{"projectUrlName": f"q{number} {SECRET}"} for number in range(50)]
+
+    def forbidden(request: httpx.Request) -> httpx.Response:
+        if request.url.host == httpx.URL(settings().credentials.token_url).host:  # type: ignore[attr-defined]
+            return httpx.Response(200, json={"access_token": "token-1", "expires_in": 3600})
+        is_inspection = request.url.path.endswith("/inspect")
+        return httpx.Response(200, json={"projects": projects}) if is_inspection else envelope(403)
+
+    with pytest.raises(CdfApiError, match=r"'q0 \*\*\*'.*'q9 \*\*\*' and 40 more") as caught:
+        sender.send(forbidden, READ)  # type: ignore[arg-type]
+    assert SECRET not in str(caught.value)

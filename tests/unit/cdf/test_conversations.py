@@ -6,6 +6,7 @@ Conversations are generators that know nothing of who performs them, so one of t
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import random
@@ -85,6 +86,32 @@ def test_a_list_that_leads_back_to_where_it_was_is_not_followed(sender: Sender) 
     with pytest.raises(CdfAnswerError, match="CDF's list has no end"):
         sender.perform(network, conversations.list_executions(settings(), lambda execution: True))
     assert len(network.requests) == 3
+
+
+def test_a_list_is_read_for_a_minute_at_most_unless_it_ends_then(sender: Sender, time: FakeTime) -> None:
+    def slow(cursor: str | None) -> Any:
+        def answer(_: httpx.Request) -> httpx.Response:
+            time.seconds += 25
+            return done({"items": [EXECUTION], **({"nextCursor": cursor} if cursor else {})})
+
+        return answer
+
+    listing = conversations.list_executions
+    assert len(sender.perform(Network(slow("a"), slow("b"), slow(None)), listing(settings()))) == 3
+    network = Network(*(slow(cursor) for cursor in "abcdef"))
+    with pytest.raises(CdfAnswerError, match="CDF's list has no end: after 60 s and 3 pages"):
+        sender.perform(network, listing(settings()))
+
+
+def test_a_look_up_in_a_list_without_end_is_given_up(sender: Sender, cdf: Cdf) -> None:
+    cursors = itertools.count()
+    cdf.plan = {
+        "run": [cdf.lost_after],
+        "list": [lambda _: done({"items": [], "nextCursor": f"c{next(cursors)}"})] * 10_000,
+    }
+    with pytest.raises(CdfUnreachableError, match=r"It could not be looked up. CDF's list has no end"):
+        start(sender, cdf)
+    assert len(cdf.executions) == 1
 
 
 # -- run and retry ----------------------------------------------------------------------------------------
@@ -927,6 +954,8 @@ UNCLEAR = {
     "503": refusal(503),
     "no answer": httpx.ReadTimeout(""),
     "unreadable": httpx.Response(200, content=b"{"),
+    "not done": done(TASK),
+    "an unknown status": done({**TASK, "status": "PAUSED"}),
 }
 unclear = pytest.mark.parametrize("answer", UNCLEAR.values(), ids=UNCLEAR.keys())
 
@@ -941,6 +970,21 @@ def test_a_task_that_is_in_the_wanted_status_already_is_success(
     assert (task.id, task.status, task.output) == (TASK_ID, status, {"a": 1})
     assert network.paths[1] == f"{PROJECT}/workflows/executions/{EXECUTION_ID}"
     assert len(network.requests) == 2
+
+
+@pytest.mark.parametrize("status", ["IN_PROGRESS", "FAILED", "CANCELED", "PAUSED"])
+def test_an_answer_that_the_task_is_in_another_status_is_no_success(sender: Sender, status: str) -> None:
+    answer = done({**TASK, "status": status})
+    with pytest.raises(CdfAnswerError, match=f"a task that is {status}.*It is not known whether CDF did it"):
+        sender.perform(Network(answer), update(execution_id=None))
+    network = Network(answer, execution_with({"status": "COMPLETED", "output": {"a": 1}}))
+    assert sender.perform(network, update()).output == {"a": 1}
+
+
+@pytest.mark.parametrize("status", ["FAILED", "FAILED_WITH_TERMINAL_ERROR"])
+def test_an_answer_that_the_workflow_skips_a_reported_failure_is_success(sender: Sender, status: str) -> None:
+    network = Network(done({**TASK, "status": "COMPLETED_WITH_ERRORS"}))
+    assert sender.perform(network, update(status)).status == "COMPLETED_WITH_ERRORS"
 
 
 @pytest.mark.parametrize("status", ["FAILED", "FAILED_WITH_TERMINAL_ERROR"])

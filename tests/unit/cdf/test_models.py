@@ -424,3 +424,40 @@ def test_a_recorded_execution_is_read_whole() -> None:
     assert [one.type for one in execution.workflow_definition.tasks] == [
         one["type"] for one in recorded["workflowDefinition"]["tasks"]
     ]
+
+
+@pytest.mark.parametrize("said", [10**400, -(10**400), 10**15 + 1, 1e300])
+def test_a_time_that_is_none_reads_as_if_it_were_not_there(said: Any) -> None:
+    assert task(startTime=said, endTime=said).start_time is None
+    assert details(createdTime=said, endTime=said).end_time is None
+    assert task(startTime=10**15).start_time == 10**15
+
+
+ACL = {"workflowOrchestrationAcl": {"actions": ["READ"]}}
+
+
+@pytest.mark.parametrize(
+    "capability",
+    [
+        {**ACL, "projectScope": 5},
+        {**ACL, "projectScope": ["p"]},
+        {**ACL, "projectScope": "allProjects"},
+        {**ACL, "projectScope": {"projects": 7}},
+        {**ACL, "projectScope": {"projects": "the p"}},
+        {"workflowOrchestrationAcl": {"actions": 7}, "projectScope": {"allProjects": {}}},
+        {"workflowOrchestrationAcl": {"actions": "READ"}, "projectScope": {"allProjects": {}}},
+        {"workflowOrchestrationAcl": 7, "projectScope": {"allProjects": {}}},
+    ],
+)
+def test_a_capability_that_is_not_what_it_should_be_grants_nothing(capability: Any) -> None:
+    inspection = TokenInspection.model_validate(
+        {
+            "projects": [{"projectUrlName": "p"}],
+            "capabilities": [capability, {**ACL, "projectScope": {"projects": ["p"]}}],
+        }
+    )
+    assert inspection.granted_in("p") == {"workflowOrchestrationAcl:READ"}
+    only = TokenInspection.model_validate(
+        {"projects": [{"projectUrlName": "p"}], "capabilities": [capability]}
+    )
+    assert only.granted_in("p") == set()

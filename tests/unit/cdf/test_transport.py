@@ -24,6 +24,7 @@ import pytest
 from cdf_support import (
     EXECUTION,
     EXECUTION_ID,
+    TASK_ID,
     Answering,
     FakeTime,
     Network,
@@ -783,6 +784,20 @@ def test_nothing_for_this_machine_goes_through_a_proxy(sender: Sender, proxy: li
         with pytest.raises(CdfUnreachableError):
             sender.send(None, READ, settings(url, f"{url}/token"))
     assert proxy == []
+
+
+@pytest.mark.parametrize("named", ["socks5://user:pass@127.0.0.1:1", "SOCKS5H://127.0.0.1:1"])
+def test_a_socks_proxy_without_its_package_is_named_and_nothing_was_sent(
+    sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    monkeypatch.setattr(network, "find_spec", lambda _: None)
+    monkeypatch.setenv("all_proxy", named)
+    call = calls.update_task("p", TASK_ID, "COMPLETED")
+    with pytest.raises(CdfUnreachableError, match=r"the proxy socks5h?://127.0.0.1:1.*socksio") as caught:
+        sender.send(None, call, settings("https://cdf.invalid", "https://idp.invalid/token"))
+    assert not caught.value.sent
+    assert "Nothing was sent to CDF." in str(caught.value)
+    assert "user" not in str(caught.value)
 
 
 @pytest.mark.parametrize("named", ["ftp://proxy", "http://[::1", "http://proxy:port"])

@@ -12,15 +12,18 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from support import FakeTaskInstance, Project, function_task
 
+from airflow_provider_cdf.cdf.client import CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAmbiguousTaskError,
     CdfApiError,
     CdfError,
     CdfNothingToReportToError,
+    CdfRefusedError,
     CdfReportRefusedError,
 )
-from airflow_provider_cdf.cdf.models import TaskStatus
+from airflow_provider_cdf.cdf.models import TaskStatus, TokenInspection
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import reporting
 from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
 from airflow_provider_cdf.operators.identity import run_key
@@ -115,14 +118,76 @@ def test_the_callback_does_not_look_for_longer_than_it_lives(
     assert cdf.journal.count("GET", f"*{UNKNOWN}*") == 1
 
 
-def test_a_read_that_cdf_forbids_is_final_and_says_that_nothing_was_reported(
-    execution_id: str, cdf: CdfEmulator, ti: FakeTaskInstance
+def test_a_read_that_is_forbidden_for_a_moment_is_made_again(
+    execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance
 ) -> None:
-    cdf.faults.add("GET", "*/executions/*", status=403)
+    ti.start_date = datetime.now(UTC) - timedelta(minutes=5)
+    cdf.faults.add("GET", "*/executions/*", status=403, times=2)
+
+    make(execution_id).execute({"ti": ti})
+
+    assert project.task(execution_id, "approve", "COMPLETED")
+
+
+def test_a_read_that_stays_forbidden_though_the_token_may_read_is_tried_again_by_airflow(
+    execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance
+) -> None:
+    cdf.faults.add("GET", "*/executions/*", status=403, times=3)
+    operator = make(execution_id)
+
     with pytest.raises(CdfApiError, match="the CDF task is as it was") as caught:
+        operator.execute({"ti": ti})
+
+    assert caught.value.code == 403
+    assert not isinstance(caught.value, AirflowFailException)
+    # Had that been the last try, CDF would be told why there is no report.
+    report_failure({"ti": ti, "task": operator, "exception": caught.value})
+    task = project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
+    said = task["output"]["airflow"]["error"]
+    assert said["type"] == "CdfApiError"
+    assert said["message"].startswith("CDF refused to read the execution (HTTP 403)")
+    assert "Nothing was reported, and the CDF task is as it was." in said["message"]
+
+
+def test_a_read_that_the_token_may_not_make_is_final_and_says_that_nothing_was_reported(
+    execution_id: str, cdf: CdfEmulator, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = TokenInspection.model_validate({"projects": [{"projectUrlName": cdf.project}]})
+    monkeypatch.setattr(CdfClient, "_inspect", lambda _: none)
+    cdf.faults.add("GET", "*/executions/*", status=403)
+    with pytest.raises(CdfRefusedError, match="the CDF task is as it was") as caught:
         make(execution_id).execute({"ti": ti})
     assert isinstance(caught.value, AirflowFailException)
     assert not isinstance(caught.value, CdfNothingToReportToError)
+
+
+def test_a_report_that_is_forbidden_though_the_token_may_write_is_tried_again_by_airflow(
+    execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance
+) -> None:
+    # Without the execution id there is nothing to be read back.
+    cdf_task_id = project.task(execution_id, "approve")["id"]
+    cdf.faults.add("POST", "*/tasks/*/update", status=403, times=3)
+    operator = CdfTaskUpdateOperator(task_id="report", cdf_task_id=cdf_task_id, status="COMPLETED")
+    with pytest.raises(CdfApiError, match="refused to set the task") as caught:
+        operator.execute({"ti": ti})
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("what", ["read", "report"])
+def test_a_gateways_page_is_no_word_of_cdf_about_an_id(
+    what: str, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What the client makes of an answer that is not CDF's own.
+    page = CdfApiError("CDF refused (HTTP 404): Not Found, with an HTML page.", code=404)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise page
+
+    monkeypatch.setattr(CdfHook, "get_execution" if what == "read" else "update_task", refuse)
+    ti.start_date = datetime.now(UTC) - timedelta(minutes=5)
+    with pytest.raises(CdfApiError, match="HTML page") as caught:
+        make(execution_id).execute({"ti": ti})
+    assert not isinstance(caught.value, AirflowFailException)
 
 
 @pytest.mark.parametrize("code", [400, 404, 409, 422])

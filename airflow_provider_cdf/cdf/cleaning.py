@@ -1,0 +1,49 @@
+"""
+What CDF says in words of its own about an execution, before anything of this package holds it.
+
+It goes into logs, errors, XComs and the events of triggers, which Airflow keeps in its database. A function
+that fails may have written down the headers of its request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecution, WorkflowExecutionDetails
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+def cleaned(answer: AnswerT, clean: Callable[[str], str]) -> AnswerT:
+    """
+    Return an answer whose words are cleaned: reasons, unknown statuses, and the workflow it says it is of.
+
+    Not a list: it has thousands of entries, of which nothing but ids and known statuses is told.
+
+    :param clean: returns a text in one line of at most 500 characters, without secrets.
+    """
+    changes = _changes(answer, clean)
+    return answer.model_copy(update=changes) if changes else answer
+
+
+def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    if isinstance(answer, WorkflowExecution | TaskExecution):
+        if (reason := answer.reason_for_incompletion) is not None and (said := clean(reason)) != reason:
+            changes["reason_for_incompletion"] = said
+        if answer.status not in type(answer.status).__members__:
+            changes["status"] = type(answer.status)(clean(answer.status))
+    if isinstance(answer, WorkflowExecution):
+        for name in ("workflow_external_id", "version"):
+            text = getattr(answer, name)
+            # One that holds blanks is kept as it is: it is compared.
+            if text is not None and (said := clean(text)).split() != text.split():
+                changes[name] = said
+    if isinstance(answer, WorkflowExecutionDetails):
+        tasks = [cleaned(task, clean) for task in answer.executed_tasks]
+        if any(task is not before for task, before in zip(tasks, answer.executed_tasks, strict=True)):
+            changes["executed_tasks"] = tasks
+    return changes

@@ -1,0 +1,55 @@
+"""Where a list goes on, page by page, and that it comes to an end."""
+
+from __future__ import annotations
+
+import math
+
+from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.errors import CdfAnswerError
+from airflow_provider_cdf.cdf.models import ExecutionPage
+
+#: Empty pages in a row that lead on to another one, after which a list is not followed any longer.
+MOST_EMPTY = 10
+#: Pages after which it is not either: ten million executions, where CDF answers as many as it is asked for.
+MOST_PAGES = 10_000
+#: Seconds within which a list is read where nothing else can be done meanwhile.
+LIST_WITHIN = 60.0
+
+
+class Pages:
+    """
+    The cursors of one list, which a server may go on giving for ever.
+
+    :param within: seconds for all pages. A list that ends with the page that is being read is never late.
+    """
+
+    def __init__(self, within: float = math.inf) -> None:
+        self._within = within
+        self._give_up_at = clock.now() + within
+        self._seen: set[str] = set()
+        self._empty = 0
+
+    def next_cursor(self, page: ExecutionPage) -> str | None:
+        """
+        Return where the list goes on after a page; ``None`` at its end.
+
+        :raises CdfAnswerError: if it has been there before, or seems never to end.
+        """
+        cursor = page.next_cursor or None
+        if cursor is None:
+            return None
+        self._empty = 0 if page.items else self._empty + 1
+        read = len(self._seen) + 1
+        problem = ""
+        if cursor in self._seen:
+            problem = f"page {read} leads back to an earlier one"
+        elif self._empty >= MOST_EMPTY:
+            problem = f"{self._empty} empty pages in a row lead on to another one"
+        elif read >= MOST_PAGES:
+            problem = f"after {read} pages there is another one"
+        elif clock.now() >= self._give_up_at:
+            problem = f"after {self._within:.0f} s and {read} pages there is another one"
+        if problem:
+            raise CdfAnswerError(f"CDF's list has no end: {problem}.")
+        self._seen.add(cursor)
+        return cursor
