@@ -71,6 +71,8 @@ def submit(
             raise error.adding(f"[{first.which}]") from None
         got = clock.now()
         call = request(nonce=session.nonce)
+        #: A 429: the copy that it answers was not executed, but a gateway may have sent another one before.
+        limited: CdfError | None = None
         while clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
@@ -80,7 +82,11 @@ def submit(
             if was_not_executed(failed):
                 tries += 1
                 pause = pause_after(failed, tries)
+                limited = failed if isinstance(failed, CdfApiError) else limited
                 if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
+                    found = (yield from _look_once(limited, trace)) if limited else None
+                    if found is not None:
+                        return found
                     raise failed from None
                 log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
                 yield Pause(pause)
@@ -101,6 +107,10 @@ def submit(
                 raise failed from None
             has_doubted_the_nonce = is_refused
             break
+        else:
+            found = (yield from _look_once(limited, trace)) if limited else None
+            if found is not None:
+                return found
 
 
 def _is_true(
@@ -212,6 +222,19 @@ def _find_out(
                 # A refusal is most likely about the nonce: the lost request has used it.
                 refused = not is_transient(error)
                 lost = error if is_ambiguous(error) else lost
+
+
+def _look_once(limited: CdfError, trace: Trace[ResultT]) -> Conversation[ResultT | None]:
+    """
+    Look whether a first copy of a call was carried out, before its nonce is given up after a 429.
+
+    :raises CdfUnreachableError: if that cannot be told.
+    """
+    try:
+        return (yield from trace.look_up())
+    except CdfError as error:
+        since = f"Whether a first copy of the request was accepted could not be looked up. {error}"
+        raise unknown(limited, since, trace) from None
 
 
 def _may_be_due_to_the_nonce(error: CdfError) -> bool:

@@ -58,7 +58,10 @@ CALLBACKS_WITHIN = 40.0
 #: Where the promise ends, of the cases that docs/exactly-once.md names.
 NOT_TO_BE_ASKED = "CDF was not to be asked at the end"
 #: What befalls a request on its way.
-FAULTS = ("refused", "429", "lost before", "lost after", "503 before", "503 after", "twice", "twice", "late")
+FAULTS = (
+    *("refused", "429", "429 after", "lost before", "lost after"),
+    *("503 before", "503 after", "twice", "twice", "late"),
+)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 Coroutine = Generator[float, None, None]
@@ -162,6 +165,8 @@ class World:
         if fault == "lost after":
             yield 30.0
             raise CdfUnreachableError("lost.", sent=True)
+        if fault == "429 after":  # to a second copy
+            raise CdfApiError("too many.", code=429, retry_after=dice.choice([None, 50.0, 120.0]))
         if fault == "503 after":
             raise CdfApiError("gateway.", code=503, retry_after=dice.choice([None, 600.0]))
         return answer

@@ -532,8 +532,46 @@ def test_a_run_that_was_never_executed_is_sent_again_with_the_same_young_nonce(
 def test_a_pause_that_outlives_the_nonce_is_followed_by_a_new_one(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "50"})]
     start(sender, cdf)
-    assert cdf.kinds == ["session", "run", "session", "run"]
+    assert cdf.kinds == ["session", "run", "list", "session", "run"]
     assert cdf.clock.pauses == [50]
+
+
+def limited(cdf: Cdf, wait: str, times: int = 1) -> list[Any]:
+    """A gateway sends a run twice: the first copy is executed, and the second one is one too many."""
+
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return cdf.answers(429, **{"Retry-After": wait})(request)
+
+    return [first, *[cdf.answers(429, **{"Retry-After": wait})] * (times - 1)]
+
+
+@pytest.mark.parametrize(("wait", "times"), [("50", 1), ("23", 2), ("3600", 1)], ids=str)
+def test_a_429_to_a_second_copy_leaves_one_execution(
+    sender: Sender, cdf: Cdf, wait: str, times: int
+) -> None:
+    # Before another nonce is made, and before it is given up.
+    cdf.plan["run"] = limited(cdf, wait, times)
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+    assert cdf.kinds == ["session", *["run"] * times, "list"]
+
+
+@pytest.mark.parametrize("wait", ["50", "3600"])
+def test_a_429_is_unclear_where_it_cannot_be_looked_up(sender: Sender, cdf: Cdf, wait: str) -> None:
+    cdf.plan = {"run": limited(cdf, wait), "list": [cdf.answers(403)]}
+    with pytest.raises(CdfUnreachableError, match=r"first copy.*airflow_submit_id = ") as caught:
+        start(sender, cdf)
+    assert caught.value.sent
+    assert len(cdf.executions) == 1
+
+
+def test_a_429_and_then_a_refused_connection_is_looked_up_before_it_is_given_up(
+    sender: Sender, cdf: Cdf
+) -> None:
+    cdf.plan["run"] = [*limited(cdf, "1"), *[cdf.refuses_connections] * 1000]
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
+    assert cdf.sessions == 1
 
 
 def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, cdf: Cdf) -> None:
