@@ -101,6 +101,8 @@ class CdfApiError(CdfError):
     :param retry_after: seconds that CDF asks to wait.
     :param is_auto_retryable: whether CDF says that the same request may be sent again, whatever the status
         (header ``cdf-is-auto-retryable``). It does not say that the request was not carried out.
+    :param is_cdfs_own: whether it has the form of CDF's errors. Otherwise something on the way has answered,
+        such as a gateway, which does not know what CDF would have said.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class CdfApiError(CdfError):
         request_id: str | None = None,
         retry_after: float | None = None,
         is_auto_retryable: bool = False,
+        is_cdfs_own: bool = True,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -119,6 +122,7 @@ class CdfApiError(CdfError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.is_auto_retryable = is_auto_retryable
+        self.is_cdfs_own = is_cdfs_own
         #: What the token may do, where CDF was asked for that because of this refusal.
         self.inspection: TokenInspection | None = None
 
@@ -126,7 +130,7 @@ class CdfApiError(CdfError):
     def is_about_the_id(self) -> bool:
         """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
         is_refusal = 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
-        return is_refusal and not self.is_auto_retryable
+        return is_refusal and self.is_cdfs_own and not self.is_auto_retryable
 
 
 class CdfRefusedError(CdfApiError, AirflowFailException):

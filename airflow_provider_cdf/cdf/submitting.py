@@ -132,7 +132,7 @@ def _is_true(
             try:
                 yield trace.of_what
             except CdfApiError as error:
-                if error.code == code:
+                if error.code == code and error.is_cdfs_own:
                     refusal.adding((yield from _what_is_missing(trace)))
                     return True
         elif _lacks(refusal, call.capability, settings.project):
@@ -160,7 +160,8 @@ def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
     try:
         yield trace.in_what
     except CdfApiError as error:
-        return "There is no such workflow in this project." if error.code == 404 else ""
+        is_true = error.code == 404 and error.is_cdfs_own
+        return "There is no such workflow in this project." if is_true else ""
     except CdfError:
         return ""
     return "The workflow exists, but it has no such version."

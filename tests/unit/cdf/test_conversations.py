@@ -712,6 +712,48 @@ def test_a_version_that_is_not_there_is_believed_at_once(
     assert missing in str(error)
 
 
+#: What a gateway answers by itself.
+PAGES = {
+    "HTML": httpx.Response(404, html="<html>default backend - 404</html>"),
+    "empty": httpx.Response(404),
+    "JSON of another kind": httpx.Response(404, json={"message": "no Route matched"}),
+    "a list": httpx.Response(404, json=[]),
+}
+pages = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+
+
+def again_and_again(page: httpx.Response) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(page.status_code, content=page.content)
+
+
+@pages
+def test_a_page_of_a_gateway_is_no_refusal_and_confirms_none(
+    sender: Sender, cdf: Cdf, page: httpx.Response
+) -> None:
+    # For a minute the gateway knows no backend: right after the first copy went through.
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return again_and_again(page)(request)
+
+    cdf.plan = {kind: [again_and_again(page)] * 2 for kind in ("list", "version", "workflow", "byids")}
+    cdf.plan["run"] = [first]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+    assert cdf.sessions == 1
+
+
+@pages
+def test_a_host_that_is_not_cdf_is_asked_about_and_tried_again_by_airflow(
+    sender: Sender, cdf: Cdf, page: httpx.Response
+) -> None:
+    cdf.plan["session"] = [again_and_again(page)]
+    with pytest.raises(CdfApiError, match=r"Is https://\S+ the right host\?") as caught:
+        start(sender, cdf)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not caught.value.is_about_the_id
+    assert cdf.kinds == ["session"]
+
+
 def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
     cdf.granted = ["READ"]
     cdf.plan = {"run": [lambda _: says(403, "Forbidden")], "byids": [cdf.answers(403)]}
