@@ -22,6 +22,8 @@ class CdfError(AirflowException):
 
     #: Seconds that the server asks to wait.
     retry_after: float | None = None
+    #: Whether another copy of a refused request may be under way still, and be carried out.
+    may_be_under_way: bool = False
 
     def bare(self) -> Self:
         """

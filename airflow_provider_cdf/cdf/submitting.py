@@ -94,8 +94,14 @@ def submit(
             is_refused = not is_ambiguous(failed)
             # A nonce that came too late is refused, too, and may leave its session READY.
             is_late = clock.now() - got >= NONCE_SENT_UNTIL and _may_be_due_to_the_nonce(failed)
-            if is_refused and not is_late and (yield from _is_true(settings, failed, call, session, trace)):
-                raise failed from None
+            if is_refused and not is_late:
+                if (yield from _is_true(settings, failed, call, trace)):
+                    raise failed from None
+                is_cdfs_own = isinstance(failed, CdfApiError) and failed.is_cdfs_own
+                if is_cdfs_own and (yield from _is_unused(settings, session)):
+                    # Most likely true, so it is not waited for; but a first copy may be on its way.
+                    failed.may_be_under_way = True
+                    raise failed from None
             found = yield from _find_out(
                 call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
             )
@@ -117,7 +123,6 @@ def _is_true(
     settings: Settings,
     refusal: CdfError,
     call: calls.Call[Any],
-    session: Session,
     trace: Trace[Any],
 ) -> Conversation[bool]:
     """
@@ -135,16 +140,25 @@ def _is_true(
                 if error.code == code and error.is_cdfs_own:
                     refusal.adding((yield from _what_is_missing(trace)))
                     return True
-        elif _lacks(refusal, call.capability, settings.project):
-            return True
-        if session.id is not None:
-            # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
-            sessions: SessionStates = yield calls.read_session(settings.project, session.id)
-            if [one.status for one in sessions.items] == ["READY"]:
-                return True
     except CdfError as error:
         log.info("It could not be confirmed that nothing was done: %s", error)
-    return False
+    return _lacks(refusal, call.capability, settings.project)
+
+
+def _is_unused(settings: Settings, session: Session) -> Conversation[bool]:
+    """
+    Ask whether a session's nonce has not been used yet: that makes it ACTIVE. Not every client may list them.
+
+    It does not tell that nothing will be done: until the nonce is dead, a copy of the request may arrive.
+    """
+    if session.id is None:
+        return False
+    try:
+        sessions: SessionStates = yield calls.read_session(settings.project, session.id)
+    except CdfError as error:
+        log.info("It could not be confirmed that nothing was done: %s", error)
+        return False
+    return [one.status for one in sessions.items] == ["READY"]
 
 
 def _lacks(refusal: CdfError, capability: str, project: str) -> bool:

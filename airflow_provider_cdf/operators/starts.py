@@ -254,7 +254,7 @@ class Starts:
                 submit_id=own.submit_id,
             )
         except CdfError as error:
-            if not is_ambiguous(error):
+            if not is_ambiguous(error) and not error.may_be_under_way:
                 self.open_submission = None
                 yield from self._note_that_nothing_was_started(before)
             raise

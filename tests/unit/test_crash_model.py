@@ -60,7 +60,7 @@ NOT_TO_BE_ASKED = "CDF was not to be asked at the end"
 #: What befalls a request on its way.
 FAULTS = (
     *("refused", "429", "429 after", "lost before", "lost after"),
-    *("503 before", "503 after", "twice", "twice", "late"),
+    *("503 before", "503 after", "twice", "twice", "late", "409 before"),
 )
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -152,6 +152,9 @@ class World:
             raise CdfUnreachableError("lost.", sent=True)
         if fault == "503 before":
             raise CdfApiError("gateway.", code=503, retry_after=dice.choice([None, 600.0]))
+        if fault == "409 before" and call.path.endswith("/run"):  # to a second copy
+            self.spawn(self._arrive_late(who, call), dice.uniform(1, 55))
+            raise CdfApiError("conflict.", code=409, cdf_message="conflict", is_cdfs_own=dice.random() < 0.5)
         if fault == "late":
             # The client has given up, and the request arrives all the same.
             self.spawn(self._arrive_late(who, call), dice.uniform(5, 55))

@@ -686,6 +686,17 @@ def test_a_refusal_is_believed_at_once_where_the_nonce_has_not_been_used(
     assert isinstance(error, AirflowFailException) is (code in (400, 403, 404))
     assert seconds < 5
     assert "list" not in cdf.kinds
+    assert "revoke" not in cdf.kinds
+    assert error.may_be_under_way  # a first copy, to which this refusal was not the answer
+
+
+def test_that_the_nonce_is_unused_confirms_no_page_of_a_gateway(sender: Sender, cdf: Cdf) -> None:
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.late.append((cdf.clock.now() + 8, request))
+        return httpx.Response(409, html="<html>")
+
+    cdf.plan["run"] = [first]
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
 
 
 def test_a_refusal_that_speaks_of_sessions_is_believed_as_any_other(sender: Sender, cdf: Cdf) -> None:
@@ -707,6 +718,7 @@ def test_a_version_that_is_not_there_is_believed_at_once(
     cdf.plan = {"run": [lambda _: says(404, "no such version")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
+    assert not error.may_be_under_way
     assert seconds < 5
     assert cdf.kinds == ["session", "run", "version", "workflow"]
     assert missing in str(error)
@@ -759,6 +771,7 @@ def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: C
     cdf.plan = {"run": [lambda _: says(403, "Forbidden")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
+    assert not error.may_be_under_way
     assert seconds < 5
     assert cdf.kinds == ["session", "run", "inspect"]
 
