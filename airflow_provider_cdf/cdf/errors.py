@@ -92,6 +92,9 @@ class CdfUnreachableError(CdfError):
 class CdfAnswerError(CdfError):
     """CDF answered with success, but with something that is not the answer its API promises."""
 
+    #: Whether it shows all the same that CDF has carried out the request.
+    is_carried_out: bool = False
+
 
 class CdfApiError(CdfError):
     """

@@ -115,14 +115,17 @@ class Sender:
         else:
             if not other:
                 return read
+            is_carried_out = call.is_carried_out(read)
             del read
-            raise CdfAnswerError(
+            failed = CdfAnswerError(
                 told(
                     f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
                     f"{call.purpose}.{_fate(call, may_be_done=True)}",
                     self._ids(call, answer),
                 )
             )
+            failed.is_carried_out = is_carried_out
+            raise failed
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from airflow_provider_cdf.cdf import calls, clock
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfApiError, CdfError, CdfUnreachableError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import Session, SessionStates
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
@@ -206,6 +206,8 @@ def _find_out(
     else:
         log.warning("%s", told(lost, "Looking for it."))
     refused = was_refused
+    # Its nonce is taken, so there must be no other one, however long nothing appears.
+    carried_out = _carried_out(lost)
     tries = 0
     while True:
         is_dead = clock.now() - got >= NONCE_DEAD_AFTER
@@ -217,15 +219,15 @@ def _find_out(
         else:
             if found is not None:
                 return found
-            if is_dead:
+            if is_dead and carried_out is None:
                 return None
         # Not as long as the lost answer asked for: to look does no harm.
         pause = pause_after(failed, tries + 1)
         # A look-up that is refused may be answered later, as by a gateway in its bad moment.
         is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
-        if is_hopeless or clock.now() + pause >= give_up_at:
+        if is_hopeless or (is_dead and failed is None) or clock.now() + pause >= give_up_at:
             since = f"It could not be looked up. {failed}" if failed else "It has not appeared since."
-            raise unknown(lost, since, trace)
+            raise unknown(carried_out or lost, since, trace)
         tries += 1
         yield Pause(pause)
         # The look-up comes first, should CDF ever take a nonce twice.
@@ -237,6 +239,11 @@ def _find_out(
                 # A refusal is most likely about the nonce: the lost request has used it.
                 refused = not is_transient(error)
                 lost = error if is_ambiguous(error) else lost
+                carried_out = carried_out or _carried_out(error)
+
+
+def _carried_out(error: CdfError) -> CdfError | None:
+    return error if isinstance(error, CdfAnswerError) and error.is_carried_out else None
 
 
 def _look_once(limited: CdfError, trace: Trace[ResultT]) -> Conversation[ResultT | None]:

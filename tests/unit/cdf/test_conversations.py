@@ -547,9 +547,7 @@ def limited(cdf: Cdf, wait: str, times: int = 1) -> list[Any]:
 
 
 @pytest.mark.parametrize(("wait", "times"), [("50", 1), ("23", 2), ("3600", 1)], ids=str)
-def test_a_429_to_a_second_copy_leaves_one_execution(
-    sender: Sender, cdf: Cdf, wait: str, times: int
-) -> None:
+def test_a_429_to_a_second_copy_leaves_one_execution(sender: Sender, cdf: Cdf, wait: str, times: int) -> None:
     # Before another nonce is made, and before it is given up.
     cdf.plan["run"] = limited(cdf, wait, times)
     execution = start(sender, cdf)
@@ -813,6 +811,79 @@ def test_an_answer_about_another_execution_is_no_answer(sender: Sender, cdf: Cdf
     cdf.plan["run"] = [lambda _: done({**EXECUTION, "metadata": {"airflow_submit_id": "another"}}, 202)]
     execution = start(sender, cdf)
     assert [execution.id] == [one["id"] for one in cdf.executions]
+
+
+def without_metadata(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "metadata": {}}
+
+
+def with_metadata_cut(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "metadata": {key: value[:20] for key, value in one["metadata"].items()}}
+
+
+def showing(cdf: Cdf, shown: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Let CDF show executions in lists as something makes them."""
+    return [lambda _: done({"items": [shown(one) for one in cdf.executions]})] * 900
+
+
+@pytest.mark.parametrize("shown", [without_metadata, with_metadata_cut])
+def test_an_answer_that_lacks_metadata_is_the_execution_that_was_started(
+    sender: Sender, cdf: Cdf, caplog: pytest.LogCaptureFixture, shown: Any
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return done(shown(cdf.do("run", request).json()), 202)
+
+    cdf.plan = {"run": [answer] * 5, "list": showing(cdf, shown)}
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
+    assert cdf.kinds == ["session", "run"]
+    assert "lacks metadata that the run was sent with" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metadata": {"airflow_submit_id": "another"}}, {"id": "no-uuid"}],
+    ids=["another run", "an id that is no UUID"],
+)
+def test_an_answer_that_names_a_start_is_followed_by_no_other_nonce(
+    sender: Sender, cdf: Cdf, change: dict[str, Any]
+) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, **change}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return done(shown(cdf.do("run", request).json()), 202)
+
+    cdf.plan = {"run": [answer] * 5, "list": showing(cdf, shown)}
+    with pytest.raises(CdfUnreachableError) as caught:
+        start(sender, cdf)
+    (only,) = cdf.executions
+    assert shown(only)["id"] in str(caught.value)
+    assert "Nothing was sent" not in str(caught.value)
+    assert caught.value.sent
+    assert cdf.sessions == 1
+    assert "revoke" not in cdf.kinds
+
+
+@pytest.mark.parametrize("lacking", ["id", "status", "workflowExternalId", "all but the id"])
+def test_a_list_with_an_item_that_cannot_be_read_does_not_say_that_nothing_was_started(
+    sender: Sender, cdf: Cdf, lacking: str
+) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return {"id": one["id"]} if lacking.startswith("all") else {**one, lacking: None}
+
+    cdf.plan = {"run": [cdf.lost_after], "list": showing(cdf, shown)}
+    with pytest.raises(CdfUnreachableError, match=r"cannot be read, which may be the wanted one"):
+        start(sender, cdf)
+    assert len(cdf.executions) == cdf.sessions == 1
+    assert "revoke" not in cdf.kinds
+
+
+def test_an_item_of_another_submission_that_cannot_be_read_is_no_obstacle(sender: Sender, cdf: Cdf) -> None:
+    start(sender, cdf)
+    cdf.executions[0]["status"] = None
+    cdf.plan["run"] = [cdf.lost_before]
+    start(sender, cdf)
+    assert len(cdf.executions) == 2
 
 
 def test_the_keys_of_another_execution_are_dropped(sender: Sender, cdf: Cdf) -> None:
