@@ -29,6 +29,8 @@ NONCE_SENT_UNTIL = 45.0
 #: Seconds after which a lost request can no longer start anything, and what it has started is in the lists:
 #: the nonce's minute, and another one for a slow request that is under way and for lists that lag behind.
 NONCE_DEAD_AFTER = 120.0
+#: Seconds that CDF's lists are given to show what a first copy has started, before a 429 ends the matter.
+LISTED_WITHIN = 10.0
 #: Seconds within which it has to become clear what a lost request has done.
 SUBMIT_WITHIN = 300.0
 
@@ -84,9 +86,11 @@ def submit(
                 pause = pause_after(failed, tries)
                 limited = failed if isinstance(failed, CdfApiError) else limited
                 if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
-                    found = (yield from _look_once(limited, trace)) if limited else None
-                    if found is not None:
-                        return found
+                    if limited is not None:
+                        yield Pause(LISTED_WITHIN)
+                        found = yield from _look_once(limited, trace)
+                        if found is not None:
+                            return found
                     raise failed from None
                 log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
                 yield Pause(pause)

@@ -576,7 +576,7 @@ def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, cdf: C
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "3600"})]
     with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\."):
         start(sender, cdf)
-    assert cdf.clock.pauses == []
+    assert cdf.clock.pauses == [submitting.LISTED_WITHIN]
 
 
 def test_a_connection_that_is_refused_for_long_is_given_up_within_the_total_time(
