@@ -28,6 +28,7 @@ from airflow_provider_cdf.cdf.checks import (
     check_uuid,
     checked_object,
     encode,
+    is_uuid,
     one_of,
 )
 from airflow_provider_cdf.cdf.errors import CdfInputError
@@ -82,6 +83,7 @@ class Call(Generic[AnswerT]):
     :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
+    :param is_carried_out: whether an answer that is about something else shows that CDF has done it.
     :param read: reads a successful answer instead of the model, for those who need a part of it only.
     """
 
@@ -96,6 +98,7 @@ class Call(Generic[AnswerT]):
     capability: str = "workflowOrchestrationAcl:WRITE"
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
+    is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
     read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
 
 
@@ -191,11 +194,18 @@ def run(
         body["metadata"] = check_metadata(metadata, what)
     submit_id = (metadata or {}).get(SUBMIT_ID)
 
+    def is_of_the_workflow(started: WorkflowExecution) -> bool:
+        return started.workflow_external_id == workflow_external_id and started.version in (None, version)
+
     def is_about(started: WorkflowExecution) -> str | None:
-        if started.workflow_external_id != workflow_external_id or started.version not in (None, version):
+        if not is_of_the_workflow(started):
             return f"version {started.version!r} of workflow {started.workflow_external_id!r}"
+        if not is_uuid(started.id):
+            return f"a run whose id is no UUID, {one_line(started.id, 60)!r}"
         has_its_id = started.metadata.get(SUBMIT_ID) == submit_id
-        return None if submit_id is None or has_its_id else f"another run, {started.id}"
+        if submit_id is None or has_its_id or _is_what_is_left_of(started.metadata, metadata or {}):
+            return None
+        return f"another run, {started.id}"
 
     return Call(
         purpose="run the workflow",
@@ -208,6 +218,7 @@ def run(
         repeat=Repeat.NEVER,
         secrets=(nonce,),
         is_about=is_about,
+        is_carried_out=is_of_the_workflow,  # an execution has taken the nonce
     )
 
 
@@ -380,6 +391,11 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
         )
 
     return is_about
+
+
+def _is_what_is_left_of(answered: Mapping[str, Any], sent: Mapping[str, str]) -> bool:
+    """Whether metadata is all that was sent, or some of it, or is cut."""
+    return all(key in sent and sent[key].startswith(str(value)) for key, value in answered.items())
 
 
 def _project(project: str) -> str:

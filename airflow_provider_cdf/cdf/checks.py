@@ -29,13 +29,18 @@ _NEAREST = {
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
+def is_uuid(text: str) -> bool:
+    """Whether it is a UUID of 36 characters, as CDF's executions and tasks have."""
+    return _UUID.fullmatch(text) is not None
+
+
 def check_uuid(value: object, name: str) -> str:
     """
     Return the id, or refuse it before it becomes part of a URL.
 
     :raises CdfInputError: if it is not a UUID of 36 characters, as CDF's executions and tasks have.
     """
-    if isinstance(value, str) and _UUID.fullmatch(value):
+    if isinstance(value, str) and is_uuid(value):
         return value
     raise CdfInputError(
         f"{name} must be a UUID. It is {value!r:.60}."

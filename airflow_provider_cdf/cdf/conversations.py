@@ -12,14 +12,21 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from airflow_provider_cdf.cdf import calls, checks, clock
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    UnreadableExecution,
+    WholePage,
+    WorkflowExecution,
+    WorkflowExecutionDetails,
+)
 from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
@@ -77,14 +84,20 @@ def run_workflow(
     def look_up() -> Conversation[WorkflowExecution | None]:
         if SUBMIT_ID not in own:
             raise CdfError(f"Its {len(own)} pairs of metadata leave no room for {SUBMIT_ID!r}.")
+        unreadable: list[str] = []
         found = yield from list_executions(
             settings,
             is_it,
+            unreadable,
             workflow_external_id=workflow_external_id,
             version=version,
             created_after=since,
         )
-        return next(iter(found), None)
+        if found:
+            return found[0]
+        if unreadable:
+            raise inconclusive(unreadable)
+        return None
 
     mark = f"the metadata {SUBMIT_ID} = {submit_id}" if SUBMIT_ID in own else "your metadata"
     trace = Trace(
@@ -94,7 +107,14 @@ def run_workflow(
         in_what=calls.get_workflow(settings.project, workflow_external_id),
     )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
-    return (yield from submit(settings, request, trace))
+    started = yield from submit(settings, request, trace)
+    if SUBMIT_ID in own and not is_it(started):
+        log.warning(
+            "CDF's answer lacks metadata that the run was sent with. If its lists lack it too, a later try "
+            "does not find this execution. [execution %s]",
+            started.id,
+        )
+    return started
 
 
 def retry_execution(settings: Settings, execution_id: str) -> Conversation[WorkflowExecution]:
@@ -146,23 +166,49 @@ def cancel_execution(
 
 
 def list_executions(
-    settings: Settings, keep: Callable[[WorkflowExecution], bool] = lambda _: True, **narrowed_down: Any
+    settings: Settings,
+    keep: Callable[[WorkflowExecution], bool] = lambda _: True,
+    unreadable: list[str] | None = None,
+    **narrowed_down: Any,
 ) -> Conversation[list[WorkflowExecution]]:
     """
     Read all pages of a list.
 
     :param keep: says which executions are wanted; no others are held, because a list may be long.
+    :param unreadable: gets the ids of items that may be wanted and cannot be read: then what is not in the
+        result may be there all the same.
     :raises CdfAnswerError: if the list has no end within :data:`LIST_WITHIN`.
     """
     executions: list[WorkflowExecution] = []
     cursor: str | None = None
     pages = Pages(LIST_WITHIN)
     while True:
-        page: ExecutionPage = yield calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
-        executions += filter(keep, page.items)
+        call = calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
+        page: WholePage = yield replace(call, answer=WholePage)
+        for one in page.items:
+            if isinstance(one, WorkflowExecution) and checks.is_uuid(one.id):
+                if keep(one):
+                    executions.append(one)
+            elif unreadable is not None and _may_be_wanted(one, keep):
+                unreadable.append(one_line(one.id, 60) or "without an id")
         cursor = pages.next_cursor(page)
         if cursor is None:
             return executions
+
+
+def _may_be_wanted(
+    item: WorkflowExecution | UnreadableExecution, keep: Callable[[WorkflowExecution], bool]
+) -> bool:
+    # What belongs to a task is told by its metadata alone. Another submission's is not what is looked for.
+    known = WorkflowExecution.model_construct(id=item.id, metadata=item.metadata)
+    return SUBMIT_ID not in item.metadata or keep(known)
+
+
+def inconclusive(unreadable: list[str]) -> CdfAnswerError:
+    """Return what is wrong with a look-up in a list that could not be read as a whole."""
+    return CdfAnswerError(
+        f"CDF's list holds an execution that cannot be read, which may be the wanted one: {unreadable[0]}."
+    )
 
 
 def _send_until_known(

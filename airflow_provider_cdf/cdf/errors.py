@@ -22,6 +22,8 @@ class CdfError(AirflowException):
 
     #: Seconds that the server asks to wait.
     retry_after: float | None = None
+    #: Whether another copy of a refused request may be under way still, and be carried out.
+    may_be_under_way: bool = False
 
     def bare(self) -> Self:
         """
@@ -90,6 +92,9 @@ class CdfUnreachableError(CdfError):
 class CdfAnswerError(CdfError):
     """CDF answered with success, but with something that is not the answer its API promises."""
 
+    #: Whether it shows all the same that CDF has carried out the request.
+    is_carried_out: bool = False
+
 
 class CdfApiError(CdfError):
     """
@@ -101,6 +106,8 @@ class CdfApiError(CdfError):
     :param retry_after: seconds that CDF asks to wait.
     :param is_auto_retryable: whether CDF says that the same request may be sent again, whatever the status
         (header ``cdf-is-auto-retryable``). It does not say that the request was not carried out.
+    :param is_cdfs_own: whether it has the form of CDF's errors. Otherwise something on the way has answered,
+        such as a gateway, which does not know what CDF would have said.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class CdfApiError(CdfError):
         request_id: str | None = None,
         retry_after: float | None = None,
         is_auto_retryable: bool = False,
+        is_cdfs_own: bool = True,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -119,6 +127,7 @@ class CdfApiError(CdfError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.is_auto_retryable = is_auto_retryable
+        self.is_cdfs_own = is_cdfs_own
         #: What the token may do, where CDF was asked for that because of this refusal.
         self.inspection: TokenInspection | None = None
 
@@ -126,7 +135,7 @@ class CdfApiError(CdfError):
     def is_about_the_id(self) -> bool:
         """Whether CDF rejects what the request names: no such thing, or not in a state for this."""
         is_refusal = 400 <= self.code < 500 and self.code not in (401, 403, 408, 429)
-        return is_refusal and not self.is_auto_retryable
+        return is_refusal and self.is_cdfs_own and not self.is_auto_retryable
 
 
 class CdfRefusedError(CdfApiError, AirflowFailException):

@@ -320,6 +320,21 @@ class ExecutionPage(_Answer):
     next_cursor: str | None = None
 
 
+class UnreadableExecution(_Answer):
+    """An item of a list that is no execution that can be read. It may be the one that is looked for."""
+
+    id: Annotated[str, _Else(str)] = ""
+    metadata: _Object = Field(default_factory=dict)
+
+
+class WholePage(ExecutionPage):
+    """One page of executions for those who conclude something from what is not in it."""
+
+    items: Annotated[  # type: ignore[assignment]  # nothing is left out
+        _List[WorkflowExecution | UnreadableExecution], _CountedFirst()
+    ]
+
+
 class SessionType(StrEnum):
     """
     How CDF acts for a client while a workflow runs: https://api-docs.cognite.com/20230101/tag/Sessions.

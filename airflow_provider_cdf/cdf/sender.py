@@ -123,14 +123,17 @@ class Sender:
         else:
             if not other:
                 return cleaned(read, self.clean)
+            is_carried_out = call.is_carried_out(read)
             del read
-            raise CdfAnswerError(
+            failed = CdfAnswerError(
                 told(
                     f"CDF's answer is about something else: {self._clean(call, other)}. The request was to "
                     f"{call.purpose}.{_fate(call, may_be_done=True)}",
                     self._ids(call, answer),
                 )
             )
+            failed.is_carried_out = is_carried_out
+            raise failed
         raise self._unreadable(call, answer, problem)
 
     def _unreadable(self, call: Call[Any], answer: Answer, problem: str) -> CdfAnswerError:
@@ -145,7 +148,8 @@ class Sender:
 
     def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
         code = answer.status
-        words = self._clean(call, _server_words(answer))
+        error = _error_object(answer)
+        words = self._clean(call, _server_words(answer, error))
         is_auto_retryable = answer.headers.get("cdf-is-auto-retryable", "").strip().lower() == "true"
         credentials = self.settings.credentials
         message = f"CDF refused to {call.purpose} (HTTP {code}): {words.rstrip('.')}."
@@ -153,7 +157,10 @@ class Sender:
             message += f" {credentials.if_refused} Look at {self.settings.label}."
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
-        kind = CdfRefusedError if code in (400, 403, 404) and not is_auto_retryable else CdfApiError
+        elif error is None and code in (400, 403, 404):
+            message += f" That is not how CDF answers. Is {self.settings.base_url} the right host?"
+        is_final = code in (400, 403, 404) and error is not None and not is_auto_retryable
+        kind = CdfRefusedError if is_final else CdfApiError
         return kind(
             told(
                 message + _fate(call, may_be_done=is_ambiguous_status(code) or is_auto_retryable),
@@ -164,6 +171,7 @@ class Sender:
             request_id=self._request_id(call, answer),
             retry_after=read_retry_after(answer.headers),
             is_auto_retryable=is_auto_retryable,
+            is_cdfs_own=error is not None,
         )
 
     def _on_access(self, call: Call[Any], refusal: CdfApiError) -> str:
@@ -253,17 +261,21 @@ class Sender:
         return f"[{', '.join(named)}]" if named else ""
 
 
-def _server_words(answer: Answer) -> str:
+def _error_object(answer: Answer) -> dict[str, Any] | None:
+    """Return the ``error`` of an answer, which CDF's own refusals have, and a gateway's page has not."""
+    error = (answer.json_object() or {}).get("error")
+    return error if isinstance(error, dict) else None
+
+
+def _server_words(answer: Answer, error: dict[str, Any] | None) -> str:
     """Return CDF's own words. What is not from CDF, such as a gateway's page, is named, not repeated."""
     try:
         status = HTTPStatus(answer.status).phrase
     except ValueError:
         status = "no reason given"
-    said = answer.json_object()
-    if said is None:
-        return f"{status}, with {answer.kind}"
-    error = said.get("error")
-    words = error.get("message") if isinstance(error, dict) else None
+    if error is None:
+        return status if answer.json_object() is not None else f"{status}, with {answer.kind}"
+    words = error.get("message")
     return words if isinstance(words, str) and words.strip() else status
 
 

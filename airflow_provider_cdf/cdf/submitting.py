@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from airflow_provider_cdf.cdf import calls, clock
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfApiError, CdfError, CdfUnreachableError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import Session, SessionStates
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, pause_after, was_not_executed
@@ -29,6 +29,8 @@ NONCE_SENT_UNTIL = 45.0
 #: Seconds after which a lost request can no longer start anything, and what it has started is in the lists:
 #: the nonce's minute, and another one for a slow request that is under way and for lists that lag behind.
 NONCE_DEAD_AFTER = 120.0
+#: Seconds that CDF's lists are given to show what a first copy has started, before a 429 ends the matter.
+LISTED_WITHIN = 10.0
 #: Seconds within which it has to become clear what a lost request has done.
 SUBMIT_WITHIN = 300.0
 
@@ -71,6 +73,8 @@ def submit(
             raise error.adding(f"[{first.which}]") from None
         got = clock.now()
         call = request(nonce=session.nonce)
+        #: A 429: the copy that it answers was not executed, but a gateway may have sent another one before.
+        limited: CdfError | None = None
         while clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
@@ -80,7 +84,13 @@ def submit(
             if was_not_executed(failed):
                 tries += 1
                 pause = pause_after(failed, tries)
+                limited = failed if isinstance(failed, CdfApiError) else limited
                 if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
+                    if limited is not None:
+                        yield Pause(LISTED_WITHIN)
+                        found = yield from _look_once(limited, trace)
+                        if found is not None:
+                            return found
                     raise failed from None
                 log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
                 yield Pause(pause)
@@ -88,8 +98,14 @@ def submit(
             is_refused = not is_ambiguous(failed)
             # A nonce that came too late is refused, too, and may leave its session READY.
             is_late = clock.now() - got >= NONCE_SENT_UNTIL and _may_be_due_to_the_nonce(failed)
-            if is_refused and not is_late and (yield from _is_true(settings, failed, call, session, trace)):
-                raise failed from None
+            if is_refused and not is_late:
+                if (yield from _is_true(settings, failed, call, trace)):
+                    raise failed from None
+                is_cdfs_own = isinstance(failed, CdfApiError) and failed.is_cdfs_own
+                if is_cdfs_own and (yield from _is_unused(settings, session)):
+                    # Most likely true, so it is not waited for; but a first copy may be on its way.
+                    failed.may_be_under_way = True
+                    raise failed from None
             found = yield from _find_out(
                 call, failed, trace, got, begun + SUBMIT_WITHIN, was_refused=is_refused
             )
@@ -101,13 +117,16 @@ def submit(
                 raise failed from None
             has_doubted_the_nonce = is_refused
             break
+        else:
+            found = (yield from _look_once(limited, trace)) if limited else None
+            if found is not None:
+                return found
 
 
 def _is_true(
     settings: Settings,
     refusal: CdfError,
     call: calls.Call[Any],
-    session: Session,
     trace: Trace[Any],
 ) -> Conversation[bool]:
     """
@@ -122,19 +141,28 @@ def _is_true(
             try:
                 yield trace.of_what
             except CdfApiError as error:
-                if error.code == code:
+                if error.code == code and error.is_cdfs_own:
                     refusal.adding((yield from _what_is_missing(trace)))
                     return True
-        elif _lacks(refusal, call.capability, settings.project):
-            return True
-        if session.id is not None:
-            # A nonce that has been used makes its session ACTIVE. Not every client may list sessions.
-            sessions: SessionStates = yield calls.read_session(settings.project, session.id)
-            if [one.status for one in sessions.items] == ["READY"]:
-                return True
     except CdfError as error:
         log.info("It could not be confirmed that nothing was done: %s", error)
-    return False
+    return _lacks(refusal, call.capability, settings.project)
+
+
+def _is_unused(settings: Settings, session: Session) -> Conversation[bool]:
+    """
+    Ask whether a session's nonce has not been used yet: that makes it ACTIVE. Not every client may list them.
+
+    It does not tell that nothing will be done: until the nonce is dead, a copy of the request may arrive.
+    """
+    if session.id is None:
+        return False
+    try:
+        sessions: SessionStates = yield calls.read_session(settings.project, session.id)
+    except CdfError as error:
+        log.info("It could not be confirmed that nothing was done: %s", error)
+        return False
+    return [one.status for one in sessions.items] == ["READY"]
 
 
 def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
@@ -150,7 +178,8 @@ def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
     try:
         yield trace.in_what
     except CdfApiError as error:
-        return "There is no such workflow in this project." if error.code == 404 else ""
+        is_true = error.code == 404 and error.is_cdfs_own
+        return "There is no such workflow in this project." if is_true else ""
     except CdfError:
         return ""
     return "The workflow exists, but it has no such version."
@@ -181,6 +210,8 @@ def _find_out(
     else:
         log.warning("%s", told(lost, "Looking for it."))
     refused = was_refused
+    # Its nonce is taken, so there must be no other one, however long nothing appears.
+    carried_out = _carried_out(lost)
     tries = 0
     while True:
         is_dead = clock.now() - got >= NONCE_DEAD_AFTER
@@ -192,15 +223,15 @@ def _find_out(
         else:
             if found is not None:
                 return found
-            if is_dead:
+            if is_dead and carried_out is None:
                 return None
         # Not as long as the lost answer asked for: to look does no harm.
         pause = pause_after(failed, tries + 1)
         # A look-up that is refused may be answered later, as by a gateway in its bad moment.
         is_hopeless = failed is not None and not (is_transient(failed) or isinstance(failed, CdfApiError))
-        if is_hopeless or clock.now() + pause >= give_up_at:
+        if is_hopeless or (is_dead and failed is None) or clock.now() + pause >= give_up_at:
             since = f"It could not be looked up. {failed}" if failed else "It has not appeared since."
-            raise unknown(lost, since, trace)
+            raise unknown(carried_out or lost, since, trace)
         tries += 1
         yield Pause(pause)
         # The look-up comes first, should CDF ever take a nonce twice.
@@ -212,6 +243,24 @@ def _find_out(
                 # A refusal is most likely about the nonce: the lost request has used it.
                 refused = not is_transient(error)
                 lost = error if is_ambiguous(error) else lost
+                carried_out = carried_out or _carried_out(error)
+
+
+def _carried_out(error: CdfError) -> CdfError | None:
+    return error if isinstance(error, CdfAnswerError) and error.is_carried_out else None
+
+
+def _look_once(limited: CdfError, trace: Trace[ResultT]) -> Conversation[ResultT | None]:
+    """
+    Look whether a first copy of a call was carried out, before its nonce is given up after a 429.
+
+    :raises CdfUnreachableError: if that cannot be told.
+    """
+    try:
+        return (yield from trace.look_up())
+    except CdfError as error:
+        since = f"Whether a first copy of the request was accepted could not be looked up. {error}"
+        raise unknown(limited, since, trace) from None
 
 
 def _may_be_due_to_the_nonce(error: CdfError) -> bool:

@@ -103,6 +103,8 @@ class _Listed:
 
     own: list[WorkflowExecution]
     earlier: list[WorkflowExecution]
+    #: The ids of what may be of this task, too, and cannot be read.
+    unreadable: list[str]
 
     @property
     def submit_ids(self) -> set[object]:
@@ -224,6 +226,8 @@ class Starts:
             return this.number > 1 and this.number - 1 not in listed.tries
 
         listed = yield from self._look(is_open, within=submitting.NONCE_DEAD_AFTER)
+        if listed.unreadable and is_open(listed):
+            raise conversations.inconclusive(listed.unreadable)
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
         return (yield from self._settle(listed))
@@ -258,7 +262,7 @@ class Starts:
                 submit_id=own.submit_id,
             )
         except CdfError as error:
-            if not is_ambiguous(error):
+            if not is_ambiguous(error) and not error.may_be_under_way:
                 self.open_submission = None
                 yield from self._note_that_nothing_was_started(before)
             raise
@@ -369,10 +373,12 @@ class Starts:
     def _list(self) -> Conversation[_Listed]:
         # All that run, whatever their workflow: an edit may have changed that between two tries.
         found: dict[str, WorkflowExecution] = {}
+        unreadable: list[str] = []
         for narrowed_down in ({"status": "RUNNING"}, {"workflow_external_id": self._workflow_external_id}):
             executions = yield from conversations.list_executions(
                 self._settings,
                 lambda one: self._belongs(one) is not None,
+                unreadable,
                 created_after=self._this.since,
                 **narrowed_down,
             )
@@ -380,7 +386,7 @@ class Starts:
         by_life: dict[bool, list[WorkflowExecution]] = {True: [], False: []}
         for one in found.values():
             by_life[bool(self._belongs(one))].append(one)
-        return _Listed(own=by_life[True], earlier=by_life[False])
+        return _Listed(own=by_life[True], earlier=by_life[False], unreadable=unreadable)
 
     def _belongs(self, execution: WorkflowExecution) -> bool | None:
         """Whether it is of this logical run, or of an earlier life of the task (``False``), or neither."""

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS, flag, seconds
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
@@ -377,10 +378,27 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         # One that CDF has retried is older than its latest attempt, which is what this waits for.
         if self.timeout is None or found.created_time is None or self.retry_from_failure:
             return end_time
+        if not self._may_be_of_this_task(found.created_time):
+            self.log.warning(
+                "CDF dates the execution as no execution of this task can be (createdTime %s), so timeout "
+                "counts from the start of this try. [execution %s]",
+                one_line(found.created_time, 40),
+                found.id,
+            )
+            return end_time
         of_first_try = found.created_time / 1000 + self.timeout
         # Used up and left to go on: it was meant to, so this try waits as long again.
         is_left_to_go_on = of_first_try <= time.time() and not self.cancel_on_timeout
         return end_time if is_left_to_go_on else of_first_try
+
+    def _may_be_of_this_task(self, created_time: int) -> bool:
+        """Whether an execution may have been created then: not before the DAG run, nor in the future."""
+        from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN
+
+        assert self._try is not None  # noqa: S101 - for the type checker; _begin() has set it
+        # The number of milliseconds may be too big for a float.
+        latest = (time.time() + CLOCK_MARGIN.total_seconds()) * 1000
+        return self._try.since.timestamp() * 1000 <= created_time <= latest
 
     def _pause(self, seconds: float) -> None:
         until = clock.now() + seconds

@@ -58,7 +58,10 @@ CALLBACKS_WITHIN = 40.0
 #: Where the promise ends, of the cases that docs/exactly-once.md names.
 NOT_TO_BE_ASKED = "CDF was not to be asked at the end"
 #: What befalls a request on its way.
-FAULTS = ("refused", "429", "lost before", "lost after", "503 before", "503 after", "twice", "twice", "late")
+FAULTS = (
+    *("refused", "429", "429 after", "lost before", "lost after"),
+    *("503 before", "503 after", "twice", "twice", "late", "409 before"),
+)
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 Coroutine = Generator[float, None, None]
@@ -149,6 +152,9 @@ class World:
             raise CdfUnreachableError("lost.", sent=True)
         if fault == "503 before":
             raise CdfApiError("gateway.", code=503, retry_after=dice.choice([None, 600.0]))
+        if fault == "409 before" and call.path.endswith("/run"):  # to a second copy
+            self.spawn(self._arrive_late(who, call), dice.uniform(1, 55))
+            raise CdfApiError("conflict.", code=409, cdf_message="conflict", is_cdfs_own=dice.random() < 0.5)
         if fault == "late":
             # The client has given up, and the request arrives all the same.
             self.spawn(self._arrive_late(who, call), dice.uniform(5, 55))
@@ -162,6 +168,8 @@ class World:
         if fault == "lost after":
             yield 30.0
             raise CdfUnreachableError("lost.", sent=True)
+        if fault == "429 after":  # to a second copy
+            raise CdfApiError("too many.", code=429, retry_after=dice.choice([None, 50.0, 120.0]))
         if fault == "503 after":
             raise CdfApiError("gateway.", code=503, retry_after=dice.choice([None, 600.0]))
         return answer

@@ -559,15 +559,51 @@ def test_a_run_that_was_never_executed_is_sent_again_with_the_same_young_nonce(
 def test_a_pause_that_outlives_the_nonce_is_followed_by_a_new_one(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "50"})]
     start(sender, cdf)
-    assert cdf.kinds == ["session", "run", "session", "run"]
+    assert cdf.kinds == ["session", "run", "list", "session", "run"]
     assert cdf.clock.pauses == [50]
+
+
+def limited(cdf: Cdf, wait: str, times: int = 1) -> list[Any]:
+    """A gateway sends a run twice: the first copy is executed, and the second one is one too many."""
+
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return cdf.answers(429, **{"Retry-After": wait})(request)
+
+    return [first, *[cdf.answers(429, **{"Retry-After": wait})] * (times - 1)]
+
+
+@pytest.mark.parametrize(("wait", "times"), [("50", 1), ("23", 2), ("3600", 1)], ids=str)
+def test_a_429_to_a_second_copy_leaves_one_execution(sender: Sender, cdf: Cdf, wait: str, times: int) -> None:
+    # Before another nonce is made, and before it is given up.
+    cdf.plan["run"] = limited(cdf, wait, times)
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+    assert cdf.kinds == ["session", *["run"] * times, "list"]
+
+
+@pytest.mark.parametrize("wait", ["50", "3600"])
+def test_a_429_is_unclear_where_it_cannot_be_looked_up(sender: Sender, cdf: Cdf, wait: str) -> None:
+    cdf.plan = {"run": limited(cdf, wait), "list": [cdf.answers(403)]}
+    with pytest.raises(CdfUnreachableError, match=r"first copy.*airflow_submit_id = ") as caught:
+        start(sender, cdf)
+    assert caught.value.sent
+    assert len(cdf.executions) == 1
+
+
+def test_a_429_and_then_a_refused_connection_is_looked_up_before_it_is_given_up(
+    sender: Sender, cdf: Cdf
+) -> None:
+    cdf.plan["run"] = [*limited(cdf, "1"), *[cdf.refuses_connections] * 1000]
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
+    assert cdf.sessions == 1
 
 
 def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "3600"})]
     with pytest.raises(CdfApiError, match=r"The request changed nothing in CDF\."):
         start(sender, cdf)
-    assert cdf.clock.pauses == []
+    assert cdf.clock.pauses == [submitting.LISTED_WITHIN]
 
 
 def test_a_connection_that_is_refused_for_long_is_given_up_within_the_total_time(
@@ -675,6 +711,17 @@ def test_a_refusal_is_believed_at_once_where_the_nonce_has_not_been_used(
     assert isinstance(error, AirflowFailException) is (code in (400, 403, 404))
     assert seconds < 5
     assert "list" not in cdf.kinds
+    assert "revoke" not in cdf.kinds
+    assert error.may_be_under_way  # a first copy, to which this refusal was not the answer
+
+
+def test_that_the_nonce_is_unused_confirms_no_page_of_a_gateway(sender: Sender, cdf: Cdf) -> None:
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.late.append((cdf.clock.now() + 8, request))
+        return httpx.Response(409, html="<html>")
+
+    cdf.plan["run"] = [first]
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
 
 
 def test_a_refusal_that_speaks_of_sessions_is_believed_as_any_other(sender: Sender, cdf: Cdf) -> None:
@@ -696,9 +743,52 @@ def test_a_version_that_is_not_there_is_believed_at_once(
     cdf.plan = {"run": [lambda _: says(404, "no such version")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
+    assert not error.may_be_under_way
     assert seconds < 5
     assert cdf.kinds == ["session", "run", "version", "workflow"]
     assert missing in str(error)
+
+
+#: What a gateway answers by itself.
+PAGES = {
+    "HTML": httpx.Response(404, html="<html>default backend - 404</html>"),
+    "empty": httpx.Response(404),
+    "JSON of another kind": httpx.Response(404, json={"message": "no Route matched"}),
+    "a list": httpx.Response(404, json=[]),
+}
+pages = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+
+
+def again_and_again(page: httpx.Response) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda _: httpx.Response(page.status_code, content=page.content)
+
+
+@pages
+def test_a_page_of_a_gateway_is_no_refusal_and_confirms_none(
+    sender: Sender, cdf: Cdf, page: httpx.Response
+) -> None:
+    # For a minute the gateway knows no backend: right after the first copy went through.
+    def first(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return again_and_again(page)(request)
+
+    cdf.plan = {kind: [again_and_again(page)] * 2 for kind in ("list", "version", "workflow", "byids")}
+    cdf.plan["run"] = [first]
+    execution = start(sender, cdf)
+    assert [execution.id] == [one["id"] for one in cdf.executions]
+    assert cdf.sessions == 1
+
+
+@pages
+def test_a_host_that_is_not_cdf_is_asked_about_and_tried_again_by_airflow(
+    sender: Sender, cdf: Cdf, page: httpx.Response
+) -> None:
+    cdf.plan["session"] = [again_and_again(page)]
+    with pytest.raises(CdfApiError, match=r"Is https://\S+ the right host\?") as caught:
+        start(sender, cdf)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert not caught.value.is_about_the_id
+    assert cdf.kinds == ["session"]
 
 
 def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: Cdf) -> None:
@@ -706,6 +796,7 @@ def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: C
     cdf.plan = {"run": [lambda _: says(403, "Forbidden")], "byids": [cdf.answers(403)]}
     error, seconds = refused(sender, cdf)
     assert isinstance(error, AirflowFailException)
+    assert not error.may_be_under_way
     assert seconds < 5
     assert cdf.kinds == ["session", "run", "inspect"]
 
@@ -747,6 +838,79 @@ def test_an_answer_about_another_execution_is_no_answer(sender: Sender, cdf: Cdf
     cdf.plan["run"] = [lambda _: done({**EXECUTION, "metadata": {"airflow_submit_id": "another"}}, 202)]
     execution = start(sender, cdf)
     assert [execution.id] == [one["id"] for one in cdf.executions]
+
+
+def without_metadata(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "metadata": {}}
+
+
+def with_metadata_cut(one: dict[str, Any]) -> dict[str, Any]:
+    return {**one, "metadata": {key: value[:20] for key, value in one["metadata"].items()}}
+
+
+def showing(cdf: Cdf, shown: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Let CDF show executions in lists as something makes them."""
+    return [lambda _: done({"items": [shown(one) for one in cdf.executions]})] * 900
+
+
+@pytest.mark.parametrize("shown", [without_metadata, with_metadata_cut])
+def test_an_answer_that_lacks_metadata_is_the_execution_that_was_started(
+    sender: Sender, cdf: Cdf, caplog: pytest.LogCaptureFixture, shown: Any
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return done(shown(cdf.do("run", request).json()), 202)
+
+    cdf.plan = {"run": [answer] * 5, "list": showing(cdf, shown)}
+    assert [start(sender, cdf).id] == [one["id"] for one in cdf.executions]
+    assert cdf.kinds == ["session", "run"]
+    assert "lacks metadata that the run was sent with" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metadata": {"airflow_submit_id": "another"}}, {"id": "no-uuid"}],
+    ids=["another run", "an id that is no UUID"],
+)
+def test_an_answer_that_names_a_start_is_followed_by_no_other_nonce(
+    sender: Sender, cdf: Cdf, change: dict[str, Any]
+) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, **change}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return done(shown(cdf.do("run", request).json()), 202)
+
+    cdf.plan = {"run": [answer] * 5, "list": showing(cdf, shown)}
+    with pytest.raises(CdfUnreachableError) as caught:
+        start(sender, cdf)
+    (only,) = cdf.executions
+    assert shown(only)["id"] in str(caught.value)
+    assert "Nothing was sent" not in str(caught.value)
+    assert caught.value.sent
+    assert cdf.sessions == 1
+    assert "revoke" not in cdf.kinds
+
+
+@pytest.mark.parametrize("lacking", ["id", "status", "workflowExternalId", "all but the id"])
+def test_a_list_with_an_item_that_cannot_be_read_does_not_say_that_nothing_was_started(
+    sender: Sender, cdf: Cdf, lacking: str
+) -> None:
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        return {"id": one["id"]} if lacking.startswith("all") else {**one, lacking: None}
+
+    cdf.plan = {"run": [cdf.lost_after], "list": showing(cdf, shown)}
+    with pytest.raises(CdfUnreachableError, match=r"cannot be read, which may be the wanted one"):
+        start(sender, cdf)
+    assert len(cdf.executions) == cdf.sessions == 1
+    assert "revoke" not in cdf.kinds
+
+
+def test_an_item_of_another_submission_that_cannot_be_read_is_no_obstacle(sender: Sender, cdf: Cdf) -> None:
+    start(sender, cdf)
+    cdf.executions[0]["status"] = None
+    cdf.plan["run"] = [cdf.lost_before]
+    start(sender, cdf)
+    assert len(cdf.executions) == 2
 
 
 def test_the_keys_of_another_execution_are_dropped(sender: Sender, cdf: Cdf) -> None:

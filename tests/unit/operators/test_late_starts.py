@@ -198,6 +198,33 @@ class TestTheLastTry:
         again = run(workflow, ti, store=store)
         assert [one["id"] for one in project.executions(workflow)] == [again]
 
+    @pytest.mark.parametrize("retries", [0, 1])
+    @pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without"])
+    def test_does_not_believe_a_refusal_while_the_first_copy_is_under_way(
+        self,
+        time: Time,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        has_store: bool,
+        retries: int,
+    ) -> None:
+        # The session is READY, because CDF has not come to the first copy yet.
+        ti.max_tries, store = retries, Store() if has_store else None
+        operator = make(workflow, ti)
+        accepted_late(time, project, operator, 8, raising(CdfApiError("Conflict.", code=409)))
+        with pytest.raises(CdfApiError, match="Conflict"):
+            operator.execute(context(ti, operator, store=store))
+        # The last try waits for the first copy, to cancel what it starts.
+        assert (time.passed < 5) is bool(retries)
+        if not retries:
+            assert statuses(project, workflow) == ["TERMINATED"]
+            return
+        ti.try_number = 2
+        again = run(workflow, ti, store=store)
+        assert [one["id"] for one in project.executions(workflow)] == [again]
+        assert statuses(project, workflow) == ["RUNNING"]
+
     def test_goes_on_with_what_an_overloaded_cdf_accepts_after_all(
         self, time: Time, project: Project, workflow: str, ti: FakeTaskInstance
     ) -> None:
@@ -568,18 +595,25 @@ class TestATrueRefusal:
             (422, "Unprocessable"),
         ],
     )
-    def test_while_the_session_is_ready(
+    def test_that_only_the_session_speaks_for_is_looked_into_where_no_other_try_follows(
         self, time: Time, cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance, code: int, message: str
     ) -> None:
+        # READY it is also while a first copy of the request is under way.
+        ti.max_tries, store = 1, Store()
         cdf.faults.add("POST", "*/run", status=code, message=message)
-        error = self.refuse(time, cdf, make(workflow, ti), ti)
-        assert (error.code, error.cdf_message) == (code, message)
+        with pytest.raises(CdfApiError) as caught:
+            run(workflow, ti, store=store)
+        assert (caught.value.code, caught.value.cdf_message) == (code, message)
+        is_final = isinstance(caught.value, AirflowFailException)
+        assert is_final is (code in (400, 403))
+        assert (time.passed < 5) is not is_final
+        assert time.passed < submitting.NONCE_DEAD_AFTER + 10
+        assert len(store["cdf_submissions"]) == 1
 
     def test_takes_its_note_back(self, cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance) -> None:
         store = Store()
-        cdf.faults.add("POST", "*/run", status=409)
-        with pytest.raises(CdfApiError):
-            run(workflow, ti, store=store)
+        with pytest.raises(CdfRefusedError):
+            run(workflow, ti, store=store, version="9")
         assert store["cdf_submissions"] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -26,7 +27,7 @@ from operator_support import (
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import submitting
-from airflow_provider_cdf.cdf.errors import CdfError, CdfTimeoutError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import notes, starts
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, TASK_WAS_KILLED
@@ -456,6 +457,64 @@ def test_one_budget_of_time_for_all_tries(project: Project, workflow: str, ti: F
         operator.execute(context(ti))
     created = project.execution(first)["createdTime"] / 1000
     assert deferred.value.trigger.end_time == created + 1000
+
+
+@pytest.mark.parametrize(
+    "created", [0, round(time.time()), 10**400, -(10**400)], ids=["0", "seconds", "far", "long ago"]
+)
+def test_a_date_that_cannot_be_true_ends_no_healthy_execution(
+    project: Project,
+    workflow: str,
+    ti: FakeTaskInstance,
+    created: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logger = logging.getLogger("operator under test")
+    monkeypatch.setattr(CdfWorkflowRunOperator, "log", logger)
+    run(workflow, ti)
+    ti.try_number = 2
+    operator = make(workflow, ti, wait_for_completion=True, deferrable=True, timeout=3600)
+    listing_as(operator, {"createdTime": created})
+    began = time.time()
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context(ti, operator))
+    assert began + 3600 <= deferred.value.trigger.end_time <= time.time() + 3600
+    assert caplog.text.count("CDF dates the execution as no execution of this task can be") == 1
+    assert statuses(project, workflow) == ["RUNNING"]
+
+
+def listing_as(operator: CdfWorkflowRunOperator, change: dict[str, Any]) -> None:
+    """Let CDF list executions to an operator with some fields changed."""
+    client = operator.hook.client
+    send = client.send
+
+    def sending(call: Any, **options: Any) -> Any:
+        answer = send(call, **options)
+        if not call.path.endswith("/list"):
+            return answer
+        items = [{**one.model_dump(by_alias=True), **change} for one in answer.items]
+        return call.answer.model_validate({"items": items})
+
+    client.send = sending  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without"])
+@pytest.mark.parametrize("change", [{"status": None}, {"id": "no-uuid"}], ids=["status", "id"])
+def test_a_retry_starts_nothing_where_a_list_cannot_be_read_as_a_whole(
+    project: Project, workflow: str, ti: FakeTaskInstance, has_store: bool, change: dict[str, Any]
+) -> None:
+    store, ti.max_tries = Store() if has_store else None, 2
+    first = run(workflow, ti, store=store)
+    ti.try_number = 2
+    operator = make(workflow, ti)
+    listing_as(operator, change)
+    with pytest.raises(CdfAnswerError, match="An execution of an earlier try may still run in CDF"):
+        operator.execute(context(ti, operator, store=store))
+    assert statuses(project, workflow) == ["RUNNING"]
+    ti.try_number = 3
+    if has_store:
+        assert run(workflow, ti, store=store) == first
 
 
 class TestOtherAirflows:
