@@ -19,6 +19,7 @@ from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
+from airflow_provider_cdf.operators.mapped import is_from_mapped
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         task_output: Mapping[str, Any] | None = None,  # what partial() makes of output
         **kwargs: Any,
     ) -> None:
-        check_address(execution_id, task_external_id, cdf_task_id)
         output = output if task_output is None else task_output
         address = {
             "execution_id": execution_id,
@@ -103,7 +103,14 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             "parent_task_external_id": parent_task_external_id,
             "cdf_task_id": cdf_task_id,
         }
-        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+        self._mistake: ValueError | None = None
+        try:
+            check_address(execution_id, task_external_id, cdf_task_id)
+        except ValueError as error:
+            if not is_from_mapped(self):
+                raise
+            self._mistake = error
+        if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(status, output, skipped_status, **address)
             if status is None:
                 _refuse_other_rules(kwargs)
@@ -185,6 +192,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
+        if self._mistake is not None:
+            raise self._mistake
         if self.status is None:
             return self._report_on_the_work(ti)
         try:

@@ -17,6 +17,7 @@ from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
+from airflow_provider_cdf.operators.mapped import is_from_mapped
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
@@ -110,7 +111,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
-        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+        if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(
                 input,
                 metadata,
