@@ -51,7 +51,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
-    ended. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
+    ended. One that is mapped over results of its work does not: Airflow makes no instance where there is no
+    result. Then CDF waits on; ``docs/patterns.md`` (fan-out) says what to write instead. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
     reported, with ``output``. Otherwise it is FAILED_WITH_TERMINAL_ERROR, with ``{"airflow": {...}}`` that
     names the tasks that failed. Then this task fails too, so that the DAG run is red. CDF does not retry a
     task that ended so: Airflow has done its own retries.
@@ -61,7 +62,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
-        (templated)
+        Mapped over several, it is the status of work that was done; a failure of the work is reported as
+        without a ``status``. (templated)
     :param output: JSON object of at most 100 000 bytes. It is merged into the task's output at the top level:
         later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's. (templated)
     :param execution_id: UUID of the execution. (templated)
@@ -142,9 +144,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """
-        Prepare a mapped task; its trigger rule too follows from having no ``status``.
+        Prepare a mapped task. Without a ``status`` here, its trigger rule is ``all_done``.
 
-        So a ``status`` cannot be expanded over: without one here, Airflow refuses it there.
+        A ``status`` that it is expanded over is that of work that was done: where a task before has failed,
+        the failure is reported, as without a status.
         """
         named = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id")
         _refuse_mistakes(
@@ -153,12 +156,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             kwargs.get("skipped_status"),
             **{name: kwargs.get(name) for name in named},
         )
-        if kwargs.setdefault("status", None) is None:
+        if kwargs.get("status") is None:
+            kwargs.pop("status", None)  # so that it may be expanded over
             _refuse_other_rules(kwargs)
         if "output" in kwargs:
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
-        follows_from_work = kwargs["status"] is None and "trigger_rule" not in kwargs
+        follows_from_work = "status" not in kwargs and "trigger_rule" not in kwargs
         partial = partial_with_callback(super().partial(**kwargs), report_failure)
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
@@ -194,7 +198,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         ti = context["ti"]
         if self._mistake is not None:
             raise self._mistake
-        if self.status is None:
+        if self.status is None or self._is_expanded_over_status:
             return self._report_on_the_work(ti)
         try:
             status, output = check_reportable(self.status), self._output_to_send()
@@ -235,13 +239,14 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
             raise self._render_error
         try:
+            status = "COMPLETED" if self.status is None else check_reportable(self.status)
             output = self._output_to_send()
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
                 told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
             ) from None
-        return self._report(ti, "COMPLETED", with_note(output, ti, skipped=True) if skipped else output)
+        return self._report(ti, status, with_note(output, ti, skipped=True) if skipped else output)
 
     def _fail(self, ti: Any, status: str, output: Mapping[str, Any], causes: Sequence[Upstream]) -> NoReturn:
         """Report a failure of the work, and fail."""
@@ -279,6 +284,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.operators.reporting import checked_output
 
         return None if self.task_output is None else checked_output(self.task_output)
+
+    @property
+    def _is_expanded_over_status(self) -> bool:
+        """Whether each map index has a status of its own; the trigger rule is that of having none."""
+        dag: Any = self.get_dag()
+        mapped = dag.task_dict.get(self.task_id) if is_from_mapped(self) and dag is not None else None
+        return mapped is not None and "status" not in mapped.partial_kwargs
 
     @property
     def _which(self) -> str:

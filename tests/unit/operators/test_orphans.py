@@ -311,14 +311,18 @@ class TestOrphans:
 
 
 class TestMappedOverWhatCannotBe:
-    """What is wrong with a value that a mapped task is given: its operator is to say so, and CDF to be told."""
+    """A mapped task is given a value that it does not take: its operator says so, and CDF is told."""
 
     def fail(self, mapped: Any, ti: FakeTaskInstance, error: type[BaseException], match: str) -> Any:
-        """Let a map index fail as Airflow does: render, execute, and its failure callbacks, in one process."""
+        """Let a map index fail as in Airflow: render, execute, and its failure callbacks, in one process."""
         about = context(ti, mapped, store=Store())
-        with pytest.raises(error, match=match) as caught:
+
+        def work() -> None:
             mapped.render_template_fields(about)
             about["task"].execute(about)
+
+        with pytest.raises(error, match=match) as caught:
+            work()
         about["exception"] = caught.value
         task: Any = about["task"]
         for callback in task.on_failure_callback:
