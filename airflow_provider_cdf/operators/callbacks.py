@@ -135,7 +135,14 @@ def cancel_orphan(context: Context) -> None:
     except Exception as error:
         log.warning("%s", told("An execution of this task may still run in CDF.", _not_known(error)))
         return
-    if not operator.cancel_on_kill or not _is_unsettled(operator, context):
+    if not _is_unsettled(operator, context):
+        return
+    if not operator.cancel_on_kill:
+        if operator.goes_on_alone:
+            operator.log.warning(
+                "The task has failed; its execution goes on in CDF (cancel_on_kill=False). [execution %s]",
+                operator.execution_id,
+            )
         return
     hook = CdfHook(operator.cdf_conn_id, retry_for=min(seconds_left(), CALLBACK_PATIENCE))
     try:
@@ -174,8 +181,27 @@ def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
 
 def _is_unsettled(operator: Any, context: Context) -> bool:
     """Whether something that nobody decides about may still run in CDF, after a task has failed for good."""
-    if operator.is_settled is not False:
-        return operator.is_settled is None  # it has not run here: its own process is dead
+    if operator.is_settled is None:
+        # It has not run here: mostly, its own process is dead.
+        return not _has_begun_nothing(context)
+    if operator.is_settled:
+        return bool(operator.goes_on_alone)  # but not if its task fails after all, as in post_execute
     return not (
         operator.execution_id is None and context["ti"].try_number == 1 and not operator.has_submitted
     )
+
+
+def _has_begun_nothing(context: Context) -> bool:
+    """Whether a task has failed in this very process before it did anything, here or in another process."""
+    from airflow_provider_cdf.operators.notes import read_note
+    from airflow_provider_cdf.operators.waits import stored
+
+    # Only the task's own process has the error itself; the DAG processor has a text, or none.
+    if not isinstance(context.get("exception"), BaseException) or context["ti"].try_number != 1:
+        return False
+    try:
+        # It may have been deferred, and have failed when it was resumed.
+        note = read_note(context)
+        return not note if note is not None else stored(context, "execution_id") is None
+    except Exception:
+        return False  # Airflow does not say

@@ -51,11 +51,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     addressed by ``cdf_task_id``, which goes stale when CDF retries the task.
 
     Without a ``status`` the report follows from the work before it, and the operator runs however that
-    ended. One that is mapped over results of its work does not: Airflow makes no instance where there is no
-    result. Then CDF waits on; ``docs/patterns.md`` (fan-out) says what to write instead. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
+    ended. If all direct upstream tasks succeeded or were skipped, but not all were skipped, COMPLETED is
     reported, with ``output``. Otherwise it is FAILED_WITH_TERMINAL_ERROR, with ``{"airflow": {...}}`` that
     names the tasks that failed. Then this task fails too, so that the DAG run is red. CDF does not retry a
     task that ended so: Airflow has done its own retries.
+
+    A report that is mapped over the results of its work is not made where there is no result, and CDF waits
+    on. The fan-out section of the patterns says what to write instead.
 
     As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
     skips everything else. There a skipped task before it means that its work was not done.
@@ -105,13 +107,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             "parent_task_external_id": parent_task_external_id,
             "cdf_task_id": cdf_task_id,
         }
-        self._mistake: ValueError | None = None
+        self._mistake = ""
         try:
             check_address(execution_id, task_external_id, cdf_task_id)
         except ValueError as error:
             if not is_from_mapped(self):
                 raise
-            self._mistake = error
+            self._mistake = str(error)
         if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(status, output, skipped_status, **address)
             if status is None:
@@ -196,8 +198,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
-        if self._mistake is not None:
-            raise self._mistake
+        if self._mistake:
+            raise CdfInputError(self._mistake)
         if self.status is None or self._is_expanded_over_status:
             return self._report_on_the_work(ti)
         try:
@@ -217,6 +219,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             self.log.warning(
                 "In a fail_fast DAG only teardowns run after a failure: add .as_teardown(setups=...), "
                 "or CDF is not told of one."
+                if _is_fail_fast(self.get_dag())
+                else "The status is None, so it follows from the work. But this task does not run after a "
+                "failure, of which CDF is not told then: add trigger_rule='all_done'."
             )
         before = direct_upstream(self, ti)
         bad = [one for one in before if one.state not in ("success", "skipped")]
@@ -239,7 +244,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
             raise self._render_error
         try:
-            status = "COMPLETED" if self.status is None else check_reportable(self.status)
+            status = check_reportable("COMPLETED" if self.status is None else self.status)
             output = self._output_to_send()
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
@@ -335,6 +340,10 @@ def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:
 
 def _rule_in(dag: Any) -> TriggerRule:
     """Return the rule under which the operator runs however the work before it has ended."""
-    # A fail_fast DAG (fail_stop on Airflow 2) allows no other. Only a teardown runs there after a failure.
-    is_fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
-    return TriggerRule.ALL_SUCCESS if is_fail_fast else TriggerRule.ALL_DONE
+    # A fail_fast DAG allows no other. Only a teardown runs there after a failure.
+    return TriggerRule.ALL_SUCCESS if _is_fail_fast(dag) else TriggerRule.ALL_DONE
+
+
+def _is_fail_fast(dag: Any) -> bool:
+    # It is called fail_stop on Airflow 2.
+    return bool(getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False))

@@ -124,6 +124,50 @@ class TestOrphans:
         self.fail_for_good(make("no-such-workflow", ti), ti, CdfRefusedError)
         assert len(cdf.journal.requests("POST", "*/executions/list")) == before
 
+    @pytest.mark.parametrize("store", [Store(), None], ids=["3.3", "without a store"])
+    def test_a_first_try_that_failed_before_it_began_asks_cdf_for_nothing(
+        self, store: Store | None, cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        operator = make(workflow, ti)
+        before = len(cdf.journal.requests())
+        cancel_orphan(context(ti, operator, store=store, exception=RuntimeError("in pre_execute")))
+        assert len(cdf.journal.requests()) == before
+
+    @pytest.mark.parametrize("what", ["noted", "in an XCom", "a second try", "another process"])
+    def test_one_that_failed_before_it_began_again_leaves_nothing_running(
+        self, what: str, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        # Deferred, and resumed in this process; or of another try; or not of this process at all.
+        store = Store() if what == "noted" else None
+        execution_id, fresh = run(workflow, ti, store=store), make(workflow, ti)
+        if what != "in an XCom":
+            ti.xcoms.clear()
+        ti.try_number = 2 if what == "a second try" else 1
+        error = "killed" if what == "another process" else RuntimeError("in pre_execute")
+        cancel_orphan(context(ti, fresh, store=store, exception=error))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_what_goes_on_by_itself_is_cancelled_if_its_task_fails_after_all(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        operator = make(workflow, ti, wait_for_completion=False)
+        execution_id = operator.execute(context(ti, operator))
+        operator.on_kill()  # its process ends, and it has succeeded
+        assert project.execution(execution_id)["status"] == "RUNNING"
+        cancel_orphan(context(ti, operator, exception=RuntimeError("in post_execute")))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_what_goes_on_by_itself_is_named_where_it_is_not_to_be_cancelled(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operator = make(workflow, ti, wait_for_completion=False, cancel_on_kill=False)
+        execution_id = operator.execute(context(ti, operator))
+        warnings: list[str] = []
+        monkeypatch.setattr(operator.log, "warning", lambda text, *more: warnings.append(text % more))
+        cancel_orphan(context(ti, operator, exception=RuntimeError("in post_execute")))
+        assert project.execution(execution_id)["status"] == "RUNNING"
+        assert execution_id in "".join(warnings)
+
     def test_airflows_execution_timeout_during_the_start_leaves_nothing_running(
         self,
         cdf: CdfEmulator,
@@ -350,7 +394,7 @@ class TestMappedOverWhatCannotBe:
     ) -> None:
         mapped = self.mapped_report().expand_kwargs([{"output": {"a": 1}}])
         ti = FakeTaskInstance(task_id="report", map_index=0)
-        self.fail(mapped, ti, ValueError, "needs the execution_id")
+        self.fail(mapped, ti, CdfInputError, "needs the execution_id")
 
     def test_an_argument_given_twice_still_lets_cdf_know(self, project: Project, workflow: str) -> None:
         execution_id = project.run(workflow)

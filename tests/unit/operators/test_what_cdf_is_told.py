@@ -381,6 +381,19 @@ def test_in_a_fail_fast_dag_a_plain_one_says_that_it_will_not_be_run(
     assert any("as_teardown" in warning for warning in warnings)
 
 
+def test_a_status_that_turns_out_to_be_none_is_no_matter_of_fail_fast(
+    execution_id: str, ti: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DAG("plant"):
+        operator = make(execution_id, status="{{ of another task }}")
+    operator.status = None
+    warnings: list[str] = []
+    monkeypatch.setattr(operator.log, "warning", lambda text, *_: warnings.append(text))
+    operator.execute({"ti": ti})
+    assert not any("fail_fast" in warning for warning in warnings)
+    assert any("trigger_rule='all_done'" in warning for warning in warnings)
+
+
 def test_a_mapped_report_of_a_dag_without_fail_fast_runs_however_the_work_ends() -> None:
     with DAG("plant"):
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
