@@ -82,7 +82,8 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
 
         ended = CdfWorkflowEventTrigger(workflow_external_id="pump_health")
         health = Asset("pump_health", watchers=[AssetWatcher(name="pump_health", trigger=ended)])
-        with DAG("after_pump_health", schedule=[health]): ...
+        with DAG("after_pump_health", schedule=[health]):
+            ...
 
     The event's payload has ``executions``, up to 50 as ``{"id", "status", "end_time"}``, the latest of them,
     and ``more``, how many there are beside. Airflow merges events: a DAG run may get several at once, in
