@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -63,8 +63,8 @@ def check_task_statuses(status: str | Sequence[str]) -> list[str]:
 
     :raises CdfInputError: if there is none, or one that CDF does not have.
     """
-    statuses = [status] if isinstance(status, str) else list(status or ())
-    if not statuses:
+    statuses = [status] if isinstance(status, str) or not isinstance(status, Iterable) else list(status)
+    if not statuses or status is None:
         raise CdfInputError("No task status is given.")
     return [str(one_of(TaskStatus, one, tuple(TaskStatus))) for one in statuses]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+NOTHING_SENT = "Nothing was sent to CDF."
+NOTHING_CHANGED = "Nothing was changed in CDF."
 #: Ids at the end of a message, as :func:`ids` writes them; what CDF says may end in other brackets.
 _IDS = re.compile(r"\s*\[((?:task|execution|session|workflow|project|client|request id)\b[^\[\]]*)\]$")
 
@@ -26,6 +28,9 @@ def told(*parts: object) -> str:
         if found := _IDS.search(text):
             text = text[: found.start()]
             named += [one for one in found[1].split(", ") if one not in named]
-        if text and all(text not in before for before in said):
+        is_said = any(text in before for before in said)
+        # Where nothing was sent, nothing was changed.
+        is_said |= text == NOTHING_CHANGED and any(NOTHING_SENT in before for before in said)
+        if text and not is_said:
             said.append(text)
     return " ".join([*said, *([f"[{', '.join(named)}]"] if named else [])])

@@ -68,7 +68,9 @@ def _json(value: Any, path: str, depth: int) -> Any:
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _json(fields, path, depth + 1)
     if isinstance(value, BaseModel):
-        return _json(value.model_dump(by_alias=True), path, depth + 1)
+        return _json(_dumped(value, path), path, depth + 1)
+    if (undefined := _undefined(value)) is not None:
+        raise _no_json(path, f"a template's {undefined!r:.60}, which is not defined")
     if isinstance(value, _SIMPLE) and _is_something(value):
         return to_jsonable_python(value)
     # numpy's scalars and arrays, without importing numpy. Its dates become nanoseconds, which nobody means.
@@ -76,6 +78,21 @@ def _json(value: Any, path: str, depth: int) -> Any:
     if kind and kind not in "mM" and callable(as_list := getattr(value, "tolist", None)):
         return _json(as_list(), path, depth + 1)
     raise _no_json(path, _kind(value))
+
+
+def _dumped(model: BaseModel, path: str) -> dict[str, Any]:
+    try:
+        return model.model_dump(by_alias=True)
+    except Exception:  # such as that of a task instance, which is a model that cannot be written
+        raise _no_json(path, _kind(model)) from None
+
+
+def _undefined(value: object) -> str | None:
+    """Return the name that a template has used and nothing defines: Jinja hands over an object for it."""
+    if not any(one.__name__ == "Undefined" for one in type(value).__mro__):
+        return None
+    # Not by getattr(), which such an object may refuse.
+    return str(object.__getattribute__(value, "_undefined_name"))
 
 
 def _is_something(value: Any) -> bool:

@@ -25,11 +25,14 @@ def check_address(execution_id: object, task_external_id: object, cdf_task_id: o
 
 def target_of(operator: Any) -> Target:
     """Return the CDF task that an operator is about."""
+    from airflow_provider_cdf.cdf.checks import is_missing
     from airflow_provider_cdf.operators.reporting import Target
 
+    parent = operator.parent_task_external_id
     return Target(
         execution_id=operator.execution_id,
         task_external_id=operator.task_external_id,
-        parent_task_external_id=operator.parent_task_external_id,
+        # An optional one comes out of a template as "".
+        parent_task_external_id=None if is_missing(parent) else parent,
         cdf_task_id=operator.cdf_task_id,
     )

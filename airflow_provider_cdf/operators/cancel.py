@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.fields import TextFields
+from airflow_provider_cdf.arguments import flag
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.fields import TextFields, refuse_operators
 from airflow_provider_cdf.operators.cancelling import after_cancelling
 from airflow_provider_cdf.stack import without_stack
 
@@ -43,9 +44,10 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        refuse_operators(execution_id=execution_id, reason=reason, cdf_conn_id=cdf_conn_id)
         self.execution_id = execution_id
         self.reason = reason
-        self.only_after_failure = only_after_failure
+        self.only_after_failure = flag(only_after_failure, "only_after_failure")
         self.cdf_conn_id = cdf_conn_id
 
     @without_stack
@@ -65,6 +67,8 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
             return None
         try:
             execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)
+        except CdfInputError:
+            raise
         except CdfError as error:
             raise error.adding(
                 f"The execution may still run in CDF. [execution {self.execution_id}]"

@@ -34,6 +34,7 @@ from airflow_provider_cdf.cdf.models import WorkflowExecution
 from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
+from airflow_provider_cdf.cdf.values import json_object
 from airflow_provider_cdf.operators.cancelling import (
     GOES_ON_WITHOUT,
     TASK_HAS_DIED,
@@ -236,6 +237,9 @@ class Starts:
     ) -> Steps[WorkflowExecution]:
         """Start an execution, and return it; or the one that another process of the task has started."""
         this = self._this
+        if input is not None:
+            # Before anything is noted: a lazy value reads XComs here, and may fail in any way.
+            input = json_object(input, "input")  # noqa: A001 - as above
         own = Submission(this.new_submit_id(), this.number, this.key.max_tries, this.clears)
         before = self._noted
         self._noted = [*before, own][-LONGEST_NOTE:]

@@ -128,15 +128,15 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self.input = input
         self.metadata = metadata
         self.task_outputs = task_outputs
-        self.wait_for_completion = wait_for_completion
+        self.wait_for_completion = flag(wait_for_completion, "wait_for_completion")
         self.deferrable = flag(deferrable, "deferrable")
         self.poll_interval = seconds(poll_interval, "poll_interval")
         self.timeout = None if timeout is None else seconds(timeout, "timeout")
-        self.cancel_on_timeout = cancel_on_timeout
-        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = flag(cancel_on_timeout, "cancel_on_timeout")
+        self.cancel_on_kill = flag(cancel_on_kill, "cancel_on_kill")
         self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
         self.cdf_conn_id = cdf_conn_id
-        self.retry_from_failure = retry_from_failure
+        self.retry_from_failure = flag(retry_from_failure, "retry_from_failure")
         self._context: Context | None = None
         self._try: Try | None = None
         self._starts: Starts | None = None
@@ -156,8 +156,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     def execute(self, context: Context) -> str:
         """Start the execution, or find the one of an earlier try, and wait for its end, here or deferred."""
         self._begin(context)
-        if isinstance(self.task_outputs, str):
-            raise CdfInputError("task_outputs must be a list of external ids, not one string.")
+        if problem := _problem_of_names(self.task_outputs or ()):
+            raise CdfInputError(problem)
         return self._to_the_last(lambda: self._start_and_wait(context))
 
     def execute_complete(
@@ -412,13 +412,27 @@ def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  #
     :raises ValueError: with what to write instead.
     """
     refuse_operators(input=input, metadata=metadata, **fields)
-    if input is not None and is_literal(input) and not isinstance(input, Mapping):
-        raise ValueError(f"input must be a JSON object (a dict), not {type(input).__name__}.")
+    if input is not None and is_literal(input):
+        from airflow_provider_cdf.cdf.values import json_object
+
+        # Here, because what is no JSON fails in Airflow itself before the task begins, without a path to it.
+        try:
+            json_object(input, "input")
+        except CdfInputError as error:
+            raise ValueError(error.problem) from None
     if isinstance(metadata, Mapping) and len(metadata) > OWN_METADATA_PAIRS:
         raise ValueError(
             f"metadata has {len(metadata)} pairs; {OWN_METADATA_PAIRS} is the most. CDF takes two more, "
             "which are needed to find the run again."
         )
-    names = fields.get("task_outputs")
-    if isinstance(names, str) and is_literal(names):
-        raise ValueError("task_outputs must be a list of external ids, not one string.")
+    names = fields.get("task_outputs") or ()
+    if is_literal(names) and (problem := _problem_of_names(names)):
+        raise ValueError(problem)
+
+
+def _problem_of_names(task_outputs: object) -> str | None:
+    if isinstance(task_outputs, str):
+        return "task_outputs must be a list of external ids, not one string."
+    if isinstance(task_outputs, Sequence) and all(isinstance(one, str) and one for one in task_outputs):
+        return None
+    return f"task_outputs must be a list of external ids. It is {task_outputs!r:.60}."

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.fields import is_literal
-from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 
@@ -87,6 +87,47 @@ def test_deferrable_is_true_or_false(kind: type) -> None:
         sensor(kind, deferrable="False")
     with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", deferrable="False")
+
+
+@pytest.mark.parametrize(
+    "name", ["wait_for_completion", "cancel_on_kill", "cancel_on_timeout", "retry_from_failure"]
+)
+def test_a_flag_is_true_or_false(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not 'no'\.$"):
+        CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", **{name: "no"})
+
+
+def test_mistakes_of_a_cancellation_are_seen_in_the_dag_file() -> None:
+    with DAG("plant"):
+        run = BaseOperator(task_id="run")
+        with pytest.raises(ValueError, match=r"^execution_id is the task 'run' itself: write run\.output"):
+            CdfWorkflowCancelOperator(task_id="stop", execution_id=run)
+        with pytest.raises(TypeError, match=r"^only_after_failure must be True or False"):
+            CdfWorkflowCancelOperator(task_id="end", execution_id=run.output, only_after_failure="no")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"x": [float("nan")]}, r"^The input\.x\[0\] is not JSON: it is nan"),
+        ({"a": {1}}, r"^The input\.a is not JSON: it is set"),
+        ('{"a": 1}', r"^The input must be a JSON object.*Ways that give an object"),
+    ],
+)
+def test_an_input_that_is_no_json_is_seen_in_the_dag_file(value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", input=value)
+
+
+@pytest.mark.parametrize("names", ["read", [None], [""], [["read"]]])
+def test_task_outputs_that_are_no_list_of_ids_are_seen_in_the_dag_file(names: Any) -> None:
+    with pytest.raises(ValueError, match=r"^task_outputs must be a list of external ids"):
+        CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", task_outputs=names)
+
+
+def test_a_status_that_is_no_text_is_refused_like_another() -> None:
+    with pytest.raises(CdfInputError, match=r"^CDF has no status 1 here\."):
+        sensor(CdfTaskSensor, target_status=1)
 
 
 @SENSORS

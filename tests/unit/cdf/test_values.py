@@ -13,11 +13,12 @@ from enum import Enum, IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Any
 
+import jinja2
 import numpy
 import pendulum
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_serializer
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_cdf.cdf import calls
@@ -54,6 +55,14 @@ class Level(IntEnum):
 
 class Name(StrEnum):
     PUMP = "pump"
+
+
+class Unwritable(BaseModel):
+    """A model that pydantic cannot write, as a task instance is."""
+
+    @model_serializer
+    def fails(self) -> Any:
+        raise RuntimeError("not me")
 
 
 @dataclasses.dataclass
@@ -152,6 +161,9 @@ NAN = float("nan")
         ({"a": object()}, "output.a", "object"),
         ({"a": Reading}, "output.a", "the class"),
         ({"a": ["\ud800"]}, "output.a[0]", "text that cannot be sent"),
+        ({"a": jinja2.StrictUndefined(name="wind")}, "output.a", "'wind', which is not defined"),
+        ({"a": [jinja2.Undefined(name="wind")]}, "output.a[0]", "'wind', which is not defined"),
+        ({"a": Unwritable()}, "output.a", "Unwritable"),
     ],
 )
 def test_what_has_no_json_is_refused_with_the_path_to_it(value: Any, path: str, what: str) -> None:

@@ -204,6 +204,16 @@ def test_of_two_children_the_one_of_the_given_parent_is_reported_to(
     assert children(project, execution_id) == {"north": "IN_PROGRESS", "south": "COMPLETED"}
 
 
+@pytest.mark.parametrize("parent", ["", "None"])
+def test_a_parent_that_a_template_left_empty_is_none(
+    parent: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    execution_id = project.run(project.define(function_task("approve", waits=True)))
+    project.task(execution_id, "approve")
+    make(execution_id, parent_task_external_id=parent).execute({"ti": ti})
+    assert project.task(execution_id, "approve", status="COMPLETED")["status"] == "COMPLETED"
+
+
 def test_of_two_children_none_is_reported_to_without_a_parent(project: Project, ti: FakeTaskInstance) -> None:
     execution_id = of_two_children(project)
     with pytest.raises(CdfAmbiguousTaskError, match=r"parent_task_external_id.*'north', 'south'"):

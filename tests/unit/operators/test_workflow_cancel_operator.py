@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import CdfInputError, CdfUnreachableError
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -30,6 +30,13 @@ def test_ends_a_running_execution_with_the_reason(project: Project, ti: FakeTask
     execution = project.execution(execution_id)
     assert execution["status"] == "TERMINATED"
     assert execution["reasonForIncompletion"] == "The DAG is over"
+
+
+def test_an_id_that_is_none_is_refused_in_words_that_do_not_contradict(ti: FakeTaskInstance) -> None:
+    with pytest.raises(CdfInputError) as caught:
+        cancel(ti, "nope")
+    assert "may still run" not in str(caught.value)
+    assert "Nothing was sent to CDF." in str(caught.value)
 
 
 def test_gives_a_reason_of_its_own_where_there_is_none(project: Project, ti: FakeTaskInstance) -> None:
