@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,19 @@ from airflow.providers.common.compat.sdk import MappedOperator
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfNothingToReportToError
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import render_only
-from airflow_provider_cdf.operators.address import ADDRESS
+from airflow_provider_cdf.operators.address import ADDRESS, target_of
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
+from airflow_provider_cdf.operators.mapped import make_what_is_needed
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_cdf.hooks.cdf import CdfHook
+
+log = logging.getLogger(__name__)
 
 #: Seconds that all failure callbacks of a process may take together.
 ALL_CALLBACKS_WITHIN = 40.0
@@ -54,14 +59,19 @@ def operator_of(context: Context, *fields: str) -> Any:
         try:
             operator.render_template_fields(context)
         except Exception:
-            # A template may raise anything, of a field not needed here. The instance is there all the same.
+            # A template may raise anything, of a field not needed here. The instance is there all the same,
+            # unless it does not take what it is mapped over.
             operator = context["task"]
             if isinstance(operator, MappedOperator):
-                raise  # what it is mapped over cannot be read
+                return make_what_is_needed(operator, fields, context)
         else:
             return context["task"]
     render_only(operator, fields, context)
     return operator
+
+
+def _not_known(error: Exception) -> str:
+    return f"Which one is not known, because its arguments cannot be read: {one_line(error)}"
 
 
 def seconds_left() -> float:
@@ -91,13 +101,17 @@ def report_failure(context: Context) -> None:
     from airflow_provider_cdf.operators.reporting import failure, report
 
     ti = context["ti"]
-    operator = operator_of(context, *ADDRESS)
+    try:
+        operator = operator_of(context, *ADDRESS)
+    except Exception as error:
+        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(error)))
+        return
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
     output = failure(ti, [], context.get("exception"))
     hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
     try:
-        report(hook, ti, operator.target, operator.failure_status, output, patience=CALLBACK_PATIENCE)
+        report(hook, ti, target_of(operator), operator.failure_status, output, patience=CALLBACK_PATIENCE)
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
@@ -116,8 +130,19 @@ def cancel_orphan(context: Context) -> None:
     """
     from airflow_provider_cdf.hooks.cdf import CdfHook
 
-    operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
-    if not operator.cancel_on_kill or not _is_unsettled(operator, context):
+    try:
+        operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
+    except Exception as error:
+        log.warning("%s", told("An execution of this task may still run in CDF.", _not_known(error)))
+        return
+    if not _is_unsettled(operator, context):
+        return
+    if not operator.cancel_on_kill:
+        if operator.goes_on_alone:
+            operator.log.warning(
+                "The task has failed; its execution goes on in CDF (cancel_on_kill=False). [execution %s]",
+                operator.execution_id,
+            )
         return
     hook = CdfHook(operator.cdf_conn_id, retry_for=min(seconds_left(), CALLBACK_PATIENCE))
     try:
@@ -156,8 +181,27 @@ def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
 
 def _is_unsettled(operator: Any, context: Context) -> bool:
     """Whether something that nobody decides about may still run in CDF, after a task has failed for good."""
-    if operator.is_settled is not False:
-        return operator.is_settled is None  # it has not run here: its own process is dead
+    if operator.is_settled is None:
+        # It has not run here: mostly, its own process is dead.
+        return not _has_begun_nothing(context)
+    if operator.is_settled:
+        return bool(operator.goes_on_alone)  # but not if its task fails after all, as in post_execute
     return not (
         operator.execution_id is None and context["ti"].try_number == 1 and not operator.has_submitted
     )
+
+
+def _has_begun_nothing(context: Context) -> bool:
+    """Whether a task has failed in this very process before it did anything, here or in another process."""
+    from airflow_provider_cdf.operators.notes import read_note
+    from airflow_provider_cdf.operators.waits import stored
+
+    # Only the task's own process has the error itself; the DAG processor has a text, or none.
+    if not isinstance(context.get("exception"), BaseException) or context["ti"].try_number != 1:
+        return False
+    try:
+        # It may have been deferred, and have failed when it was resumed.
+        note = read_note(context)
+        return not note if note is not None else stored(context, "execution_id") is None
+    except Exception:
+        return False  # Airflow does not say

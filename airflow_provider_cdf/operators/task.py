@@ -19,6 +19,7 @@ from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
+from airflow_provider_cdf.operators.mapped import is_from_mapped
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -55,12 +56,16 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     names the tasks that failed. Then this task fails too, so that the DAG run is red. CDF does not retry a
     task that ended so: Airflow has done its own retries.
 
+    A report that is mapped over the results of its work is not made where there is no result, and CDF waits
+    on. The fan-out section of the patterns says what to write instead.
+
     As a teardown (``report.as_teardown(setups=run, on_failure_fail_dagrun=True)``) it also runs where Airflow
     skips everything else. There a skipped task before it means that its work was not done.
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case; ``None`` derives it and makes ``trigger_rule`` ``all_done``.
-        (templated)
+        Mapped over several, it is the status of work that was done; a failure of the work is reported as
+        without a ``status``. (templated)
     :param output: JSON object of at most 100 000 bytes. It is merged into the task's output at the top level:
         later CDF tasks read it as ``${task.output.key}``. The key ``airflow`` is this package's. (templated)
     :param execution_id: UUID of the execution. (templated)
@@ -95,7 +100,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         task_output: Mapping[str, Any] | None = None,  # what partial() makes of output
         **kwargs: Any,
     ) -> None:
-        check_address(execution_id, task_external_id, cdf_task_id)
         output = output if task_output is None else task_output
         address = {
             "execution_id": execution_id,
@@ -103,7 +107,14 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             "parent_task_external_id": parent_task_external_id,
             "cdf_task_id": cdf_task_id,
         }
-        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+        self._mistake = ""
+        try:
+            check_address(execution_id, task_external_id, cdf_task_id)
+        except ValueError as error:
+            if not is_from_mapped(self):
+                raise
+            self._mistake = str(error)
+        if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(status, output, skipped_status, **address)
             if status is None:
                 _refuse_other_rules(kwargs)
@@ -135,9 +146,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """
-        Prepare a mapped task; its trigger rule too follows from having no ``status``.
+        Prepare a mapped task. Without a ``status`` here, its trigger rule is ``all_done``.
 
-        So a ``status`` cannot be expanded over: without one here, Airflow refuses it there.
+        A ``status`` that it is expanded over is that of work that was done: where a task before has failed,
+        the failure is reported, as without a status.
         """
         named = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id")
         _refuse_mistakes(
@@ -146,12 +158,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             kwargs.get("skipped_status"),
             **{name: kwargs.get(name) for name in named},
         )
-        if kwargs.setdefault("status", None) is None:
+        if kwargs.get("status") is None:
+            kwargs.pop("status", None)  # so that it may be expanded over
             _refuse_other_rules(kwargs)
         if "output" in kwargs:
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
-        follows_from_work = kwargs["status"] is None and "trigger_rule" not in kwargs
+        follows_from_work = "status" not in kwargs and "trigger_rule" not in kwargs
         partial = partial_with_callback(super().partial(**kwargs), report_failure)
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
@@ -185,7 +198,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
-        if self.status is None:
+        if self._mistake:
+            raise CdfInputError(self._mistake)
+        if self.status is None or self._is_expanded_over_status:
             return self._report_on_the_work(ti)
         try:
             status, output = check_reportable(self.status), self._output_to_send()
@@ -204,6 +219,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             self.log.warning(
                 "In a fail_fast DAG only teardowns run after a failure: add .as_teardown(setups=...), "
                 "or CDF is not told of one."
+                if _is_fail_fast(self.get_dag())
+                else "The status is None, so it follows from the work. But this task does not run after a "
+                "failure, of which CDF is not told then: add trigger_rule='all_done'."
             )
         before = direct_upstream(self, ti)
         bad = [one for one in before if one.state not in ("success", "skipped")]
@@ -226,13 +244,14 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
             raise self._render_error
         try:
+            status = check_reportable("COMPLETED" if self.status is None else self.status)
             output = self._output_to_send()
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
                 told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
             ) from None
-        return self._report(ti, "COMPLETED", with_note(output, ti, skipped=True) if skipped else output)
+        return self._report(ti, status, with_note(output, ti, skipped=True) if skipped else output)
 
     def _fail(self, ti: Any, status: str, output: Mapping[str, Any], causes: Sequence[Upstream]) -> NoReturn:
         """Report a failure of the work, and fail."""
@@ -270,6 +289,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.operators.reporting import checked_output
 
         return None if self.task_output is None else checked_output(self.task_output)
+
+    @property
+    def _is_expanded_over_status(self) -> bool:
+        """Whether each map index has a status of its own; the trigger rule is that of having none."""
+        dag: Any = self.get_dag()
+        mapped = dag.task_dict.get(self.task_id) if is_from_mapped(self) and dag is not None else None
+        return mapped is not None and "status" not in mapped.partial_kwargs
 
     @property
     def _which(self) -> str:
@@ -314,6 +340,10 @@ def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:
 
 def _rule_in(dag: Any) -> TriggerRule:
     """Return the rule under which the operator runs however the work before it has ended."""
-    # A fail_fast DAG (fail_stop on Airflow 2) allows no other. Only a teardown runs there after a failure.
-    is_fail_fast = getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False)
-    return TriggerRule.ALL_SUCCESS if is_fail_fast else TriggerRule.ALL_DONE
+    # A fail_fast DAG allows no other. Only a teardown runs there after a failure.
+    return TriggerRule.ALL_SUCCESS if _is_fail_fast(dag) else TriggerRule.ALL_DONE
+
+
+def _is_fail_fast(dag: Any) -> bool:
+    # It is called fail_stop on Airflow 2.
+    return bool(getattr(dag, "fail_fast", False) or getattr(dag, "fail_stop", False))

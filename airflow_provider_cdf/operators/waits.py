@@ -58,6 +58,8 @@ class WaitsForEnd(BaseOperator):
         #: Whether it is decided what becomes of what this very object has started or found in CDF, or left to
         #: others such as a trigger. ``None`` if it has not run.
         self.is_settled: bool | None = None
+        #: Whether it was started to go on without a task that waits for it.
+        self.goes_on_alone = False
         #: Until when CDF may not know an execution yet where it is read, on :mod:`cdf.clock`.
         self._is_known_by = 0.0
 

@@ -18,6 +18,7 @@ from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
+from airflow_provider_cdf.operators.mapped import is_from_mapped
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
@@ -69,8 +70,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         hours.
     :param cancel_on_timeout: cancel the execution when ``timeout`` is over; otherwise it goes on.
     :param cancel_on_kill: cancel the execution when a person marks the task failed or successful, or clears
-        it (while it is deferred: Airflow 3.3 or later), and when its worker is told to stop or dies on the
-        last try; not when a triggerer goes away.
+        it (while it is deferred: Airflow 3.3 or later), when its worker is told to stop or dies on the last
+        try, and when the last try fails after the start; not when a triggerer goes away.
     :param retry_from_failure: a retry asks CDF to run the failed tasks of the same execution once more,
         instead of starting a new one. Only within one logical run of this task.
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
@@ -111,7 +112,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
-        if not kwargs.get("_airflow_from_mapped"):  # which was checked as it was mapped
+        if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(
                 input,
                 metadata,
@@ -281,7 +282,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._stop_if_killed()  # while CDF was starting it
         self._store(context, end_time)
         if not self.wait_for_completion:
-            self.is_settled = True
+            self.is_settled = self.goes_on_alone = True
             return str(self.execution_id)
         return self._wait(context, end_time)
 

@@ -7,14 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+)
 from operator_support import Store, context, key, make, run, statuses, when_sending
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import clock, submitting
-from airflow_provider_cdf.cdf.errors import CdfRefusedError, CdfTimeoutError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import (
+    CdfInputError,
+    CdfRefusedError,
+    CdfTimeoutError,
+    CdfUnreachableError,
+)
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -113,6 +123,50 @@ class TestOrphans:
         before = len(cdf.journal.requests("POST", "*/executions/list"))
         self.fail_for_good(make("no-such-workflow", ti), ti, CdfRefusedError)
         assert len(cdf.journal.requests("POST", "*/executions/list")) == before
+
+    @pytest.mark.parametrize("store", [Store(), None], ids=["3.3", "without a store"])
+    def test_a_first_try_that_failed_before_it_began_asks_cdf_for_nothing(
+        self, store: Store | None, cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        operator = make(workflow, ti)
+        before = len(cdf.journal.requests())
+        cancel_orphan(context(ti, operator, store=store, exception=RuntimeError("in pre_execute")))
+        assert len(cdf.journal.requests()) == before
+
+    @pytest.mark.parametrize("what", ["noted", "in an XCom", "a second try", "another process"])
+    def test_one_that_failed_before_it_began_again_leaves_nothing_running(
+        self, what: str, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        # Deferred, and resumed in this process; or of another try; or not of this process at all.
+        store = Store() if what == "noted" else None
+        execution_id, fresh = run(workflow, ti, store=store), make(workflow, ti)
+        if what != "in an XCom":
+            ti.xcoms.clear()
+        ti.try_number = 2 if what == "a second try" else 1
+        error = "killed" if what == "another process" else RuntimeError("in pre_execute")
+        cancel_orphan(context(ti, fresh, store=store, exception=error))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_what_goes_on_by_itself_is_cancelled_if_its_task_fails_after_all(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        operator = make(workflow, ti, wait_for_completion=False)
+        execution_id = operator.execute(context(ti, operator))
+        operator.on_kill()  # its process ends, and it has succeeded
+        assert project.execution(execution_id)["status"] == "RUNNING"
+        cancel_orphan(context(ti, operator, exception=RuntimeError("in post_execute")))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    def test_what_goes_on_by_itself_is_named_where_it_is_not_to_be_cancelled(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        operator = make(workflow, ti, wait_for_completion=False, cancel_on_kill=False)
+        execution_id = operator.execute(context(ti, operator))
+        warnings: list[str] = []
+        monkeypatch.setattr(operator.log, "warning", lambda text, *more: warnings.append(text % more))
+        cancel_orphan(context(ti, operator, exception=RuntimeError("in post_execute")))
+        assert project.execution(execution_id)["status"] == "RUNNING"
+        assert execution_id in "".join(warnings)
 
     def test_airflows_execution_timeout_during_the_start_leaves_nothing_running(
         self,
@@ -298,3 +352,98 @@ class TestOrphans:
             )
         report_failure(context(FakeTaskInstance(task_id="report"), fresh))
         assert project.task(execution_id, "approve", "COMPLETED")
+
+
+class TestMappedOverWhatCannotBe:
+    """A mapped task is given a value that it does not take: its operator says so, and CDF is told."""
+
+    def fail(self, mapped: Any, ti: FakeTaskInstance, error: type[BaseException], match: str) -> Any:
+        """Let a map index fail as in Airflow: render, execute, and its failure callbacks, in one process."""
+        about = context(ti, mapped, store=Store())
+
+        def work() -> None:
+            mapped.render_template_fields(about)
+            about["task"].execute(about)
+
+        with pytest.raises(error, match=match) as caught:
+            work()
+        about["exception"] = caught.value
+        task: Any = about["task"]
+        for callback in task.on_failure_callback:
+            callback(about)
+        return task
+
+    def mapped_report(self, **arguments: Any) -> Any:
+        with DAG("plant"):
+            return CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve", **arguments)
+
+    @pytest.mark.parametrize("bad", ["oops", ["a", "list"], {"airflow": 1}])
+    def test_an_output_is_reported_as_a_failure_by_the_report_itself(
+        self, bad: Any, project: Project, workflow: str
+    ) -> None:
+        execution_id = project.run(workflow)
+        project.task(execution_id, "approve", "IN_PROGRESS")
+        mapped = self.mapped_report(execution_id=execution_id).expand(output=[bad])
+        ti = FakeTaskInstance(task_id="report", map_index=0)
+        operator = self.fail(mapped, ti, AirflowFailException, "FAILED_WITH_TERMINAL_ERROR")
+        assert operator.has_reported
+        assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
+
+    def test_an_address_that_is_missing_is_said_by_the_report_itself(
+        self, project: Project, workflow: str
+    ) -> None:
+        mapped = self.mapped_report().expand_kwargs([{"output": {"a": 1}}])
+        ti = FakeTaskInstance(task_id="report", map_index=0)
+        self.fail(mapped, ti, CdfInputError, "needs the execution_id")
+
+    def test_an_argument_given_twice_still_lets_cdf_know(self, project: Project, workflow: str) -> None:
+        execution_id = project.run(workflow)
+        project.task(execution_id, "approve", "IN_PROGRESS")
+        mapped = self.mapped_report(execution_id="{{ '" + execution_id + "' }}", output={}).expand_kwargs(
+            [{"task_output": {"a": 1}}]
+        )
+        ti = FakeTaskInstance(task_id="report", map_index=0)
+        self.fail(mapped, ti, TypeError, "already specified")
+        assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
+
+    def test_what_the_task_of_a_function_is_not_given_right_still_lets_cdf_know(
+        self, project: Project, workflow: str
+    ) -> None:
+        execution_id = project.run(workflow)
+        project.task(execution_id, "approve", "IN_PROGRESS")
+        with DAG("plant"):
+            mapped = CdfTaskOperator.partial(
+                task_id="report", task_external_id="approve", python_callable=print, poll_interval=-1
+            ).expand(execution_id=[execution_id])
+        ti = FakeTaskInstance(task_id="report", map_index=0)
+        self.fail(mapped, ti, ValueError, "poll_interval")
+        assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
+
+    def test_what_it_is_mapped_over_cannot_be_read(self, caplog: pytest.LogCaptureFixture) -> None:
+        mapped = self.mapped_report().expand_kwargs([{"execution_id": "a"}])
+        ti = FakeTaskInstance(task_id="report", map_index=1)
+        report_failure(context(ti, mapped))
+        assert "may still wait" in caplog.text
+
+    def test_an_input_is_refused_by_the_run_itself(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        ti = replace(ti, map_index=0)
+        with DAG("plant"):
+            mapped = CdfWorkflowRunOperator.partial(
+                task_id="task", version="1", workflow_external_id=workflow
+            ).expand(input=["a"])
+        self.fail(mapped, ti, CdfInputError, "must be a JSON object")
+        assert statuses(project, workflow) == []
+
+    def test_what_a_run_that_cannot_be_made_left_running_is_cancelled(
+        self, project: Project, workflow: str, ti: FakeTaskInstance
+    ) -> None:
+        execution_id = run(workflow, first := replace(ti, map_index=0))
+        with DAG("plant"):
+            mapped = CdfWorkflowRunOperator.partial(
+                task_id="task", version="1", workflow_external_id=workflow
+            ).expand(poll_interval=[-1])
+        cancel_orphan(about := context(first, mapped))
+        assert project.execution(execution_id)["status"] == "TERMINATED"
+        assert about["task"] is mapped

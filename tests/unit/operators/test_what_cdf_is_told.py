@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     task_group,
 )
 from moved import FAIL_FAST, EmptyOperator
+from operator_support import context
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
@@ -380,6 +381,19 @@ def test_in_a_fail_fast_dag_a_plain_one_says_that_it_will_not_be_run(
     assert any("as_teardown" in warning for warning in warnings)
 
 
+def test_a_status_that_turns_out_to_be_none_is_no_matter_of_fail_fast(
+    execution_id: str, ti: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DAG("plant"):
+        operator = make(execution_id, status="{{ of another task }}")
+    operator.status = None
+    warnings: list[str] = []
+    monkeypatch.setattr(operator.log, "warning", lambda text, *_: warnings.append(text))
+    operator.execute({"ti": ti})
+    assert not any("fail_fast" in warning for warning in warnings)
+    assert any("trigger_rule='all_done'" in warning for warning in warnings)
+
+
 def test_a_mapped_report_of_a_dag_without_fail_fast_runs_however_the_work_ends() -> None:
     with DAG("plant"):
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
@@ -394,6 +408,55 @@ def test_a_mapped_report_of_a_given_status_runs_as_any_other_task() -> None:
             task_id="report", task_external_id="approve", status="FAILED"
         ).expand(execution_id=["a", "b"])
     assert mapped.trigger_rule == TriggerRule.ALL_SUCCESS
+
+
+def mapped_over_a_status(execution_id: str, status: Any, ti: Instance, how: str) -> Any:
+    """Return the one operator of a report that gets its status by index, behind a task ``work``."""
+    with DAG("plant"):
+        partial = CdfTaskUpdateOperator.partial(
+            task_id="report", task_external_id="approve", execution_id=execution_id
+        )
+        if how == "expand":
+            mapped = partial.expand(status=[status])
+        else:
+            mapped = partial.expand_kwargs([{"status": status, "output": {"a": 1}}])
+        EmptyOperator(task_id="work") >> mapped
+    assert mapped.trigger_rule == TriggerRule.ALL_DONE
+    ti.map_index = 0
+    about = context(ti, mapped)
+    mapped.render_template_fields(about)
+    return about["task"]
+
+
+@pytest.mark.parametrize("how", ["expand", "expand_kwargs"])
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED_WITH_TERMINAL_ERROR"])
+def test_a_status_may_be_expanded_over(
+    status: str, how: str, execution_id: str, project: Project, ti: Instance
+) -> None:
+    operator = mapped_over_a_status(execution_id, status, ti, how)
+    states(ti, work="success")
+    operator.execute({"ti": ti})
+    assert project.task(execution_id, "approve", status)
+
+
+def test_a_status_that_is_expanded_over_is_none_of_work_that_has_failed(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    operator = mapped_over_a_status(execution_id, "COMPLETED", ti, "expand")
+    states(ti, work="failed")
+    with pytest.raises(AirflowFailException, match="work"):
+        operator.execute({"ti": ti})
+    assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
+
+
+def test_a_status_that_is_expanded_over_and_is_none_of_cdfs_is_reported_as_a_failure(
+    execution_id: str, project: Project, ti: Instance
+) -> None:
+    operator = mapped_over_a_status(execution_id, "SUCCESS", ti, "expand_kwargs")
+    states(ti, work="success")
+    with pytest.raises(AirflowFailException, match="SUCCESS"):
+        operator.execute({"ti": ti})
+    assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
 
 
 @pytest.mark.parametrize("rule", ["all_success", "none_failed", "one_failed"])

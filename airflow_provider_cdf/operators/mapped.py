@@ -1,0 +1,73 @@
+"""Operators that Airflow makes of a mapped task, one for each map index."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_cdf.fields import TextFields
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+def is_from_mapped(operator: BaseOperator) -> bool:
+    """
+    Whether an operator is one map index of a mapped task, also while it is being made.
+
+    Then its arguments hold what other tasks have returned. What is wrong with that must not raise before
+    ``execute()``: neither the operator nor its failure callback could report it.
+    """
+    # Airflow, 2 and 3, takes `_airflow_from_mapped` out of the arguments before any __init__ sees them.
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
+def make_what_is_needed(mapped: Any, fields: Sequence[str], context: Context) -> Any:
+    """
+    Return, of a map index whose operator cannot be made, what a failure callback needs.
+
+    :param fields: the template fields to render.
+    """
+    # A copy of the mapped task with a class that takes any arguments: so it is Airflow, of each version, that
+    # finds out what belongs to this index.
+    twin = copy.copy(mapped)
+    twin.operator_class = _Arguments
+    twin.template_fields = fields
+    twin._disallow_kwargs_override = False  # an argument that is given twice may be what is wrong
+    try:
+        twin.render_template_fields(context)
+        return context["task"]
+    finally:
+        # Callbacks of the user's are to find what Airflow has put there.
+        context["task"] = context["ti"].task = mapped
+
+
+class _Arguments(TextFields, BaseOperator):
+    """The arguments of an operator of ours, unchecked, under the names that they have there."""
+
+    text_fields: Sequence[str] = (
+        *("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id"),
+        *("workflow_external_id", "cdf_conn_id"),
+    )
+
+    # Where the operator gives no other value itself.
+    execution_id: str | None = None
+    task_external_id: str | None = None
+    parent_task_external_id: str | None = None
+    cdf_task_id: str | None = None
+    cdf_conn_id = "cdf_default"
+    failure_status = "FAILED_WITH_TERMINAL_ERROR"
+    cancel_on_kill = True
+    has_reported = False
+    is_settled: bool | None = None
+    goes_on_alone = False
+
+    def __init__(self, *, task_id: str, dag: Any = None, **arguments: Any) -> None:
+        super().__init__(task_id=task_id, dag=dag)
+        of_ours = (*self.text_fields, "failure_status", "cancel_on_kill", "op_kwargs")
+        for name in of_ours:
+            if name in arguments:
+                setattr(self, name, arguments[name])
