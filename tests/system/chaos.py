@@ -5,18 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 from clusters import Cluster
 
+from airflow_provider_cdf.demo import examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflowError
 
+#: The examples that befall nothing by themselves.
+DAGS = ("cdf_roundtrip", "cdf_run_and_wait")
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(10_000))
+
+
+def write_dags(folder: Path, retries: int = 3) -> None:
+    """Write the examples into a folder, with retries as a careful user would give them."""
+    for name in DAGS:
+        text, replaced = re.subn(
+            r'"retries": \d+, "retry_delay": timedelta\(seconds=\d+\)',
+            f'"retries": {retries}, "retry_delay": timedelta(seconds=1)',
+            (examples_folder() / f"{name}.py").read_text(),
+        )
+        assert replaced == 1, name
+        (folder / f"{name}.py").write_text(text)
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Plan:
         dice = random.Random(f"{SEED}/{number}")  # not a secret: a repeatable choice
         return cls(
             number,
-            dice.choice(("cdf_roundtrip", "cdf_run_and_wait")),
+            dice.choice(DAGS),
             victims[number % len(victims)],
             # A run takes some 15 s; tasks of its end would hardly ever be hit by a longer wait.
             round(dice.uniform(0, 12), 1),

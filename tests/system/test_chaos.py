@@ -9,16 +9,15 @@ Kill -9 at random moments of a real Airflow, and see that CDF never notices.
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from chaos import Plan, Round, play
+from chaos import Plan, Round, play, write_dags
 from clusters import IMPATIENT, Cluster
 
-from airflow_provider_cdf.demo import emulator, examples_folder
+from airflow_provider_cdf.demo import emulator
 from airflow_provider_cdf.demo.local_airflow import LocalAirflow
 
 pytestmark = pytest.mark.slow
@@ -38,14 +37,7 @@ AT_ONCE = 4
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     dags = tmp_path_factory.mktemp("dags")
-    for file in examples_folder().glob("*.py"):
-        text, replaced = re.subn(
-            r'"retries": \d+, "retry_delay": timedelta\(seconds=\d+\)',
-            f'"retries": {RETRIES}, "retry_delay": timedelta(seconds=1)',
-            file.read_text(),
-        )
-        assert replaced == 1, file
-        (dags / file.name).write_text(text)
+    write_dags(dags, RETRIES)
     with emulator() as cdf:
         env = {
             "AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chaos import write_dags
 from clusters import IMPATIENT, Cluster
 
-from airflow_provider_cdf.demo import emulator, examples_folder
+from airflow_provider_cdf.demo import emulator
 from airflow_provider_cdf.demo.local_airflow import Distributed, LocalAirflow, LocalAirflowError
 
 #: Seconds in which a distributed Airflow starts, however busy the machine is.
@@ -23,21 +23,6 @@ START = 240
 PATIENT = {name: value for name, value in IMPATIENT.items() if "QUEUED_TIMEOUT" not in name}
 
 
-def dags_with_retries(folder: Path, retries: int = 3) -> None:
-    """Write the examples, with retries as a careful user would give them, and the tests' own DAGs."""
-    for file in examples_folder().glob("*.py"):
-        text, replaced = re.subn(
-            r'"retries": \d+, "retry_delay": timedelta\(seconds=\d+\)',
-            f'"retries": {retries}, "retry_delay": timedelta(seconds=1)',
-            file.read_text(),
-        )
-        if replaced:
-            (folder / file.name).write_text(text)
-    for dags in (Path(__file__).parents[1] / "dags", Path(__file__).parent / "dags"):
-        for file in dags.glob("*.py"):
-            shutil.copy(file, folder)
-
-
 def start_cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
     """Start a cluster that has its connection in Airflow's database, and its XComs in files."""
     try:
@@ -46,7 +31,10 @@ def start_cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
         pytest.skip(str(error))
     dags = folder / "dags"
     dags.mkdir()
-    dags_with_retries(dags)
+    write_dags(dags)
+    for tests in (Path(__file__).parents[1] / "dags", Path(__file__).parent / "dags"):
+        for file in tests.glob("*.py"):
+            shutil.copy(file, dags)
     env = {
         **PATIENT,
         "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
