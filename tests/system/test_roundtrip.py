@@ -55,12 +55,13 @@ def test_run_and_wait_is_deferred_and_hands_over_a_tasks_output(cluster: Cluster
 
 AN_EXECUTION = r"\[execution 11111111-2222-4333-8444-555555555555, "
 MISTAKES = {
-    "wrong_secret": r"The token endpoint at 127\.0\.0\.1:\d+ gave no token to client .* \(HTTP 401\)",
+    "wrong_secret": r"The identity provider does not accept the client\. The token endpoint at "
+    r"127\.0\.0\.1:\d+ said \(HTTP 401\)",
     "unknown_project": r"CDF refused to create a session to run the workflow \(HTTP 40.*has no access to "
     r"project 'unheard-of'; the projects of its token are: 'emulator'\..*\[project 'unheard-of', ",
     "unreachable_host": r"Could not create a session to run the workflow: no answer from "
     r"http://127\.0\.0\.1:9 .*Nothing was sent to CDF\. \[.*workflow 'pump_health' version '1'",
-    "incomplete": r"Airflow connection 'cdf_incomplete' cannot be used: .*'project'.*secret.*tenant_id",
+    "incomplete": r"Airflow connection 'cdf_incomplete' cannot be used: .*'project'.*tenant_id.*secret",
     "unknown_workflow": r"CDF refused to run the workflow \(HTTP 404\).*There is no such workflow in this "
     r"project\. \[workflow 'pump_helth' version '1', ",
     "unknown_version": r"CDF refused to run the workflow \(HTTP 404\).*The workflow exists, but it has no "
@@ -136,6 +137,6 @@ def test_airflows_ui_offers_the_connections_fields(cluster: Cluster) -> None:
     forms = httpx.get(f"{cluster.airflow.url}/ui/connections/hook_meta", trust_env=False).json()
     (form,) = [form for form in forms if form["connection_type"] == "cdf"]
     assert form["hook_name"] == "Cognite Data Fusion"
-    assert {"project", "tenant_id", "token_url", "scopes", "audience", "idp", "organization"} <= set(
+    assert {"project", "tenant_id", "login_url", "scopes", "audience", "idp", "organization"} <= set(
         form["extra_fields"]
     )
