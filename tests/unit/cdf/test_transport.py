@@ -224,7 +224,7 @@ REFUSED = {
     "gzip bomb, 200": "CdfAnswerError",
     "gzip bomb, 503": "CdfApiError",
     "endless, 200": "CdfAnswerError",
-    "endless, 400": "CdfRefusedError",
+    "endless, 400": "CdfApiError",  # no words of CDF: a gateway's
     "deep JSON, 200": "CdfAnswerError",
     "deep JSON, 503": "CdfApiError",
     "echo, page": "CdfApiError",
