@@ -34,7 +34,7 @@ from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="older ones have no store of task states"),
 ]
 
