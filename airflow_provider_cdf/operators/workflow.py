@@ -381,8 +381,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
             return end_time
         if not self._may_be_of_this_task(found.created_time):
             self.log.warning(
-                "CDF dates the execution as no execution of this task can be (createdTime %s), so timeout "
-                "counts from the start of this try. [execution %s]",
+                "CDF dates the execution as no execution of this task can be. So timeout counts from the "
+                "start of this try. The createdTime was %s. [execution %s]",
                 one_line(found.created_time, 40),
                 found.id,
             )

@@ -193,7 +193,9 @@ def expected(column: str, row: str) -> type[CdfError] | None:
         return CdfLoginError
     if column == "echo, page":
         return CdfUnreachableError if row in WRITES else CdfApiError
-    if column.startswith("echo, ") or column == "endless, 400":
+    if column in ("endless, 400", "echo, status line"):  # no words of CDF: a gateway's
+        return CdfReportRefusedError if row == "update" else CdfApiError
+    if column.startswith("echo, "):
         return CdfReportRefusedError if row == "update" else CdfRefusedError
     if row in WRITES:
         return None  # the work was done, and is found

@@ -340,13 +340,8 @@ OTHER_ID = "aaaaaaaa-a17a-4102-910e-2c3591500cce"
             {**EXECUTION, "metadata": {calls.SUBMIT_ID: "theirs"}},
             f"another run, {EXECUTION_ID}",
         ),
-        (
-            calls.run("p", "pump", "1", nonce="n", metadata={calls.SUBMIT_ID: "ours"}),
-            EXECUTION,
-            f"another run, {EXECUTION_ID}",
-        ),
     ],
-    ids=["get", "cancel", "retry", "update", "run: workflow", "run: version", "run: theirs", "run: none"],
+    ids=["get", "cancel", "retry", "update", "run: workflow", "run: version", "run: theirs"],
 )
 def test_an_answer_about_something_else_is_none(
     sender: Sender, call: calls.Call[Any], answer: Any, other: str

@@ -460,7 +460,7 @@ def test_one_budget_of_time_for_all_tries(project: Project, workflow: str, ti: F
 
 
 @pytest.mark.parametrize(
-    "created", [0, round(time.time()), 10**400, -(10**400)], ids=["0", "seconds", "far", "long ago"]
+    "created", [0, round(time.time()), 10**14, -(10**14)], ids=["0", "seconds", "far", "long ago"]
 )
 def test_a_date_that_cannot_be_true_ends_no_healthy_execution(
     project: Project,
