@@ -330,7 +330,7 @@ class UnreadableExecution(_Answer):
 class WholePage(ExecutionPage):
     """One page of executions for those who conclude something from what is not in it."""
 
-    items: Annotated[  # type: ignore[assignment]  # nothing is left out
+    items: Annotated[  # type: ignore[assignment]  # more than the base's items: none is left out
         _List[WorkflowExecution | UnreadableExecution], _CountedFirst()
     ]
 

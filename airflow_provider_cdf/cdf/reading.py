@@ -38,66 +38,69 @@ if _HAS_MSGSPEC or TYPE_CHECKING:
     #: What the models accept or refuse by themselves.
     _Value = str | int | float | bool | None | UnsetType
 
-    class _ChildParameters(Struct):
-        isAsyncComplete: _Value = UNSET  # noqa: N815 - here and below the API's names
+    class _Part(Struct, rename="camel"):
+        """Named as in the models; the API writes ``externalId``."""
 
-    class _Child(Struct):
-        externalId: _Value = UNSET  # noqa: N815
+    class _ChildParameters(_Part):
+        is_async_complete: _Value = UNSET
+
+    class _Child(_Part):
+        external_id: _Value = UNSET
         parameters: _ChildParameters | _Value = UNSET
 
-    class _Subworkflow(Struct):
+    class _Subworkflow(_Part):
         tasks: list[_Child] | _Value = UNSET
-        workflowExternalId: _Value = UNSET  # noqa: N815
+        workflow_external_id: _Value = UNSET
         version: _Value = UNSET
 
-    class _Parameters(Struct):
-        isAsyncComplete: _Value = UNSET  # noqa: N815
+    class _Parameters(_Part):
+        is_async_complete: _Value = UNSET
         subworkflow: _Subworkflow | _Value = UNSET
 
-    class _DefinedTask(Struct):
-        externalId: _Value = UNSET  # noqa: N815
+    class _DefinedTask(_Part):
+        external_id: _Value = UNSET
         type: _Value = UNSET
         parameters: _Parameters | _Value = UNSET
 
-    class _Definition(Struct):
+    class _Definition(_Part):
         tasks: list[_DefinedTask] | _Value = UNSET
 
-    class _Input(Struct):
-        isAsyncComplete: _Value = UNSET  # noqa: N815
-        asyncComplete: _Value = UNSET  # noqa: N815
+    class _Input(_Part):
+        is_async_complete: _Value = UNSET
+        async_complete: _Value = UNSET
 
-    class _Output(Struct):
-        dynamicTasks: list[_Child] | _Value = UNSET  # noqa: N815
+    class _Output(_Part):
+        dynamic_tasks: list[_Child] | _Value = UNSET
 
-    class _Task(Struct):
+    class _Task(_Part):
         id: _Value = UNSET
-        externalId: _Value = UNSET  # noqa: N815
+        external_id: _Value = UNSET
         status: _Value = UNSET
-        taskType: _Value = UNSET  # noqa: N815
-        parentTaskExternalId: _Value = UNSET  # noqa: N815
+        task_type: _Value = UNSET
+        parent_task_external_id: _Value = UNSET
         input: _Input | _Value = UNSET
         output: _Output | _Value = UNSET
-        startTime: _Value = UNSET  # noqa: N815
-        endTime: _Value = UNSET  # noqa: N815
-        reasonForIncompletion: _Value = UNSET  # noqa: N815
+        start_time: _Value = UNSET
+        end_time: _Value = UNSET
+        reason_for_incompletion: _Value = UNSET
 
-    class _Listed(Struct):
+    class _Listed(_Part):
         id: _Value = UNSET
-        workflowExternalId: _Value = UNSET  # noqa: N815
+        workflow_external_id: _Value = UNSET
         version: _Value = UNSET
         status: _Value = UNSET
-        createdTime: _Value = UNSET  # noqa: N815
-        startTime: _Value = UNSET  # noqa: N815
-        endTime: _Value = UNSET  # noqa: N815
-        reasonForIncompletion: _Value = UNSET  # noqa: N815
+        created_time: _Value = UNSET
+        start_time: _Value = UNSET
+        end_time: _Value = UNSET
+        reason_for_incompletion: _Value = UNSET
 
     class _Execution(_Listed):
-        workflowDefinition: _Definition | _Value = UNSET  # noqa: N815
-        executedTasks: list[_Task] | _Value = UNSET  # noqa: N815
+        workflow_definition: _Definition | _Value = UNSET
+        executed_tasks: list[_Task] | _Value = UNSET
 
-    class _Page(Struct):
+    class _Page(_Part):
         items: list[_Listed] | _Value = UNSET
-        nextCursor: _Value = UNSET  # noqa: N815
+        next_cursor: _Value = UNSET
 
 
 def whole(content: bytes, model: type[ModelT]) -> ModelT:
