@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 SUBMIT_ID = calls.SUBMIT_ID
 #: Metadata key that all executions of one logical run have in common, where an operator starts them.
 RUN_KEY = "airflow_run_key"
-
-
 #: Seconds within which an execution that CDF has agreed to cancel has to end.
 CANCEL_WITHIN = 10.0
 #: Seconds between looks at an execution that is about to end.
