@@ -1,4 +1,4 @@
-"""Which CDF tasks wait for Airflow, whoever has started their workflow."""
+"""Which CDF tasks wait for Airflow, however their workflow was started."""
 
 from __future__ import annotations
 

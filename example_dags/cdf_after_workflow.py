@@ -1,5 +1,5 @@
 """
-A DAG that runs when a CDF workflow has completed, whoever has started that: CDF's own schedule, mostly.
+A DAG that runs when a CDF workflow has completed: one that CDF's own schedule has started, mostly.
 
 Needs Airflow 3. The event names the executions that have ended.
 """

@@ -1,5 +1,5 @@
 """
-An inbox: each CDF task that waits gets a run of the DAG ``cdf_inbox_work``, whoever has started its workflow.
+An inbox: each CDF task that waits gets a run of the DAG ``cdf_inbox_work``, however its workflow was started.
 
 CDF starts its workflow itself, by a schedule or a data trigger. Airflow, which may sit behind a firewall that
 lets nothing in, looks every minute which tasks wait.

@@ -34,7 +34,7 @@ _clients: dict[tuple[asyncio.AbstractEventLoop, str], SharedClient] = {}
 
 
 class _Opened:
-    """A client as long as somebody sends with it."""
+    """A client for as long as requests are sent with it."""
 
     def __init__(self, hook: CdfHook, client: AsyncCdfClient) -> None:
         self.hook, self.client = hook, client
