@@ -1,8 +1,8 @@
 """
 A DAG that tells CDF how it has ended, by its callbacks.
 
-The least to write, and the least promise: see docs/patterns.md. Mostly CDF starts the workflow, and the DAG run
-is given the execution in its conf; here it starts one itself.
+The least to write, and the least promise: see docs/patterns.md. Mostly CDF starts the workflow, and the DAG
+run is given the execution in its conf; here it starts one itself.
 """
 
 from __future__ import annotations
