@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import psutil
@@ -51,6 +52,8 @@ def strike(round_: Round) -> str:
     airflow, victim = round_.cluster.airflow, round_.plan.victim
     if victim not in OF_A_TASK:
         name = victim if victim in airflow.processes else f"{victim}-{1 + round_.plan.number % 2}"
+        while airflow.processes[name].ending:  # a blow for another round has just struck it
+            time.sleep(0.1)
         airflow.kill(name)
         return name
     task = round_.running_task(["worker-1", "worker-2"])
