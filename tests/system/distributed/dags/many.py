@@ -18,7 +18,8 @@ class PollsOnceResumed(CdfWorkflowRunOperator):
         return super().execute_complete(*arguments, **kwargs)
 
 
-RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
+# A restart of everything costs a task several tries: on each worker, and while the api-server is away.
+RETRIES = {"retries": 10, "retry_delay": timedelta(seconds=1)}
 
 for name, kind, deferrable in (
     ("deferred", CdfWorkflowRunOperator, True),
