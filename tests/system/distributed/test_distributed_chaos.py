@@ -30,9 +30,13 @@ VICTIMS = (*OF_A_TASK, "triggerer", "scheduler", "api-server", "redis", "postgre
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    # What a killed worker has fetched from the broker is queued again after a minute, not after ten.
-    queued = {"AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60"}
-    yield from start_cluster(tmp_path_factory.mktemp("chaos"), queued)
+    settings = {
+        # What a killed worker has fetched from the broker is queued again after a minute, not after ten.
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+        # Longer than a new api-server takes to start on a busy machine: no task can send a heartbeat then.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "45",
+    }
+    yield from start_cluster(tmp_path_factory.mktemp("chaos"), settings)
 
 
 def test_nothing_runs_twice_and_nothing_is_lost(
@@ -43,7 +47,7 @@ def test_nothing_runs_twice_and_nothing_is_lost(
         record_property("summary", (TITLE, line))
 
     plans = [Plan.make(number, VICTIMS) for number in range(ROUNDS)]
-    # A lost worker is noticed after some 20 s, and a retry may look for what was under way for two minutes.
+    # A lost worker is noticed after some 45 s, and a retry may look for what was under way for two minutes.
     play(cluster, plans, strike, tell, at_once=2, patience=600)
 
 
