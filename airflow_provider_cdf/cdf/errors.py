@@ -59,7 +59,7 @@ class CdfConnectionError(CdfError, AirflowFailException):
 
 
 class CdfConnectionUnreadError(CdfError):
-    """Airflow could not be asked for the connection just now. Nothing was sent."""
+    """Airflow does not give the connection, perhaps only just now. Nothing was sent."""
 
 
 class CdfLoginError(CdfError):

@@ -64,9 +64,10 @@ def unread(conn_id: str, error: Exception) -> CdfError:
     if isinstance(error, CdfError):
         return error.bare()
     if isinstance(error, AirflowNotFoundException):
-        return CdfConnectionError(
+        # Not for good: Airflow's api-server also says so (404) while its database is being restarted.
+        return CdfConnectionUnreadError(
             f"Airflow has no connection {conn_id!r}, or none that it can parse: add one of type 'cdf'. "
-            "Nothing was sent to CDF."
+            "If there is one, Airflow's database was away for a moment. Nothing was sent to CDF."
         )
     if isinstance(error, ValueError | TypeError | AttributeError):
         # Its words may quote what could not be parsed, such as a part of the password.

@@ -174,10 +174,12 @@ def test_a_connection_that_is_wrong_is_named_without_its_secret_even_in_tracebac
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", wrong)
     with pytest.raises(
-        CdfConnectionError, match=r"Airflow (connection 'cdf_default' cannot|has no conn)"
+        (CdfConnectionError, CdfConnectionUnreadError),
+        match=r"Airflow (connection 'cdf_default' cannot|has no conn)",
     ) as caught:
         ask(CdfHook(), is_async)
-    assert isinstance(caught.value, AirflowFailException)
+    # What Airflow cannot parse it does not find, which it also says while its database is away.
+    assert isinstance(caught.value, AirflowFailException) == ("has no conn" not in str(caught.value))
     assert "Nothing was sent to CDF" in str(caught.value)
     assert SECRET not in everything_of(caught.value)
     assert str(caught.value).isprintable()

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    Connection,
+)
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.cdf.errors import CdfConnectionUnreadError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -60,9 +64,13 @@ def test_what_is_found_at_once_is_not_looked_up_again(
     assert asyncio.run(lookup.find(CdfHook(), "cdf_default")).host == cdf_default.url
 
 
-def test_what_no_way_finds_is_not_there() -> None:
-    with pytest.raises(CdfConnectionError, match=r"Airflow has no connection 'cdf_nowhere', or none that"):
+def test_what_no_way_finds_is_not_there_and_airflow_may_look_again() -> None:
+    # Its api-server answers 404, too, while Postgres is being restarted (seen in 3.3.2).
+    with pytest.raises(
+        CdfConnectionUnreadError, match=r"has no connection 'cdf_nowhere', or none that"
+    ) as it:
         asyncio.run(CdfHook("cdf_nowhere").aget_execution(EXECUTION))
+    assert not isinstance(it.value, AirflowFailException)
 
 
 def test_a_lookup_that_waits_for_airflow_leaves_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:
