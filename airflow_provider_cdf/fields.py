@@ -143,6 +143,24 @@ def refuse_operators(**fields: Any) -> None:
             )
 
 
+def refuse_wrong_ids(**fields: Any) -> None:
+    """
+    Refuse an id that a DAG file gives itself, and that is no UUID.
+
+    :raises ValueError: while the file is parsed.
+    """
+    from airflow_provider_cdf.cdf.checks import check_uuid
+    from airflow_provider_cdf.cdf.errors import CdfInputError
+
+    for name, value in fields.items():
+        # An empty one is how an optional id is left out.
+        if value not in (None, "") and is_literal(value):
+            try:
+                check_uuid(as_text(value), name)
+            except CdfInputError as error:
+                raise ValueError(error.problem) from None
+
+
 def _task_id_of(value: Any) -> str | None:
     # Both a plain and a mapped task have these two. Nothing else of Airflow has, and no module is imported.
     is_task = hasattr(value, "task_type") and hasattr(value, "template_fields")

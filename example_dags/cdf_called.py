@@ -1,8 +1,8 @@
 """
-Does the work of one CDF task, whose CDF function has started this DAG run: the direct way of docs/patterns.md.
+Does the work of one CDF task, whose CDF function has started the DAG run: docs/patterns.md has the function.
 
-The run's conf is what CDF called the function with, and has the task's id. Only that id is known here, not the
-execution, so the function that does the work takes its input from the conf.
+The run's conf is what CDF called the function with, and has the task's id. The execution is not known here,
+so the input is taken from the conf.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from airflow_provider_cdf.cdf.checks import (
     check_metadata,
     check_output,
     check_reportable,
+    check_segment,
     check_uuid,
     checked_object,
     encode,
@@ -407,13 +408,7 @@ def _workflows(project: str) -> str:
 
 
 def _segment(value: object, name: str) -> str:
-    # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
-    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-        raise CdfInputError(
-            f"{name} must be a non-empty string, not {value!r}."
-            + (" As a number, 1.10 and 1.1 are the same: write it as text." if type(value) is float else "")
-        )
     try:
-        return quote(value, safe="")
+        return quote(check_segment(value, name), safe="")
     except UnicodeEncodeError:
         raise CdfInputError(f"{name} is not text that can be sent: {value!r}.") from None

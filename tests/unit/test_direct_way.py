@@ -1,4 +1,4 @@
-"""The CDF function of docs/patterns.md that starts a DAG run, as it stands there, against a scripted Airflow."""
+"""The CDF function of docs/patterns.md that starts a DAG run, as it stands there: with a scripted Airflow."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def airflow() -> Iterator[Airflow]:
 
 def call(url: Any) -> Any:
     names: dict[str, Any] = {}
-    exec(compile(snippet(), str(PAGE), "exec"), names)
+    exec(compile(snippet(), "the handler of patterns.md", "exec"), names)
     names["PAUSES"] = (0, 0, 0)
     secrets = {"airflow-url": url, "airflow-user": "cdf", "airflow-pass": PASSWORD}
     return names["handle"](data={"cogniteOrchestrationTaskId": TASK_ID, "vibration": 7.2}, secrets=secrets)

@@ -333,6 +333,10 @@ class TestMetadata:
         ({"input": ["a", "list"]}, r"input must be a JSON object \(a dict\), not list"),
         ({"input": '{"a": 1}'}, "input must be a JSON object"),
         ({"task_outputs": "score"}, "task_outputs must be a list"),
+        ({"version": 1.1}, r"version must be a non-empty string, not 1\.1\. As a number, 1\.10 and 1\.1"),
+        ({"version": " "}, "version must be a non-empty string"),
+        ({"metadata": {"key": "v" * 256}}, "metadata is too long: the value of key 'key' has 256 characters"),
+        ({"metadata": {"key": None}}, "metadata must be strings"),
         ({"poll_interval": 0}, "poll_interval must be a positive number"),
         ({"poll_interval": float("nan")}, "poll_interval must be a positive number"),
         ({"timeout": -1}, "timeout must be a positive number"),
@@ -344,6 +348,15 @@ def test_a_mistake_in_a_literal_is_seen_while_the_dag_file_is_read(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         make("w", **arguments)
+    if arguments.keys() <= {"metadata", "input", "task_outputs", "version"}:
+        with DAG("plant"):
+            partial = CdfWorkflowRunOperator.partial(
+                task_id="run",
+                workflow_external_id="w",
+                **({} if "version" in arguments else {"version": "1"}),
+            )
+            with pytest.raises(ValueError, match=named):
+                partial.expand(**{name: [value] for name, value in arguments.items()})
 
 
 def test_what_a_template_or_another_task_will_give_is_not_judged() -> None:
