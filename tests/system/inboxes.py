@@ -47,10 +47,10 @@ class SeveralTriggerers(Shape):
 def inboxes(
     folder: Path, *, triggerers: int = 1, cdf: CdfEmulator | None = None, **env: str
 ) -> Iterator[Inboxes]:
-    """Start CDF and Airflow with the DAGs of ``dags/inbox.py`` and all examples."""
+    """Start CDF and Airflow with the DAGs of this direction and all examples."""
     for source in (examples_folder(), Path(__file__).parent / "dags"):
         for file in source.glob("*.py"):
-            if source.name != "dags" or file.stem == "inbox":
+            if source.name != "dags" or file.stem in ("inbox", "cancelled", "endings_told"):
                 shutil.copy(file, folder)
     with cdf or emulator() as running:
         settings = {"AIRFLOW_CONN_CDF_DEFAULT": running.airflow_connection_uri(), **SETTINGS, **env}
