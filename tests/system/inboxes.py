@@ -19,6 +19,8 @@ from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
 
 #: The workflow that each inbox looks at: one has a schedule, the other a watcher.
 WORKFLOWS = {"inbox": "asks_the_inbox", "bell": "rings_the_bell"}
+#: Of ``dags/``.
+OF_THIS_DIRECTION = ("inbox", "cancelled", "endings_told", "every_minute")
 #: A lost triggerer is noticed after seconds. Of tasks, Airflow is as patient as it is by default: a busy
 #: machine lets them wait, and all that an impatient Airflow does then is to start them again.
 SETTINGS = {
@@ -50,7 +52,7 @@ def inboxes(
     """Start CDF and Airflow with the DAGs of this direction and all examples."""
     for source in (examples_folder(), Path(__file__).parent / "dags"):
         for file in source.glob("*.py"):
-            if source.name != "dags" or file.stem in ("inbox", "cancelled", "endings_told"):
+            if source.name != "dags" or file.stem in OF_THIS_DIRECTION:
                 shutil.copy(file, folder)
     with cdf or emulator() as running:
         settings = {"AIRFLOW_CONN_CDF_DEFAULT": running.airflow_connection_uri(), **SETTINGS, **env}
@@ -79,7 +81,7 @@ class Inboxes:
         }
         definition = WorkflowDefinition.model_validate({"tasks": [task]})
         with self.cdf.turn() as engine:
-            for workflow in WORKFLOWS.values():
+            for workflow in (*WORKFLOWS.values(), "asks_every_minute"):
                 engine.catalog.upsert_version(workflow, "1", definition)
 
     def switch(self, inbox: str, *, is_on: bool = True, works: bool = True) -> None:
