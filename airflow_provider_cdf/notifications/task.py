@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
-from airflow_provider_cdf.fields import as_text, is_literal
+from airflow_provider_cdf.fields import as_text, is_literal, refuse_wrong_ids
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
 
@@ -64,6 +64,7 @@ class CdfTaskNotifier(BaseNotifier):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         check_address(execution_id, task_external_id, cdf_task_id)
+        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
         if is_literal(status):
             try:
                 check_reportable(status)

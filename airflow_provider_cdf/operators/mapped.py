@@ -20,23 +20,12 @@ if TYPE_CHECKING:
 _LATER = "{{ }}"
 
 
-def is_from_mapped(operator: BaseOperator) -> bool:
-    """
-    Whether an operator is one map index of a mapped task, also while it is being made.
-
-    Then its arguments hold what other tasks have returned. What is wrong with that must not raise before
-    ``execute()``: neither the operator nor its failure callback could report it.
-    """
-    # Airflow, 2 and 3, takes `_airflow_from_mapped` out of the arguments before any __init__ sees them.
-    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
-
-
 def with_checks(partial: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
     """
     Return what ``partial()`` has made, which then checks what a DAG file itself has the task mapped over.
 
     :param check: takes the arguments of one map index, with a template where the file does not give the
-        value; raises ValueError. The operator itself must not: see :func:`is_from_mapped`.
+        value; raises ValueError. The operator itself must not raise: see :func:`.fields.is_from_mapped`.
     """
     kind: Any = type(partial)
     partial.__class__ = _checking(kind, check)

@@ -16,10 +16,17 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    is_literal,
+    refuse_operators,
+    refuse_wrong_ids,
+)
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, mistake_in_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
-from airflow_provider_cdf.operators.mapped import is_from_mapped, with_checks
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -302,7 +309,7 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
     :raises ValueError: while the file is parsed.
     """
     refuse_operators(status=status, output=output, **address)
-    refuse_wrong_ids(execution_id=address.get("execution_id"), cdf_task_id=address.get("cdf_task_id"))
+    refuse_wrong_ids(None, execution_id=address.get("execution_id"), cdf_task_id=address.get("cdf_task_id"))
     try:
         for given in (status, skipped_status):
             if given is not None and is_literal(given):

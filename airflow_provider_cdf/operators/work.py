@@ -22,7 +22,6 @@ from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
-from airflow_provider_cdf.operators.mapped import is_from_mapped
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
@@ -105,8 +104,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             parent_task_external_id=parent_task_external_id,
             cdf_task_id=cdf_task_id,
         )
-        if not is_from_mapped(self):
-            refuse_wrong_ids(execution_id=execution_id, cdf_task_id=cdf_task_id)
+        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
         if inspect.iscoroutinefunction(python_callable) and not HAS_COROUTINE_TASKS:
             raise ValueError("A coroutine function needs Airflow 3.2 or later: make it a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)

@@ -14,11 +14,11 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
+from airflow_provider_cdf.fields import TextFields, as_text, is_from_mapped, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
-from airflow_provider_cdf.operators.mapped import is_from_mapped, with_checks
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE

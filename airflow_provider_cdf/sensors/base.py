@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, refuse_operators
+from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_TASK_API
@@ -83,6 +83,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         else:
             kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
         refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
+        refuse_wrong_ids(self, execution_id=execution_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -259,6 +260,24 @@ def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
         how(**arguments)
     assert what in str(caught.value)
     assert "Nothing was sent" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make_one",
+    [
+        lambda **ids: CdfTaskSensor(task_id="a", task_external_id="score", **ids),
+        lambda **ids: CdfWorkflowSensor(task_id="a", **ids),
+        lambda **ids: CdfWorkflowCancelOperator(task_id="a", **ids),
+        lambda **ids: CdfTaskOperator(task_id="a", task_external_id="score", python_callable=print, **ids),
+        lambda **ids: CdfTaskNotifier(status="COMPLETED", task_external_id="score", **ids),
+    ],
+)
+def test_an_id_that_is_none_is_seen_by_everything_that_takes_one(make_one: Any) -> None:
+    with DAG("plant"):
+        with pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\.$"):
+            make_one(execution_id="abc")
+    with DAG("pipe"):
+        make_one(execution_id="{{ abc }}")
 
 
 @pytest.mark.parametrize(
