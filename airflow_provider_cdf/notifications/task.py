@@ -44,7 +44,8 @@ class CdfTaskNotifier(BaseNotifier):
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant. (templated)
     :param cdf_task_id: UUID of the attempt, instead of ``task_external_id``. (templated)
     :param cdf_conn_id: id of the Airflow connection. (templated)
-    :raises ValueError: if it names no CDF task or two, or CDF has no such status.
+    :raises ValueError: if it names no CDF task or two, an id that the DAG file gives is no UUID, or CDF has
+        no such status.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "output")

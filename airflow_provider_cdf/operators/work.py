@@ -76,7 +76,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
     :param poll_interval: seconds between looks while it waits, and between those of ``is_waiting()``.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection. (templated)
-    :raises ValueError: if it names no CDF task or two, or has another ``failure_status``.
+    :raises ValueError: if it names no CDF task or two, an id that the DAG file gives is no UUID, or it has
+        another ``failure_status``.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, *PythonOperator.template_fields)

@@ -60,8 +60,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
         of its own: there ``timeout`` ends the wait, also one that CDF refuses.
-    :raises ValueError: if a duration is not positive and finite, or an operator stands in place of its
-        ``.output``.
+    :raises ValueError: if a duration is not positive and finite, an operator stands in place of its
+        ``.output``, or an id that the DAG file gives is no UUID.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
