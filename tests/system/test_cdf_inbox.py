@@ -108,7 +108,7 @@ def test_a_failing_function_fails_the_execution_and_says_why_with_a_link(both: I
     assert told["error"] == {"type": "ValueError", "message": "-1 is no reading"}
     assert told["run_id"] == f"cdf__{score.id}"
     (run,) = both.runs(f"{inbox}_work", {execution_id})
-    assert run["state"] == "failed"
+    assert both.airflow.wait_for_dag_run(f"{inbox}_work", run["dag_run_id"]) == "failed"
     # The link leads to the DAG run, and that of the failed task to its log.
     assert told["url"] == f"{both.airflow.url}/dags/{inbox}_work/runs/{run['dag_run_id']}"
     assert told["failed_tasks"][0]["url"] == f"{told['url']}/tasks/judge"
