@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The example that the triggerer wakes, and the one that does the work.
 INBOX, WORK = "cdf_inbox_watched", "cdf_inbox_work"
 #: Seconds for all of it: more steps than in the other direction, and each waits for a loop of Airflow's.
-PATIENCE = 2 * RUN_TIMEOUT
+PATIENCE = 3 * RUN_TIMEOUT
 
 
 def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTrip:
