@@ -53,6 +53,8 @@ FUNCTIONS: dict[str, Any] = {
 FUNCTION_SECONDS = 5.0
 #: Seconds that Airflow may take to start: a distributed one has ten processes.
 START_TIMEOUT = 180.0
+#: A watcher begins when its DAG's file is parsed again after the DAG was switched on.
+WATCHERS_BEGIN_SOON = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"}
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -107,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     examples_folder(),
                     shape=Distributed() if options.distributed else None,
                     port=options.airflow_port,
-                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()},
+                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()}
+                    | (WATCHERS_BEGIN_SOON if options.inbox else {}),
                 )
             )
             airflow.wait_until_healthy(START_TIMEOUT)

@@ -32,8 +32,6 @@ def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTr
 
     :raises DemoError: unless the execution is COMPLETED and what Airflow reported has arrived.
     """
-    from airflow_provider_cdf.cdf import calls
-
     for dag_id in (WORK, INBOX):
         airflow.switch_on(dag_id)
     with cdf.turn() as engine:
@@ -41,6 +39,8 @@ def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTr
         execution_id = engine.run(WORKFLOW, "1", input={"pump": "P-101"}).id
     deadline = time.monotonic() + PATIENCE
     with client_of(cdf, airflow) as client, screen.watching():
+        from airflow_provider_cdf.cdf import calls  # only now: it imports Airflow, which makes itself a home
+
         while True:
             airflow.check()
             execution = client.send(calls.get_execution(cdf.project, execution_id))
