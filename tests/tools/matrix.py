@@ -7,8 +7,8 @@ Try the built wheel on every Airflow that it is for, and print what came of it a
 
 For each Airflow and Python: a new environment under what the constraint file of that Airflow pins, with the
 wheel and without the checkout's package; the unit tests but for those that know no Airflow; among them the
-example DAGs with ``dag.test()``; and, for some, the same DAGs on a real scheduler and triggerer. One
-more row, "floors", has the oldest release of everything that the package declares.
+example DAGs with ``dag.test()``. On the oldest Python of some, the same DAGs also run on a real scheduler and
+triggerer. One more row, "floors", has the oldest release of everything that the package declares.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ UNIT = (
     "--ignore=tests/unit/test_documents.py",
     "--ignore=tests/unit/test_declared.py",
 )
+#: The calls to CDF: they hardly know Airflow. For all Pythons of the newest one, and for the oldest of each.
+CALLS = "tests/unit/cdf"
 #: What depends most on the version, for CI.
 SMALL = (
     "tests/unit/test_versions.py",
@@ -77,6 +79,16 @@ class Row:
     @property
     def name(self) -> str:
         return f"{self.airflow.version}, {self.python}"
+
+    @property
+    def is_oldest_python(self) -> bool:
+        return self.python == self.airflow.pythons[0]
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The unit tests of this row."""
+        is_whole = self.is_oldest_python or self.airflow is AIRFLOWS[-1]
+        return UNIT if is_whole else (*UNIT, f"--ignore={CALLS}")
 
 
 @dataclass
@@ -130,14 +142,15 @@ def try_row(row: Row, work: Path, options: argparse.Namespace) -> tuple[str, boo
     if options.small:
         # Each file can at least be read by this Airflow.
         run(python.parent / "pytest", *UNIT, "--collect-only", "--quiet", "--quiet", "-n0", cwd=source)
-    found = run_tests(python, source, *(SMALL if options.small else UNIT), f"-n{options.processes}")
+    found = run_tests(python, source, *(SMALL if options.small else row.tests), f"-n{options.processes}")
     examples, others = Count(), Count()
     for is_example, outcome in found:
         count = examples if is_example else others
         setattr(count, outcome, getattr(count, outcome) + 1)
     counts = [others, examples]
     real = "-"
-    if row.airflow.minor in REAL and not options.small:
+    has_real = row.airflow.minor in REAL and row.is_oldest_python and row.airflow is not FLOORS
+    if has_real and not options.small:
         count = Count()
         for _, outcome in run_tests(python, source, "tests/system/test_every_airflow.py", "-n0"):
             setattr(count, outcome, getattr(count, outcome) + 1)

@@ -179,7 +179,7 @@ def test_the_usual_mistakes_with_entra_have_a_sentence_of_their_own(
     assert message.startswith(problem)
     assert check in message
     assert f"(HTTP 401): invalid_client: AADSTS{number}: Something. Trace ID" in message
-    assert idp.url.removeprefix("http://") in message
+    assert f"The token endpoint at {idp.token_url.removeprefix('http://')} said" in message
 
 
 # -- a client that signs ----------------------------------------------------------------------------------
