@@ -59,6 +59,8 @@ UNIT = (
 )
 #: The calls to CDF: they hardly know Airflow. For all Pythons of the newest one, and for the oldest of each.
 CALLS = "tests/unit/cdf"
+#: Seconds that the tests of a row may take.
+TIMEOUT = 3600.0
 #: What depends most on the version, for CI.
 SMALL = (
     "tests/unit/test_versions.py",
@@ -217,8 +219,8 @@ def run_tests(python: Path, source: Path, *arguments: str) -> list[tuple[bool, s
         *(python.parent / "pytest", "--quiet", "-W", "ignore", "--tb=short", "--show-capture=no", "-ra"),
         *("--disable-warnings", f"--junitxml={report}", *arguments),
     ]
-    # Seen while it runs, because it runs for long.
-    done = subprocess.run(command, cwd=source, env=environment(), check=False)
+    # Seen while it runs, because it runs for long. A test that hangs ends the row, and not the night.
+    done = subprocess.run(command, cwd=source, env=environment(), check=False, timeout=TIMEOUT)
     if done.returncode not in (0, 1):
         raise SystemExit(f"The tests could not be run: pytest ended with {done.returncode}.")
     found = []
@@ -271,7 +273,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--python", nargs="+", metavar="VERSION", help="such as 3.12")
     parser.add_argument("--small", action="store_true", help="the two ends and a choice of tests")
     parser.add_argument("--write", action="store_true", help="put the rows into docs/versions.md")
-    parser.add_argument("--processes", type=int, default=1, help="of pytest-xdist; 0 for none")
+    parser.add_argument("--processes", type=int, default=0, help="of pytest-xdist; 0 for none")
     return parser
 
 

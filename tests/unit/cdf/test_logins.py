@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import ssl
@@ -148,8 +149,6 @@ def test_a_wrong_scope_or_audience_is_told_of(
 
 
 def test_a_header_that_is_repeated_is_left_out(sender: Sender, idp: IdentityProvider) -> None:
-    import base64
-
     pair = f"{quote_plus(CLIENT)}:{quote_plus(SECRET)}"
     idp.refusal = Refused("invalid_client", "Basic " + base64.b64encode(pair.encode()).decode())
     config = from_connection(idp, password=SECRET, auth_method="client_secret_basic")
@@ -834,6 +833,64 @@ def test_azures_library_is_loaded_by_those_who_need_it_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# -- what any library logs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["post", "basic", "key", "token", "login_file", "managed identity", "workload identity"]
+)
+def test_no_library_logs_a_secret_before_airflow_masks_it(
+    sender: Sender,
+    idp: IdentityProvider,
+    imds: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    """Airflow's masking knows a token only after the login, so at DEBUG nothing may be said of it before."""
+
+    def workload(request: Answering) -> None:
+        form = parse_qs(request.body.decode())
+        assert request.method == "GET" or form["client_assertion"] == ["from-kubernetes"]
+        request.reply({"access_token": idp.issue(), "expires_in": 3599, "token_type": "Bearer"})
+
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "token").write_text("from-kubernetes")
+    with tls_server(workload, tmp_path) as url:
+        match kind:
+            case "post" | "basic":
+                idp.method = f"client_secret_{kind}"
+                config = from_connection(idp, password=SECRET, auth_method=idp.method)
+            case "key":
+                idp.method, idp.pair = "private_key_jwt", PAIR
+                config = signs(idp, PAIR.pem(), PAIR.thumbprint())
+            case "token":
+                config = with_token(idp, token=idp.issue())
+            case "login_file":
+                (tmp_path / "token").write_text(idp.issue())
+                config = with_token(idp, login_file=str(tmp_path / "token"))
+            case "managed identity":
+                config = azure(idp, scopes=SCOPE)
+            case _:
+                monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+                monkeypatch.setenv("AZURE_AUTHORITY_HOST", url)
+                monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+                config = azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE)
+        sender.perform(None, sessions.open_session(config, "run workflow 'w'"), config)
+
+    said = "\n".join(logging.Formatter().format(record) for record in caplog.records)
+    assert "sessions" in said, "something is logged"
+    for secret in (*secrets_of(config), *idp.issued, "the-nonce", "from-kubernetes", *sent_by(idp)):
+        for form in (secret, quote_plus(secret), base64.b64encode(secret.encode()).decode()):
+            assert form not in said
+
+
+def sent_by(idp: IdentityProvider) -> list[str]:
+    """The assertions that the provider was sent."""
+    return [form["client_assertion"] for form in idp.token_requests if "client_assertion" in form]
 
 
 # -- beside the event loop --------------------------------------------------------------------------------
