@@ -33,6 +33,7 @@ from airflow_provider_cdf.cdf.logins.clients import ClientAssertion, ClientCrede
 from airflow_provider_cdf.cdf.logins.keys import SigningKey
 from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile
 from airflow_provider_cdf.cdf.models import SessionType
+from airflow_provider_cdf.cdf.retry import is_transient
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -789,6 +790,15 @@ def test_a_workload_identity_without_its_environment_is_told_of(
     assert "'client_id'" in message
 
 
+def test_a_workload_identity_whose_token_is_not_there_is_told_of(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    message = refusal(sender, azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE))
+    assert message.startswith("The token of the workload identity cannot be read. ")
+    assert "AZURE_FEDERATED_TOKEN_FILE names no readable file: No such file or directory." in message
+
+
 def test_a_workload_identity_logs_in(
     sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -812,6 +822,25 @@ def test_a_workload_identity_logs_in(
     assert form["client_assertion"] == ["from-kubernetes"]
     assert (form["client_id"], form["scope"]) == (["the-identity"], [SCOPE])
     assert idp.shown == idp.issued
+
+
+def test_an_azure_that_does_not_answer_may_do_so_later(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(request: Answering) -> None:
+        if request.body:
+            request.hang_up()
+        else:
+            request.reply({})
+
+    (tmp_path / "token").write_text("from-kubernetes")
+    with tls_server(hang_up, tmp_path) as url:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", url)
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+        with pytest.raises(CdfLoginError, match="Azure's workload identity said: ") as caught:
+            log_in(sender, azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE))
+    assert is_transient(caught.value)
 
 
 @contextmanager
@@ -853,10 +882,10 @@ def test_no_library_logs_a_secret_before_airflow_masks_it(
     """Airflow's masking knows a token only after the login, so at DEBUG nothing may be said of it before."""
 
     def workload(request: Answering) -> None:
-        form = parse_qs(request.body.decode())
-        assert request.method == "GET" or form["client_assertion"] == ["from-kubernetes"]
+        asked.append(request.body.decode())
         request.reply({"access_token": idp.issue(), "expires_in": 3599, "token_type": "Bearer"})
 
+    asked: list[str] = []
     caplog.set_level(logging.DEBUG)
     (tmp_path / "token").write_text("from-kubernetes")
     with tls_server(workload, tmp_path) as url:
@@ -880,9 +909,10 @@ def test_no_library_logs_a_secret_before_airflow_masks_it(
                 monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
                 config = azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE)
         sender.perform(None, sessions.open_session(config, "run workflow 'w'"), config)
+    assert any("from-kubernetes" in body for body in asked) == (kind == "workload identity")
 
     said = "\n".join(logging.Formatter().format(record) for record in caplog.records)
-    assert "sessions" in said, "something is logged"
+    assert "send_request_headers" in said, "httpcore logs at DEBUG"
     for secret in (*secrets_of(config), *idp.issued, "the-nonce", "from-kubernetes", *sent_by(idp)):
         for form in (secret, quote_plus(secret), base64.b64encode(secret.encode()).decode()):
             assert form not in said
