@@ -17,7 +17,7 @@ def ui_field_behaviour() -> dict[str, Any]:
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return the fields of ``extra``. It has no sections and no marks, so labels and descriptions say more."""
+    """Return the fields of ``extra``. The form has no sections and no marks, so its words say more."""
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
     from wtforms import BooleanField, PasswordField, StringField
