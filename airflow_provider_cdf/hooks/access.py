@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_cdf.cdf.calls import TO_RUN
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.hooks.connection import label
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
     settings = client.settings
     who = settings.credentials.who
+    if (
+        inspection.subject and not settings.credentials.ids
+    ):  # a token, which does not say by itself whose it is
+        who += f" of {one_line(inspection.subject, 60)!r}"
     where = f"project {settings.project!r} at {settings.base_url}"
     if all(project.project_url_name != settings.project for project in inspection.projects):
         known = client.named(inspection.projects)

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -164,6 +165,8 @@ def opened(airflow: LocalAirflow, browser: Browser) -> Iterator[Pages]:
     page.set_default_timeout(20_000)
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
+    # Each visitor is an admin. Airflow 3.1 leads a page that comes without this to its start page.
+    page.goto(f"{airflow.url}/auth/token/login")
     yield Pages(page, airflow)
     context.close()
     assert [url for url in requests if not url.startswith((f"{airflow.url}/", "data:", "blob:"))] == []
@@ -371,6 +374,16 @@ def test_seconds_that_were_stored_as_text_can_be_edited(pages: Pages) -> None:
     form.save()
 
     assert float(pages.stored("cdf_text")["extra"]["request_timeout"]) == 31
+
+
+def test_the_list_of_providers_links_to_the_documents(pages: Pages) -> None:
+    """Admin > Providers."""
+    pages.page.goto(f"{pages.airflow.url}/providers")
+    row = pages.row("airflow-provider-cdf")
+    row.wait_for()
+    links = [link.get_attribute("href") for link in row.get_by_role("link").all()]
+    urls = dict(entry.split(", ") for entry in metadata("airflow-provider-cdf").get_all("Project-URL", ()))
+    assert urls["Documentation"] in links
 
 
 def wants_pictures() -> bool:
