@@ -35,9 +35,7 @@ from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(
-        AIRFLOW_VERSION < (3, 1), reason="LocalAirflow knows no triggerer's logs of older ones"
-    ),
+    pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="there test_every_airflow.py searches the logs"),
 ]
 
 SECRET = "Mark3dClientSecret~/with+ signs&%ü"
