@@ -46,6 +46,7 @@ TOOLS = (
     "hypothesis>=6.130",
     "jsonschema>=4.19",
     "numpy",
+    "azure-identity>=1.17",  # the extra azure
 )
 #: The unit tests but for those that know no Airflow: of the emulator, of simulated crashes, of documents.
 UNIT = (
