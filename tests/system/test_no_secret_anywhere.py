@@ -1,9 +1,10 @@
 """
 No secret is left anywhere: not in logs, not in Airflow's database.
 
-DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG), through crashes and
-logins that fail, at an identity provider that repeats what it was sent. Then each file of the Airflow home
-and each row of its database is searched for each secret, token, assertion and nonce, in several encodings.
+DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG): in tasks, in the
+triggerer and in a failure callback, through crashes and logins that fail, at an identity provider that repeats
+what it was sent. Then each file of the Airflow home and each row of its database is searched for each secret,
+token, assertion and nonce, in several encodings.
 """
 
 from __future__ import annotations
@@ -264,6 +265,8 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             wrong = [start("without_retry", login) for login in ("wrong", "wrong_key")]
             deferred = [start("deferred", login) for login in ("basic", "token", "file", "azure", "fails")]
             crashes, fails = start("poking", "key"), start("poking", "fails")
+            # Its failure callback runs in the DAG processor, and logs in there to cancel the execution.
+            dies = start("without_retry", "basic")
 
             for run in deferred:
                 run.wait_for("deferred")
@@ -273,6 +276,10 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             crashes.wait_for("running")
             crashes.processes()[0].kill()
             crashes.wait_until(lambda: crashes.task()["try_number"] == 2)
+            dies.wait_for("running")
+            dies.wait_until(lambda: "CDF has started workflow" in dies.log())
+            dies.processes()[0].kill()
+            dies.wait_until(lambda: dies.statuses() == ["TERMINATED"])
             fails.wait_for("running")
             idp.refuses.add("/fails")
             idp.forget_tokens("/fails")
