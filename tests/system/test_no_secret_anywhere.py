@@ -2,9 +2,9 @@
 No secret is left anywhere: not in logs, not in Airflow's database.
 
 DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG): in tasks, in the
-triggerer and in a failure callback, through crashes and logins that fail, at an identity provider that repeats
-what it was sent. Then each file of the Airflow home and each row of its database is searched for each secret,
-token, assertion and nonce, in several encodings.
+triggerer and in a failure callback, through crashes and logins that fail, at an identity provider that
+repeats what it was sent. Then each file of the Airflow home and each row of its database is searched for each
+secret, token, assertion and nonce, in several encodings.
 """
 
 from __future__ import annotations
