@@ -8,10 +8,11 @@ from airflow_provider_cdf.hooks.connection_fields import FIELDS, UI_FIELD_BEHAVI
 
 
 def ui_field_behaviour() -> dict[str, Any]:
-    """Return how the fields that every connection has are shown."""
+    """Return how the fields that every connection has are shown. Test needs no port there."""
+    labels = UI_FIELD_BEHAVIOUR["relabeling"]
     return {
         "hidden_fields": list(UI_FIELD_BEHAVIOUR["hidden-fields"]),
-        "relabeling": dict(UI_FIELD_BEHAVIOUR["relabeling"]),
+        "relabeling": {name: label for name, label in labels.items() if name != "port"},
         "placeholders": dict(UI_FIELD_BEHAVIOUR["placeholders"]),
     }
 
