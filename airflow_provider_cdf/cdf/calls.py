@@ -55,6 +55,8 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
+#: What a client needs to run workflows, and to wait for their ends.
+TO_RUN = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
 
 
 class Repeat(Enum):
@@ -81,6 +83,7 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param also_needed: what the same work needs beside it, so that one message names all that is missing.
     :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
@@ -97,6 +100,7 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    also_needed: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
     is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
@@ -144,6 +148,7 @@ def create_session(
         content=encode({"items": [items[session_type]]}, "session request"),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        also_needed=TO_RUN,  # sessions are made for runs and retries only
         secrets=(client_secret,) if session_type is SessionType.CLIENT_CREDENTIALS else (),
     )
 
@@ -217,6 +222,7 @@ def run(
         answer=WorkflowExecution,
         content=encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        also_needed=TO_RUN,
         secrets=(nonce,),
         is_about=is_about,
         is_carried_out=is_of_the_workflow,  # an execution has taken the nonce

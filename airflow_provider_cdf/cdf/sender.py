@@ -186,8 +186,12 @@ class Sender:
                     f"{self.named(inspection.projects)}. "
                     f"Look at the project of {self.settings.label}."
                 )
-            if call.capability not in inspection.granted_in(project):
-                return f"{client} lacks the capability {call.capability} in project {project!r}."
+            granted = inspection.granted_in(project)
+            if call.capability not in granted:
+                needed = dict.fromkeys((call.capability, *call.also_needed))
+                missing = [capability for capability in needed if capability not in granted]
+                what = "capability" if len(missing) == 1 else "capabilities"
+                return f"{client} lacks the {what} {', '.join(missing)} in project {project!r}."
         if refusal.code == 401:
             return ""  # which says enough by itself
         return (

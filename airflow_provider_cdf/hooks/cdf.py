@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.hooks.legacy_form import LegacyForm
+from airflow_provider_cdf.hooks.legacy_form import form_widgets, ui_field_behaviour
 
 # What talks to CDF is imported where it is used: DAG files name the hook at each parse, and seldom call it.
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.settings import Settings
 
 
-class CdfHook(LegacyForm, BaseHook):
+class CdfHook(BaseHook):
     """
     Authenticated calls to CDF Data Workflows.
 
@@ -353,6 +353,18 @@ class CdfHook(LegacyForm, BaseHook):
         return await client.perform(
             reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
+
+    # -- the connection's form, below Airflow 3.2, which asks for them in this very class ----------------
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Say how the form shows the fields that every connection has (Airflow below 3.2)."""
+        return ui_field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Make the fields of ``extra`` for the form (Airflow below 3.2)."""
+        return form_widgets()
 
     # -- connection test --------------------------------------------------------------------------------
 
