@@ -100,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     screen = Screen()
     try:
+        shape = Distributed() if options.distributed else None
         with ExitStack() as stack:
             screen.step("Starting the CDF emulator")
             cdf = stack.enter_context(emulator(port=options.emulator_port))
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             airflow = stack.enter_context(
                 LocalAirflow(
                     examples_folder(),
-                    shape=Distributed() if options.distributed else None,
+                    shape=shape,
                     port=options.airflow_port,
                     env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()}
                     | (WATCHERS_BEGIN_SOON if options.inbox else {}),
