@@ -56,7 +56,7 @@ def test_waiting_costs_little_cpu_and_memory_beside_a_poll_for_each_trigger(cost
 @pytest.mark.parametrize("kind", ["numbers", "objects"])
 def test_a_poll_of_a_large_execution_makes_little_of_it(kind: str) -> None:
     content = Cdf(1, tasks=50, output=100_000, kind=kind)._details(execution_id(0))
-    poll = min(_cpu(lambda: reading.execution(content)) for _ in range(5))
+    poll = min(_cpu(lambda: reading.ExecutionPolls().read(content)) for _ in range(5))
     models = min(_cpu(lambda: WorkflowExecutionDetails.model_validate_json(content)) for _ in range(5))
     assert poll < models * 0.6
 
