@@ -187,8 +187,8 @@ def main() -> None:
         "requests": lambda: requests(options, given.write),
         "calls": lambda: one_call.text(one_call.table(options.rounds)),
         "imports": lambda: import_cost.text(options.rounds),
-        "slots": lambda: slots.text(options.rounds == 1),
         "growth": lambda: growth(options),
+        "slots": lambda: slots.text(options.rounds == 1),
     }
     lines = [
         f"{datetime.now(UTC):%d %B %Y}, {psutil.cpu_count()} cores, "
