@@ -315,17 +315,27 @@ def list_executions(
     )
 
 
-def poll_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
-    """Read of an execution what decides a wait: no inputs and outputs."""
-    return replace(get_execution(project, execution_id), read=reading.execution)
+def poll_execution(
+    project: str, execution_id: str, polls: reading.ExecutionPolls
+) -> Call[WorkflowExecutionDetails]:
+    """
+    Read of an execution what decides a wait: no inputs and outputs.
+
+    :param polls: who has read the polls before this one.
+    """
+    return replace(get_execution(project, execution_id), read=polls.read)
 
 
-def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPage]:
-    """Read one page of the executions that are RUNNING: no metadata."""
+def poll_executions(project: str, poll: reading.ListPoll, cursor: str | None = None) -> Call[ExecutionPage]:
+    """
+    Read one page of the executions that are RUNNING: no metadata.
+
+    :param poll: who reads all pages of it.
+    """
     return replace(
         list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
         purpose="list the executions that are RUNNING",
-        read=reading.page,
+        read=poll.read,
     )
 
 

@@ -118,7 +118,9 @@ class Sender:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             problem = f"{where}: {first['msg']}"
-        except Exception as error:  # such as one that is nested too deep
+        except reading.UnreadableError as error:
+            problem = str(error)
+        except Exception as error:
             problem = f"the answer: {type(error).__name__}"
         else:
             if not other:

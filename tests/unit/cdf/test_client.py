@@ -39,6 +39,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.reading import ExecutionPolls
 from airflow_provider_cdf.cdf.retry import is_transient
 
 RUN = calls.run("my project", "pump", "1", nonce="n0nce")
@@ -768,7 +769,7 @@ def test_what_cdf_says_about_an_execution_is_cut_and_one_line(sender: Sender, of
     long = "x\n\x1b[31m" * 200_000
     task = {**TASK, "reasonForIncompletion": long}
     network = Network(answers(workflowExternalId=long, reasonForIncompletion=long, executedTasks=[task]))
-    call = READ if of == "read" else calls.poll_execution("my project", EXECUTION_ID)
+    call = READ if of == "read" else calls.poll_execution("my project", EXECUTION_ID, ExecutionPolls())
     read = sender.send(network, call)
     said = [
         read.workflow_external_id,
