@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
@@ -21,6 +21,9 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.settings import Settings
 
 #: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
 RENEW_BEFORE_END = 30.0
@@ -195,20 +198,21 @@ def _with(token: _Token, request: httpx.Request) -> httpx.Request:
     return request
 
 
-#: By process as well: a forked child has logins of its own, whatever its parent had under way.
-_shared: dict[tuple[int, Credentials], Login] = {}
+#: By process: a forked child has logins of its own, whatever its parent had under way. By credentials, and by
+#: the CA bundle: a connection with a wrong one must not end the login of another connection.
+_shared: dict[tuple[int, Credentials, str | None], Login] = {}
 
 
-def shared_login(credentials: Credentials, on_token: Callable[[str], None] | None = None) -> Login:
+def shared_login(settings: Settings) -> Login:
     """
-    Return this process's login for these credentials, so that all hooks and triggers use one token.
+    Return this process's login for these settings, so that all hooks and triggers use one token.
 
-    :param on_token: told each token that is fetched; the first caller's counts.
+    Of settings that differ in ``on_token`` only, the first one's counts.
     """
-    mine = (os.getpid(), credentials)
+    mine = (os.getpid(), settings.credentials, settings.ca_bundle)
     login = _shared.get(mine)
     if login is None:
         for key in [key for key in list(_shared) if key[0] != mine[0]]:
             _shared.pop(key, None)
-        login = _shared.setdefault(mine, Login(credentials, on_token))
+        login = _shared.setdefault(mine, Login(settings.credentials, settings.on_token))
     return login

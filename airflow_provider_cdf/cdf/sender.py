@@ -87,8 +87,7 @@ class Sender:
         return httpx.Request(call.method, url, content=call.content, headers=headers)
 
     def _steps(self, request: httpx.Request) -> Steps:
-        login = shared_login(self.settings.credentials, self.settings.on_token)
-        return login.authenticated(request)
+        return shared_login(self.settings).authenticated(request)
 
     def _ends(self, give_up_at: float | None) -> float:
         ends = clock.now() + self.settings.request_timeout
@@ -241,8 +240,7 @@ class Sender:
 
     @property
     def _secrets(self) -> list[str]:
-        login = shared_login(self.settings.credentials, self.settings.on_token)
-        return [*self.settings.credentials.secrets, *login.known_tokens]
+        return [*self.settings.credentials.secrets, *shared_login(self.settings).known_tokens]
 
     def _clean(self, call: Call[Any], words: str) -> str:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""

@@ -32,7 +32,7 @@ from cdf_support import (
 from airflow_provider_cdf.cdf import auth as auth_module
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf import client as client_module
-from airflow_provider_cdf.cdf.auth import shared_login
+from airflow_provider_cdf.cdf.auth import Login, shared_login
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
@@ -40,6 +40,10 @@ from airflow_provider_cdf.cdf.settings import Settings
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
 INSPECTION = {"subject": "s", "projects": [], "capabilities": []}
+
+
+def login_of(credentials: ClientCredentials, ca_bundle: str | None = None) -> Login:
+    return shared_login(replace(settings(), credentials=credentials, ca_bundle=ca_bundle))
 
 
 def login(**answer: Any) -> Callable[[httpx.Request], httpx.Response]:
@@ -192,9 +196,7 @@ def test_a_token_is_told_to_whoever_keeps_it_out_of_logs_before_it_is_used(sende
 
 
 def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> None:
-    assert shared_login(CREDENTIALS) is shared_login(
-        ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b")
-    )
+    assert login_of(CREDENTIALS) is login_of(ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b"))
     others = [
         ClientCredentials(TOKEN_URL, "the-client", "new secret", "a b"),
         ClientCredentials(TOKEN_URL, "the-client", SECRET, "a"),
@@ -202,13 +204,25 @@ def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> N
         ClientCredentials(TOKEN_URL, "other", SECRET, "a b"),
         ClientCredentials("https://other.example.com", "the-client", SECRET, "a b"),
     ]
-    assert len({id(shared_login(one)) for one in [CREDENTIALS, *others]}) == 6
+    assert len({id(login_of(one)) for one in [CREDENTIALS, *others]}) == 6
+    assert login_of(CREDENTIALS, ca_bundle="/ca.pem") is not login_of(CREDENTIALS)
+
+
+def test_a_connection_with_a_wrong_ca_bundle_leaves_another_one_of_the_same_client_alone(
+    sender: Sender, time: FakeTime
+) -> None:
+    wrong = Network(login=httpx.ConnectError("certificate verify failed"))
+    with pytest.raises(CdfUnreachableError, match="certificate verify failed"):
+        sender.send(wrong, calls.inspect_token(), settings(ca_bundle="/of-another-plant.pem"))
+    right = Network()
+    inspect(sender, right)
+    assert len(right.token_requests) == 1
 
 
 def test_secret_and_token_are_in_no_repr(sender: Sender) -> None:
     network = Network(login=login(expires_in=3600))
     inspect(sender, network)
-    flow = shared_login(settings().credentials)
+    flow = shared_login(settings())
     shown = repr(settings()) + repr(flow) + repr(flow.credentials) + repr(flow._token)
     assert SECRET not in shown
     assert "the-token" not in shown
@@ -401,7 +415,7 @@ def test_a_login_that_did_not_work_is_not_tried_again_for_a_while(
     network.login = None
     inspect(sender, network)
     network.login = failure
-    shared_login(settings().credentials)._token = None
+    shared_login(settings())._token = None
     with pytest.raises(CdfError) as caught:
         sender.send(network, calls.inspect_token())
     assert caught.value.retry_after == 2, "the next failure begins anew"
@@ -724,13 +738,13 @@ fetching = threading.Thread(target=client.send, args=(calls.inspect_token(),))
 fetching.start()
 assert arrived.wait(20)
 # The child is made while another thread fetches a token, and a third one holds the lock of that login.
-auth.shared_login(settings.credentials)._lock.acquire()
+auth.shared_login(settings)._lock.acquire()
 child = os.fork()
 if child == 0:
     signal.alarm(10)  # ends a child that waits for what nobody in it will ever do
     client.send(calls.inspect_token())
     os._exit(0)
-auth.shared_login(settings.credentials)._lock.release()
+auth.shared_login(settings)._lock.release()
 _, status = os.waitpid(child, 0)
 may_answer.set()
 fetching.join()

@@ -86,7 +86,7 @@ def refusal(sender: Sender, config: Settings, kind: type[CdfError] = CdfLoginErr
 
 def secrets_of(config: Settings) -> list[str]:
     credentials = config.credentials
-    known = [*credentials.secrets, *shared_login(credentials).known_tokens]
+    known = [*credentials.secrets, *shared_login(config).known_tokens]
     known += [quote_plus(secret) for secret in credentials.secrets]
     if isinstance(credentials, ClientAssertion):
         known += credentials.key.lines
@@ -264,7 +264,7 @@ def test_each_login_signs_anew(sender: Sender, signing: IdentityProvider) -> Non
     signing.lifetime = 0  # unstated, so that a 401 is what renews it
     config = signs(signing, PAIR.pem(), PAIR.thumbprint())
     for _ in range(3):
-        shared_login(config.credentials)._token = None
+        shared_login(config)._token = None
         log_in(sender, config)
     assert len({claims["jti"] for _, claims in signing.assertions}) == 3
 
@@ -551,11 +551,7 @@ def test_no_secret_is_in_a_repr(idp: IdentityProvider) -> None:
         with_token(idp, token="a-t0ken"),
     ]
     for config in all_kinds:
-        shown = (
-            repr(config)
-            + repr(shared_login(config.credentials))
-            + str(vars(shared_login(config.credentials)))
-        )
+        shown = repr(config) + repr(shared_login(config)) + str(vars(shared_login(config)))
         for secret in secrets_of(config):
             assert secret not in shown
 
