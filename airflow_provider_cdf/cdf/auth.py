@@ -32,6 +32,8 @@ RENEW_BEFORE_END = 30.0
 LONGEST_SHARED_FAILURE = 60.0
 #: The longest ``Retry-After`` of a token endpoint that is obeyed, seconds.
 LONGEST_RETRY_AFTER = 300.0
+#: How many logins a process keeps: those that it has used last.
+MOST_LOGINS = 32
 #: A token that was fetched because of a 401 is not replaced because of another 401 for so many seconds: the
 #: client has no access, and a new token would not give it any.
 TRUST_A_REPLACEMENT = 30.0
@@ -82,6 +84,7 @@ class Login:
 
     def __init__(self, credentials: Credentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
+        self.used_at = clock.now()
         self._aid = Aid(on_token)
         #: Held for moments only, never while something is sent.
         self._lock = threading.Lock()
@@ -212,7 +215,12 @@ def shared_login(settings: Settings) -> Login:
     mine = (os.getpid(), settings.credentials, settings.ca_bundle)
     login = _shared.get(mine)
     if login is None:
-        for key in [key for key in list(_shared) if key[0] != mine[0]]:
-            _shared.pop(key, None)
+        # Without a lock, which a forked child might find held for ever.
+        by_use = sorted(list(_shared.items()), key=lambda item: item[1].used_at)
+        kept = [key for key, _ in by_use if key[0] == mine[0]][1 - MOST_LOGINS :]
+        for key, _ in by_use:
+            if key not in kept:
+                _shared.pop(key, None)
         login = _shared.setdefault(mine, Login(settings.credentials, settings.on_token))
+    login.used_at = clock.now()
     return login

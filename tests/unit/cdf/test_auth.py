@@ -219,6 +219,21 @@ def test_a_connection_with_a_wrong_ca_bundle_leaves_another_one_of_the_same_clie
     assert len(right.token_requests) == 1
 
 
+def test_a_process_keeps_the_logins_that_it_uses(sender: Sender, time: FakeTime) -> None:
+    """Each press of Test, and each secret that was renewed, would stay in memory otherwise."""
+    network = Network()
+    for number in range(2 * auth_module.MOST_LOGINS):
+        time.seconds += 1
+        inspect(sender, network)  # the one that is in use all the time
+        network.answers.append(inspected)
+        old = replace(settings().credentials, client_secret=f"secret-{number}")
+        sender.send(network, calls.inspect_token(), replace(settings(), credentials=old))
+    kept = {login.credentials.secrets[0] for login in auth_module._shared.values()}
+    assert len(kept) == len(auth_module._shared) == auth_module.MOST_LOGINS
+    assert SECRET in kept
+    assert len(network.token_requests) == 1 + 2 * auth_module.MOST_LOGINS
+
+
 def test_secret_and_token_are_in_no_repr(sender: Sender) -> None:
     network = Network(login=login(expires_in=3600))
     inspect(sender, network)
