@@ -224,3 +224,17 @@ def shared_login(settings: Settings) -> Login:
         login = _shared.setdefault(mine, Login(settings.credentials, settings.on_token))
     login.used_at = clock.now()
     return login
+
+
+def separate_login(settings: Settings) -> Login:
+    """
+    Return a login that waits for nobody, and begins with the token that the shared one has.
+
+    For signal handlers: what they interrupt may be fetching that token, or hold the shared login's lock.
+    """
+    login = Login(settings.credentials, settings.on_token)
+    shared = _shared.get((os.getpid(), settings.credentials, settings.ca_bundle))
+    if shared is not None:
+        login._token = shared._token
+        login._recent.extend(shared.known_tokens)
+    return login

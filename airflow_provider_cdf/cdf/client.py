@@ -22,6 +22,7 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
@@ -50,11 +51,18 @@ class CdfClient(Sender):
     CDF, for threads.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        login: Login | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(settings, login)
         self._given = transport
         #: By process.
         self._opened: dict[int, httpx.BaseTransport] = {}

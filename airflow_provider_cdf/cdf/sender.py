@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock, reading
-from airflow_provider_cdf.cdf.auth import Steps, shared_login
+from airflow_provider_cdf.cdf.auth import Login, Steps, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.cleaning import cleaned
 from airflow_provider_cdf.cdf.errors import (
@@ -50,8 +50,10 @@ NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 class Sender:
     """What both clients know about requests and answers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, login: Login | None = None) -> None:
+        # A login is for the credentials that it was made for, so there no others are looked for.
+        self.settings = settings if login is None else replace(settings, source=None)
+        self._own_login = login
         self._cleaned: dict[str, str] = {}
 
     def renew(self, read: Settings) -> None:
@@ -87,7 +89,7 @@ class Sender:
         return httpx.Request(call.method, url, content=call.content, headers=headers)
 
     def _steps(self, request: httpx.Request) -> Steps:
-        return shared_login(self.settings).authenticated(request)
+        return self._login.authenticated(request)
 
     def _ends(self, give_up_at: float | None) -> float:
         ends = clock.now() + self.settings.request_timeout
@@ -239,8 +241,12 @@ class Sender:
         return (", ".join(names) or "none") + more
 
     @property
+    def _login(self) -> Login:
+        return self._own_login or shared_login(self.settings)
+
+    @property
     def _secrets(self) -> list[str]:
-        return [*self.settings.credentials.secrets, *shared_login(self.settings).known_tokens]
+        return [*self.settings.credentials.secrets, *self._login.known_tokens]
 
     def _clean(self, call: Call[Any], words: str) -> str:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""

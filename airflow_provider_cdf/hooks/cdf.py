@@ -81,7 +81,7 @@ class CdfHook(LegacyForm, BaseHook):
         raise failed
 
     def sibling(
-        self, *, retry_for: float, request_timeout: float | None = None, may_ask_airflow: bool = True
+        self, *, retry_for: float, request_timeout: float | None = None, in_signal_handler: bool = False
     ) -> CdfHook:
         """
         Return a hook with another patience and connections of its own to the same CDF.
@@ -90,17 +90,19 @@ class CdfHook(LegacyForm, BaseHook):
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         :param request_timeout: seconds for one request as a whole; by default what this hook has.
-        :param may_ask_airflow: whether it reads the connection again after a login that was refused.
+        :param in_signal_handler: whether it must do without all that the interrupted code may be holding: the
+            login that a process shares, and the line to Airflow, which takes connections and secrets to mask.
         """
+        from airflow_provider_cdf.cdf.auth import separate_login
         from airflow_provider_cdf.cdf.client import CdfClient
 
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
         settings = replace(self.client.settings, retry_for=retry_for)
-        if not may_ask_airflow:
-            settings = replace(settings, source=None)
         if request_timeout is not None:
             settings = replace(settings, request_timeout=request_timeout)
-        other.client = CdfClient(settings)
+        if in_signal_handler:
+            settings = replace(settings, on_token=None)
+        other.client = CdfClient(settings, login=separate_login(settings) if in_signal_handler else None)
         return other
 
     @property

@@ -178,16 +178,20 @@ def test_a_sibling_tells_its_hook(plant: Plant) -> None:
 
     assert hook.client.settings.credentials == sibling.client.settings.credentials
     plant.env.delenv("AIRFLOW_CONN_PLANT")
-    hook.sibling(retry_for=0, may_ask_airflow=False).client.send(calls.inspect_token())
+    hook.sibling(retry_for=0, in_signal_handler=True).client.send(calls.inspect_token())
     assert plant.reads == 2
 
 
 def test_in_a_signal_handler_nothing_asks_airflow(plant: Plant) -> None:
+    plant.env.setattr(lookup, "_mask", lambda secret: pytest.fail("Airflow was asked to mask something"))
     plant.connect(password="wr0ng-secret")
-    hook = CdfHook("plant").sibling(retry_for=0, may_ask_airflow=False)
+    hook = CdfHook("plant").sibling(retry_for=0, in_signal_handler=True)
     with pytest.raises(CdfLoginError):
         hook.client.send(calls.inspect_token())
     assert plant.reads == 1
+    plant.idp.secret = "wr0ng-secret"
+    hook.client._own_login._failure = None  # type: ignore[union-attr] - no pause for this test
+    hook.client.send(calls.inspect_token())
 
 
 # -- waits on a worker ------------------------------------------------------------------------------------
