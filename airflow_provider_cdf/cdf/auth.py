@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
@@ -58,13 +59,21 @@ class _Failure:
 
     error: CdfLoginError | NoAnswer
     until: float
+    #: When that was, and when it is tried again, by a reader's clock.
+    times: str
 
-    def told(self) -> CdfLoginError | NoAnswer:
-        """Return the error for one more of them; each goes its own way, and is added to."""
+    def told(self, *, is_news: bool) -> CdfLoginError | NoAnswer:
+        """
+        Return the error for one more of them; each goes its own way, and is added to.
+
+        :param is_news: whether it has just happened, to this one or to the one that this one has waited for.
+        """
         left = max(self.until - clock.now(), 0.0)
         if isinstance(self.error, NoAnswer):
-            return NoAnswer(self.error.reason, sent=False, at_login=True, retry_after=left)
-        return CdfLoginError(str(self.error), is_transient=self.error.is_transient, retry_after=left)
+            reason = self.error.reason if is_news else f"{self.error.reason}; that {self.times}"
+            return NoAnswer(reason, sent=False, at_login=True, retry_after=left)
+        words = str(self.error) if is_news else f"{self.error} That {self.times}."
+        return CdfLoginError(words, is_transient=self.error.is_transient, retry_after=left)
 
 
 #: The steps of an authenticated request: send a request and give its answer, or wait for the future (which
@@ -123,12 +132,13 @@ class Login:
     def _fresh_token(
         self, *, is_replacement: bool = False
     ) -> Generator[httpx.Request | Future[None], Any, _Token]:
+        has_waited = False
         while True:
             with self._lock:
                 if self._token is not None and self._token.is_fresh:
                     return self._token
                 if self._failure is not None and clock.now() < self._failure.until:
-                    raise self._failure.told()
+                    raise self._failure.told(is_news=has_waited)
                 others = self._fetching
                 if others is None:
                     mine: Future[None] = Future()
@@ -136,6 +146,7 @@ class Login:
             if others is None:
                 return (yield from self._fetch(mine, is_replacement))
             yield others
+            has_waited = True
             if not others.done():
                 raise NoAnswer(
                     "another request of this process is still waiting for it",
@@ -168,14 +179,17 @@ class Login:
                     self._failure = outcome
             mine.set_result(None)
         if isinstance(outcome, _Failure):
-            raise outcome.told()
+            raise outcome.told(is_news=True)
         return outcome
 
     def _failed(self, error: CdfLoginError | NoAnswer) -> _Failure:
         self._failures_in_a_row += 1
         pause = min(2.0 ** min(self._failures_in_a_row, 10), LONGEST_SHARED_FAILURE)
-        asked_for = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-        return _Failure(error, clock.now() + max(pause, asked_for))
+        pause = max(pause, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+        now = datetime.now(UTC)
+        again = now + timedelta(seconds=pause)
+        times = f"was at {now:%H:%M:%S} UTC, and no login is tried before {again:%H:%M:%S} UTC"
+        return _Failure(error, clock.now() + pause, times)
 
     def _read(self, given: GivenToken | CdfLoginError, is_replacement: bool) -> _Token | CdfLoginError:
         # Errors are returned: in the frame of a raise they would lie beside the token.
@@ -216,7 +230,7 @@ def shared_login(settings: Settings) -> Login:
     login = _shared.get(mine)
     if login is None:
         # Without a lock, which a forked child might find held for ever.
-        by_use = sorted(list(_shared.items()), key=lambda item: item[1].used_at)
+        by_use = sorted(_shared.items(), key=lambda item: item[1].used_at)
         kept = [key for key, _ in by_use if key[0] == mine[0]][1 - MOST_LOGINS :]
         for key, _ in by_use:
             if key not in kept:

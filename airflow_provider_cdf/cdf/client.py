@@ -199,11 +199,18 @@ class AsyncCdfClient(Sender):
     CDF, for coroutines.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        login: Login | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(settings, login)
         self._given = transport
         #: By process and event loop.
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}

@@ -366,23 +366,26 @@ class CdfHook(LegacyForm, BaseHook):
             does not name the connection.
         """
         from airflow_provider_cdf.cdf import calls
-        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+        from airflow_provider_cdf.cdf.client import CdfClient
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, login_anew, without_id
 
         try:
-            inspection = self.client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(self.client, inspection)
+            settings = self.read_settings()
+            with CdfClient(settings, login=login_anew(settings)) as client:
+                return judge(client, client.send(calls.inspect_token(), within=TEST_WITHIN))
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 
     async def atest_connection(self) -> tuple[bool, str]:
         """Do what :meth:`test_connection` does, for coroutines."""
         from airflow_provider_cdf.cdf import calls
-        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+        from airflow_provider_cdf.cdf.client import AsyncCdfClient
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, login_anew, without_id
 
         try:
-            client = await self.aclient()
-            inspection = await client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(client, inspection)
+            settings = await self.aread_settings()
+            async with AsyncCdfClient(settings, login=login_anew(settings)) as client:
+                return judge(client, await client.send(calls.inspect_token(), within=TEST_WITHIN))
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 

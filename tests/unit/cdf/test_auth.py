@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
+import re
 import subprocess
 import sys
 import threading
@@ -414,19 +416,28 @@ def test_a_login_that_did_not_work_is_not_tried_again_for_a_while(
 ) -> None:
     """By nobody: 500 triggers with an expired secret would lock the client out."""
     network = Network(login=failure)
-    messages = set()
+    news = set()
     for pause in (2, 4, 8, 16, 32, 60, 60):
         before = len(network.token_requests)
         start = time.seconds
+        messages = []
         for left in (pause, pause / 2, 0.1):
             time.seconds = start + pause - left
             with pytest.raises(CdfError) as caught:
                 sender.send(network, calls.inspect_token())
-            messages.add(str(caught.value))
+            messages.append(str(caught.value))
             assert caught.value.retry_after == pytest.approx(left)
         assert len(network.token_requests) == before + 1
         time.seconds += 0.2
-    assert len(messages) == 1, "each is told the same"
+        news.add(messages[0])
+        assert "before" not in messages[0]
+        # Later ones are told that it is old, and for how long nothing is asked.
+        assert messages[1] == messages[2]
+        old = r"hat was at (\d\d):(\d\d):(\d\d) UTC, and no login is tried before (\d\d):(\d\d):(\d\d) UTC"
+        (times,) = re.findall(old, messages[1])
+        said, again = (sum(map(operator.mul, map(int, one), (3600, 60, 1))) for one in (times[:3], times[3:]))
+        assert (again - said) % 86_400 == pytest.approx(pause, abs=1)
+    assert len(news) == 1
     network.login = None
     inspect(sender, network)
     network.login = failure

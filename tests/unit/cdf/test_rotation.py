@@ -14,7 +14,7 @@ from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, i
 from operators.operator_support import context, make
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import calls
+from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
@@ -192,6 +192,34 @@ def test_in_a_signal_handler_nothing_asks_airflow(plant: Plant) -> None:
     plant.idp.secret = "wr0ng-secret"
     hook.client._own_login._failure = None  # type: ignore[union-attr] - no pause for this test
     hook.client.send(calls.inspect_token())
+
+
+# -- the Test button ----------------------------------------------------------------------------------------
+
+
+def press_test(plant: Plant) -> str:
+    hook = CdfHook("plant")
+    is_good, words = asyncio.run(hook.atest_connection()) if plant.is_async else hook.test_connection()
+    assert not is_good
+    return words
+
+
+def test_a_test_is_about_now(plant: Plant) -> None:
+    plant.connect(password="r3newed-secret")
+    for _ in range(3):
+        assert "does not accept the client" in press_test(plant)
+    assert len(plant.idp.refusals) == 3
+    plant.idp.secret = "r3newed-secret"
+    assert press_test(plant).startswith("CDF knows client")
+
+
+def test_a_test_does_not_trust_a_token_of_before(plant: Plant) -> None:
+    plant.connect(password=SECRET)
+    plant.ask(CdfHook("plant"))
+    plant.idp.secret = "r3newed-secret"
+    assert "does not accept the client" in press_test(plant)
+    plant.ask(CdfHook("plant"))  # what is under way is not told of it
+    assert len(auth._shared) == 1
 
 
 # -- waits on a worker ------------------------------------------------------------------------------------
