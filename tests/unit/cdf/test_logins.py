@@ -371,7 +371,8 @@ def test_an_assertion_and_the_key_are_kept_out_of_logs(sender: Sender, signing: 
     log_in(sender, settings(signing, config.credentials, on_token=told.append))
     assert set(PAIR.pem().splitlines()[1:-2]) <= set(told)
     assert told[-1] == signing.issued[0]
-    assert signing.token_requests[0]["client_assertion"] in told
+    assert signing.token_requests[0]["client_assertion"][-43:] in told
+    assert all(len(secret) <= 64 for secret in told)
 
 
 # -- a ready token ----------------------------------------------------------------------------------------
