@@ -17,8 +17,8 @@ from airflow_provider_cdf.cdf.transport import NoAnswer
 
 GivenT = TypeVar("GivenT")
 
-#: How many letters of a JSON web token are kept out of logs: 256 bits of its signature. Airflow keeps them for
-#: ever, and builds one pattern of all: with whole tokens, each new one takes 0.5 s after a week.
+#: How many letters of a JSON web token are kept out of logs: 256 bits of its signature. Airflow keeps them
+#: for ever, and builds one pattern of all: with whole tokens, each new one takes 0.5 s after a week.
 MASKED_END = 43
 
 #: The steps of a login: send a request and give its answer, or wait for the future (which holds nothing) for
