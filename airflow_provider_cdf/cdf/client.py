@@ -29,7 +29,7 @@ from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, Work
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.pages import Pages
 from airflow_provider_cdf.cdf.retry import retrying
-from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
+from airflow_provider_cdf.cdf.sender import Sender
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
@@ -82,13 +82,13 @@ class CdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = self._inspect()
+            failed.inspection = self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    def _inspect(self) -> TokenInspection | None:
+    def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
         try:
-            return self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 
@@ -239,13 +239,13 @@ class AsyncCdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = await self._inspect()
+            failed.inspection = await self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    async def _inspect(self) -> TokenInspection | None:
+    async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
         try:
-            return await self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return await self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 

@@ -95,6 +95,9 @@ class Sender:
         ends = clock.now() + self.settings.request_timeout
         return ends if give_up_at is None else min(ends, give_up_at)
 
+    def _inspect_ends(self, give_up_at: float | None) -> float:
+        return min(clock.now() + INSPECT_WITHIN, self._ends(give_up_at))
+
     def _network(self, kind: type[NetworkT]) -> NetworkT:
         try:
             return kind(tls(self.settings.ca_bundle))
