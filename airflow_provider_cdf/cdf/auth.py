@@ -76,6 +76,19 @@ class _Failure:
         return CdfLoginError(words, is_transient=self.error.is_transient, retry_after=left)
 
 
+class TokenRefusedError(Exception):
+    """
+    CDF has refused a token (401), and the request could not be sent with another one.
+
+    :param answer: what CDF said.
+    :param why: why there is no other token, or no answer to it.
+    """
+
+    def __init__(self, answer: Answer, why: CdfLoginError | NoAnswer) -> None:
+        super().__init__(str(why))
+        self.answer, self.why = answer, why
+
+
 #: The steps of an authenticated request: send a request and give its answer, or wait for the future (which
 #: holds nothing) for as long as there is time. A client takes them, and throws in what goes wrong.
 Steps: TypeAlias = Generator[httpx.Request | Future[None], Any, Answer]
@@ -115,6 +128,7 @@ class Login:
 
         :raises CdfLoginError: if the identity provider does not give a usable token.
         :raises NoAnswer: of the identity provider (``at_login``), or of CDF.
+        :raises TokenRefusedError: if that comes after a 401, so that CDF has got the request once.
         """
         token = yield from self._fresh_token()
         answer: Answer = yield _with(token, request)
@@ -124,10 +138,16 @@ class Login:
         with self._lock:
             if self._token is token:
                 self._token = None
-        replacement = yield from self._fresh_token(is_replacement=True)
-        if replacement.value != token.value:  # one from a connection or a file may be all there is
-            answer = yield _with(replacement, request)
-        return answer
+        try:
+            replacement = yield from self._fresh_token(is_replacement=True)
+            if replacement.value != token.value:  # one from a connection or a file may be all there is
+                answer = yield _with(replacement, request)
+            return answer
+        except (CdfLoginError, NoAnswer) as error:
+            if isinstance(error, NoAnswer) and error.sent:
+                raise
+            refused = TokenRefusedError(answer, error)
+        raise refused
 
     def _fresh_token(
         self, *, is_replacement: bool = False

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock, reading
-from airflow_provider_cdf.cdf.auth import Login, Steps, shared_login
+from airflow_provider_cdf.cdf.auth import Login, Steps, TokenRefusedError, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.cleaning import cleaned
 from airflow_provider_cdf.cdf.errors import (
@@ -150,7 +150,14 @@ class Sender:
             )
         )
 
-    def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
+    def _refusal(
+        self, call: Call[Any], answer: Answer, why_alone: CdfLoginError | NoAnswer | None = None
+    ) -> CdfApiError:
+        """
+        Return what is told about a request that CDF has refused.
+
+        :param why_alone: of a 401, why the request was not sent once more with another token.
+        """
         code = answer.status
         error = _error_object(answer)
         words = self._clean(call, _server_words(answer, error))
@@ -158,11 +165,16 @@ class Sender:
         credentials = self.settings.credentials
         message = f"CDF refused to {call.purpose} (HTTP {code}): {words.rstrip('.')}."
         if code == 401:
-            message += f" {credentials.if_refused} Look at {self.settings.label}."
+            reason = credentials.if_refused
+            if why_alone is not None:
+                reason = f"It was not sent with another access token. {self._why(call, why_alone)}"
+            message += f" {reason} Look at {self.settings.label}."
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         elif error is None and code in (400, 403, 404):
             message += f" That is not how CDF answers. Is {self.settings.base_url} the right host?"
+        # A login that fails for a moment ends no wait, and a call that may be repeated is repeated.
+        may_log_in_later = isinstance(why_alone, NoAnswer) or bool(why_alone and why_alone.is_transient)
         is_final = code in (400, 403, 404) and error is not None and not is_auto_retryable
         kind = CdfRefusedError if is_final else CdfApiError
         return kind(
@@ -173,8 +185,8 @@ class Sender:
             code=code,
             cdf_message=words,
             request_id=self._request_id(call, answer),
-            retry_after=read_retry_after(answer.headers),
-            is_auto_retryable=is_auto_retryable,
+            retry_after=read_retry_after(answer.headers) if why_alone is None else why_alone.retry_after,
+            is_auto_retryable=is_auto_retryable or may_log_in_later,
             is_cdfs_own=error is not None,
         )
 
@@ -200,24 +212,26 @@ class Sender:
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
-        where, look = self.settings.base_url, ""
-        if error.at_login:
-            where, look = self.settings.credentials.where, f" Look at {self.settings.label}."
+        look = f" Look at {self.settings.label}." if error.at_login else ""
         # Only where no connection was made is it certain that CDF never saw the request.
         fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
-        reason = self._clean(call, error.reason)
         failed = CdfUnreachableError(
-            told(
-                f"Could not {call.purpose}: no answer from {where} ({reason}).{look}{fate}",
-                self._ids(call),
-            ),
+            told(f"Could not {call.purpose}: {self._why(call, error)}{look}{fate}", self._ids(call)),
             sent=error.sent,
         )
         failed.retry_after = error.retry_after
         return failed
 
+    def _why(self, call: Call[Any], error: CdfLoginError | NoAnswer) -> str:
+        if isinstance(error, CdfLoginError):
+            return str(error)
+        where = self.settings.credentials.where if error.at_login else self.settings.base_url
+        return f"no answer from {where} ({self._clean(call, error.reason)})."
+
     def _failed(self, call: Call[Any], error: Exception) -> CdfError:
         """Return what is told to the caller, whatever has happened."""
+        if isinstance(error, TokenRefusedError):
+            return self._refusal(call, error.answer, error.why)
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):

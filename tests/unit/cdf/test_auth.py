@@ -23,6 +23,7 @@ from cdf_support import (
     BASE_URL,
     SECRET,
     SESSION,
+    TASK_ID,
     TOKEN_URL,
     Answering,
     FakeTime,
@@ -39,6 +40,7 @@ from airflow_provider_cdf.cdf.auth import Login, shared_login
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
+from airflow_provider_cdf.cdf.retry import is_transient, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
@@ -319,6 +321,54 @@ def test_a_client_without_access_does_not_log_in_for_each_request(sender: Sender
     time.seconds += auth_module.TRUST_A_REPLACEMENT
     ask()
     assert len(network.token_requests) == 3
+
+
+LOST_SECRET = httpx.Response(401, json={"error": "invalid_client", "error_description": "Unknown secret."})
+UPDATE = calls.update_task("my project", TASK_ID, "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("login", "words", "may_succeed_later"),
+    [
+        (LOST_SECRET, "invalid_client: Unknown secret", False),
+        (httpx.Response(503), "HTTP 503", True),
+        (httpx.ConnectError("refused"), "no answer from the token endpoint at idp.example.com", True),
+        (httpx.ReadTimeout(""), "no answer from the token endpoint at idp.example.com", True),
+    ],
+    ids=["refused", "down", "unreachable", "slow"],
+)
+def test_a_401_that_no_other_token_follows_is_what_is_told(
+    sender: Sender, login: Any, words: str, may_succeed_later: bool
+) -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        network.login = login
+        return httpx.Response(401, json={"error": {"code": 401, "message": "Unauthorized"}})
+
+    network = Network(refuse)
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, UPDATE)
+    error = caught.value
+    # CDF has got the request: it may have been the second copy of one that was carried out.
+    assert (error.code, was_not_executed(error)) == (401, False)
+    assert "Nothing was sent" not in str(error)
+    assert words in str(error)
+    assert str(error).startswith("CDF refused to set the task to COMPLETED (HTTP 401): Unauthorized. ")
+    assert "Look at Airflow connection 'cdf_default'." in str(error)
+    assert is_transient(error) is may_succeed_later
+
+
+def test_a_401_after_which_cdf_is_not_reached_any_more_is_what_is_told(
+    sender: Sender, time: FakeTime
+) -> None:
+    refusal = httpx.Response(401, json={"error": {"code": 401, "message": "Unauthorized"}})
+    with pytest.raises(CdfApiError, match=r"Unauthorized\..*ConnectError: refused") as caught:
+        sender.send(Network(refusal, httpx.ConnectError("refused")), UPDATE)
+    assert caught.value.code == 401
+    assert is_transient(caught.value)
+    time.seconds += auth_module.TRUST_A_REPLACEMENT
+    with pytest.raises(CdfUnreachableError) as unclear:
+        sender.send(Network(refusal, httpx.ReadError("reset")), UPDATE)
+    assert unclear.value.sent
 
 
 def test_other_errors_of_cdf_fetch_no_new_token(sender: Sender) -> None:
