@@ -96,7 +96,7 @@ class CdfClient(Sender):
         try:
             return self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not self._has_renewed(source):
                 raise
         return self._attempt(call, give_up_at)
@@ -111,6 +111,7 @@ class CdfClient(Sender):
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)
@@ -253,7 +254,7 @@ class AsyncCdfClient(Sender):
         try:
             return await self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not await self._has_renewed(source):
                 raise
         return await self._attempt(call, give_up_at)
@@ -268,6 +269,7 @@ class AsyncCdfClient(Sender):
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)

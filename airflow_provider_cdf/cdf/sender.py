@@ -30,7 +30,7 @@ from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
-from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
+from airflow_provider_cdf.cdf.retry import is_ambiguous_status, is_transient, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
 
@@ -65,16 +65,22 @@ class Sender:
             log.info("%s has other credentials by now. Logging in with them.", mine.label)
             self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
 
-    def _source_after(self, failed: CdfError) -> Source | None:
+    def _source_after(self, call: Call[Any], failed: CdfError) -> Source | None:
         """
         Return what may know a newer secret, after a call that failed like this.
 
-        A wait may take days. A login that is refused for good, or a token (401), may be due to a secret that
-        was renewed meanwhile. Nothing was done in CDF, so the call may be sent once more.
+        A wait may take days. A login that is refused for good, a token (401), or a session, for which CDF
+        logs in by the secret in the call, may be due to a secret that was renewed meanwhile. Nothing was done
+        in CDF, so the call may be sent once more.
         """
         is_refused = isinstance(failed, CdfLoginError) and not failed.is_transient
-        is_refused = is_refused or (isinstance(failed, CdfApiError) and failed.code == 401)
+        is_refused |= isinstance(failed, CdfApiError) and (
+            failed.code == 401 or (call.anew is not None and not is_transient(failed))
+        )
         return self.settings.source if is_refused else None
+
+    def _current(self, call: Call[AnswerT]) -> Call[AnswerT]:
+        return call if call.anew is None else call.anew(self.settings)
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         headers = {

@@ -14,8 +14,9 @@ from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, i
 from operators.operator_support import context, make
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import auth, calls
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError
+from airflow_provider_cdf.cdf import auth, calls, sessions
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfRefusedError
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -192,6 +193,53 @@ def test_in_a_signal_handler_nothing_asks_airflow(plant: Plant) -> None:
     plant.idp.secret = "wr0ng-secret"
     hook.client._own_login._failure = None  # type: ignore[union-attr] - no pause for this test
     hook.client.send(calls.inspect_token())
+
+
+# -- sessions -----------------------------------------------------------------------------------------------
+
+
+def make_session(plant: Plant, hook: CdfHook, known: Settings) -> None:
+    conversation = sessions.open_session(known, "run the workflow")
+    if plant.is_async:
+        asyncio.run(_make_session(hook, conversation))
+    else:
+        hook.client.perform(conversation)
+
+
+async def _make_session(hook: CdfHook, conversation: Any) -> None:
+    await (await hook.aclient()).perform(conversation)
+
+
+@pytest.mark.parametrize("is_token_good", [True, False], ids=["token still good", "token expired too"])
+def test_a_session_is_made_with_the_secret_that_was_renewed(plant: Plant, is_token_good: bool) -> None:
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    known = hook.client.settings  # as who starts a run knows them, from the begin of a task
+    reads = plant.reads
+    plant.idp.secret = "r3newed-secret"
+    plant.connect(password=plant.idp.secret)
+    if not is_token_good:
+        plant.idp.tokens.clear()
+
+    for _ in range(2):
+        make_session(plant, hook, known)
+
+    made = [body["items"][0]["clientSecret"] for path, body in plant.idp.calls if path.endswith("/sessions")]
+    assert made[-2:] == ["r3newed-secret"] * 2
+    assert plant.reads == reads + 1
+
+
+def test_a_session_that_stays_refused_is_told_after_one_look_into_airflow(plant: Plant) -> None:
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    known, reads = hook.client.settings, plant.reads
+    plant.idp.secret = "not the connection's"
+    with pytest.raises(CdfRefusedError, match="client credentials") as caught:
+        make_session(plant, hook, known)
+    assert SECRET not in str(caught.value)
+    assert plant.reads == reads + 1
 
 
 # -- the Test button ----------------------------------------------------------------------------------------
