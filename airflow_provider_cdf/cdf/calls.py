@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -47,6 +47,9 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowStatus,
     WorkflowVersion,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.settings import Settings
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -89,6 +92,8 @@ class Call(Generic[AnswerT]):
         may mix up answers, and the end of another execution must not count as the end of this one.
     :param is_carried_out: whether an answer that is about something else shows that CDF has done it.
     :param read: reads a successful answer instead of the model, for those who need a part of it only.
+    :param anew: makes the call by the settings of the one who sends it, at each try: a secret in it may have
+        been renewed since it was made.
     """
 
     purpose: str
@@ -105,6 +110,7 @@ class Call(Generic[AnswerT]):
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
     is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
     read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
+    anew: Callable[[Settings], Call[AnswerT]] | None = field(default=None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:

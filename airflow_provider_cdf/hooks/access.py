@@ -9,12 +9,21 @@ from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.hooks.connection import label
 
 if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.auth import Login
     from airflow_provider_cdf.cdf.errors import CdfError
     from airflow_provider_cdf.cdf.models import TokenInspection
     from airflow_provider_cdf.cdf.sender import Sender
+    from airflow_provider_cdf.cdf.settings import Settings
 
 #: Seconds within which a test has its answer, repetitions included: a person waits for it.
 TEST_WITHIN = 15.0
+
+
+def login_anew(settings: Settings) -> Login:
+    """Return a login that knows nothing of before: a test is about the secret that the connection has now."""
+    from airflow_provider_cdf.cdf.auth import Login
+
+    return Login(settings.credentials, settings.on_token)
 
 
 def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:

@@ -71,8 +71,9 @@ class Cancellation:
     """
     A cancellation on behalf of a signal handler.
 
-    The handler interrupts the task wherever it is, perhaps while it holds a lock of the HTTP client or of the
-    connection to Airflow. So the requests are sent from a thread, over connections of their own.
+    The handler interrupts the task wherever it is, perhaps while it fetches a token, or holds a lock of the
+    HTTP client or of the connection to Airflow. So the requests are sent from a thread, by a login and over
+    connections of their own.
 
     :param hook: a hook that is connected, so that Airflow does not have to be asked for the connection.
     :param execution_id: the execution, if it is known.
@@ -116,9 +117,8 @@ class Cancellation:
             )
             log.warning("%s", told("The task was killed.", self._outcome))
             return
-        # In a signal handler, nothing may ask Airflow.
         hook = self._hook.sibling(
-            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, may_ask_airflow=False
+            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, in_signal_handler=True
         )
         try:
             execution_id = self.execution_id or self._find(hook)
