@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -29,7 +30,6 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
-from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
@@ -43,8 +43,6 @@ INSPECT_WITHIN = 5.0
 
 #: How many of the texts that CDF has said are kept with what was made of them.
 MOST_CLEANED = 200
-
-NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
 
 
 class Sender:
@@ -94,14 +92,20 @@ class Sender:
         ends = clock.now() + self.settings.request_timeout
         return ends if give_up_at is None else min(ends, give_up_at)
 
-    def _network(self, kind: type[NetworkT]) -> NetworkT:
+    def tls(self) -> ssl.SSLContext:
+        """
+        Return what connections are checked with. The first time in a process it takes 30 ms.
+
+        :raises CdfConnectionError: if the CA bundle cannot be read.
+        """
         try:
-            return kind(tls(self.settings.ca_bundle))
+            return tls(self.settings.ca_bundle)
         except OSError:
-            raise CdfConnectionError(
+            failed = CdfConnectionError(
                 f"{self.settings.label} cannot be used: its CA bundle "
                 f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
-            ) from None
+            )
+        raise failed
 
     def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
         if not answer.is_success:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -51,16 +50,21 @@ class CdfHook(LegacyForm, BaseHook):
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
         self.retry_for = retry_for
-        self._async_client: AsyncCdfClient | None = None
+        #: The clients that have been made, by kind.
+        self._clients: dict[str, Any] = {}
 
     # -- clients ----------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
         from airflow_provider_cdf.cdf.client import CdfClient
 
-        return CdfClient(self.read_settings())
+        # Of several that are made at once the first one stays. The others have opened nothing.
+        client: CdfClient = self._clients.get("sync") or self._clients.setdefault(
+            "sync", CdfClient(self.read_settings())
+        )
+        return client
 
     def read_settings(self) -> Settings:
         """
@@ -73,7 +77,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         else:
             if self.is_connected:  # what only a sibling of this hook has found out
                 self.client.renew(settings)
@@ -100,32 +104,25 @@ class CdfHook(LegacyForm, BaseHook):
             settings = replace(settings, source=None)
         if request_timeout is not None:
             settings = replace(settings, request_timeout=request_timeout)
-        other.client = CdfClient(settings)
+        other._clients["sync"] = CdfClient(settings)
         return other
 
     @property
     def is_connected(self) -> bool:
         """Whether :attr:`client` has been made, so that its use does not ask Airflow for anything."""
-        return "client" in self.__dict__
+        return "sync" in self._clients
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         from airflow_provider_cdf.cdf.client import AsyncCdfClient
-        from airflow_provider_cdf.cdf.transport import tls
-        from airflow_provider_cdf.hooks import lookup
 
-        if self._async_client is None:
-            settings = await self.aread_settings()
-            try:
-                # In a thread, because the first one of a process reads the CA certificates.
-                await asyncio.to_thread(tls, settings.ca_bundle)
-                self._async_client = AsyncCdfClient(settings)
-            except Exception as error:
-                failed = lookup.unread(self.cdf_conn_id, error)
-            else:
-                return self._async_client
-            raise failed
-        return self._async_client
+        client: AsyncCdfClient | None = self._clients.get("async")
+        if client is None:
+            made = AsyncCdfClient(await self.aread_settings())
+            # In a thread, because the first one of a process reads the CA certificates.
+            await asyncio.to_thread(made.tls)
+            client = self._clients.setdefault("async", made)
+        return client
 
     async def aread_settings(self) -> Settings:
         """Do what :meth:`read_settings` does, for coroutines."""
@@ -134,7 +131,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         raise failed
 
     def _own(self, settings: Settings) -> Settings:
@@ -143,20 +140,16 @@ class CdfHook(LegacyForm, BaseHook):
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks and sockets can be neither copied nor pickled, and a secret should not be.
-        state = {**self.__dict__, "_async_client": None}
-        state.pop("client", None)
-        return state
+        return {**self.__dict__, "_clients": {}}
 
     def close(self) -> None:
         """Close the connections of :attr:`client`, if there are any."""
-        if self.is_connected:
-            self.client.close()
-            del self.client
+        if client := self._clients.pop("sync", None):
+            client.close()
 
     async def aclose(self) -> None:
         """Close the connections of :meth:`aclient`, if there are any."""
-        if self._async_client is not None:
-            client, self._async_client = self._async_client, None
+        if client := self._clients.pop("async", None):
             await client.close()
 
     # -- runs -------------------------------------------------------------------------------------------
