@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
 import zlib
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import httpcore
@@ -233,19 +232,37 @@ async def aexchange(
     raise failed
 
 
-@cache
+#: By path, when a CA bundle was changed, and what was made of it.
+_made: dict[str | None, tuple[int, ssl.SSLContext]] = {}
+
+
 def tls(ca_bundle: str | None = None) -> ssl.SSLContext:
     """
-    Return what connections are checked with. Loading it takes 30 ms, so once a process.
+    Return what connections are checked with. It is made once a process, in 30 ms, and when it has changed.
 
-    :param ca_bundle: a file or directory of certificates to trust instead of the usual ones.
+    :param ca_bundle: a file or directory of certificates to trust instead of the usual ones, or of those that
+        ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name.
     :raises OSError: if there is none, or none that can be read (``ssl.SSLError`` is one, too).
     """
-    if ca_bundle is None:
+    path = ca_bundle or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    made = _made.get(path)
+    try:
+        changed = os.stat(path).st_mtime_ns if path else 0
+        if made is None or made[0] != changed:
+            made = _made[path] = changed, _certificates(path)
+    except OSError:
+        if made is None:
+            raise
+        # A renewal is half done.
+    return made[1]
+
+
+def _certificates(path: str | None) -> ssl.SSLContext:
+    if path is None:
         return httpx.create_ssl_context()
-    if Path(ca_bundle).is_dir():
-        return ssl.create_default_context(capath=ca_bundle)
-    return ssl.create_default_context(cafile=ca_bundle)
+    if os.path.isdir(path):
+        return ssl.create_default_context(capath=path)
+    return ssl.create_default_context(cafile=path)
 
 
 def _limit(request: httpx.Request, ends: float) -> None:

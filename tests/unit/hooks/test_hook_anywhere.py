@@ -294,7 +294,7 @@ def test_a_ca_bundle_that_cannot_be_read_is_a_wrong_connection(
 ) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     connect({"verify": str(tmp_path / "ca.pem")})
-    with pytest.raises(CdfConnectionError, match="its CA bundle 'ca.pem' cannot be read") as caught:
+    with pytest.raises(CdfConnectionError, match=r"its CA bundle 'ca\.pem' cannot be read") as caught:
         ask(CdfHook(), is_async)
     assert isinstance(caught.value, AirflowFailException)
     assert caught.value.__context__ is None
