@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
 from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
@@ -41,8 +42,9 @@ MAX_NAMED = 10
 #: Seconds within which it is asked what a token may do, once CDF has refused it something.
 INSPECT_WITHIN = 5.0
 
-#: How many of the texts that CDF has said are kept with what was made of them.
-MOST_CLEANED = 200
+#: How many of the texts that CDF has said are kept with what was made of them: an execution may have 200 tasks,
+#: and each of them 11 attempts.
+MOST_CLEANED = 5_000
 
 
 class Sender:
@@ -50,7 +52,8 @@ class Sender:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._cleaned: dict[str, str] = {}
+        # A wait reads the same words at each poll.
+        self._cleaned = lru_cache(MOST_CLEANED)(lambda words: without_secrets(words, self._secrets))
 
     def renew(self, read: Settings) -> None:
         """Log in by settings that were read again from now on, if they are for the same CDF."""
@@ -230,12 +233,7 @@ class Sender:
 
     def clean(self, words: str) -> str:
         """Return what CDF says in one line of at most 500 characters, without secrets of this client."""
-        # A wait reads the same words at each poll, and to search them takes milliseconds.
-        if words not in self._cleaned:
-            if len(self._cleaned) >= MOST_CLEANED:
-                self._cleaned.clear()
-            self._cleaned[words] = without_secrets(words, self._secrets)
-        return self._cleaned[words]
+        return self._cleaned(words[:MOST])
 
     def named(self, projects: Sequence[TokenProject]) -> str:
         """Return the first of a token's projects, in words."""
