@@ -74,13 +74,14 @@ class CdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = self._inspect()
+            failed.inspection = self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    def _inspect(self) -> TokenInspection | None:
+    def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
+        until = clock.now() + INSPECT_WITHIN
         try:
-            return self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return self._attempt(inspect_token(), until if give_up_at is None else min(until, give_up_at))
         except CdfError:
             return None
 
@@ -224,13 +225,16 @@ class AsyncCdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = await self._inspect()
+            failed.inspection = await self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    async def _inspect(self) -> TokenInspection | None:
+    async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
+        until = clock.now() + INSPECT_WITHIN
         try:
-            return await self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return await self._attempt(
+                inspect_token(), until if give_up_at is None else min(until, give_up_at)
+            )
         except CdfError:
             return None
 

@@ -42,8 +42,8 @@ MAX_NAMED = 10
 #: Seconds within which it is asked what a token may do, once CDF has refused it something.
 INSPECT_WITHIN = 5.0
 
-#: How many of the texts that CDF has said are kept with what was made of them: an execution may have 200 tasks,
-#: and each of them 11 attempts.
+#: How many of the texts that CDF has said are kept with what was made of them. An execution may have 200
+#: tasks, each with 11 attempts.
 MOST_CLEANED = 5_000
 
 
