@@ -46,6 +46,14 @@ def is_loopback(hostname: str) -> bool:
         return False
 
 
+def can_be_asked(hostname: str) -> bool:
+    """Whether the HTTP library takes a host name, which it may stumble over as late as at a request."""
+    try:
+        return bool(httpx.URL(scheme="https", host=hostname).host)
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
 def time_left(too_late: type[httpcore.TimeoutException]) -> float | None:
     """
     Return the seconds that the request under way may still take; ``None`` outside of one.

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -50,20 +51,17 @@ class CdfHook(LegacyForm, BaseHook):
         super().__init__()
         self.cdf_conn_id = cdf_conn_id
         self.retry_for = retry_for
-        #: The clients that have been made, by kind.
-        self._clients: dict[str, Any] = {}
+        self._async_client: AsyncCdfClient | None = None
 
     # -- clients ----------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def client(self) -> CdfClient:
         """The client for threads, made at first use."""
         from airflow_provider_cdf.cdf.client import CdfClient
 
         # Of several that are made at once the first one stays. The others have opened nothing.
-        client: CdfClient = self._clients.get("sync") or self._clients.setdefault(
-            "sync", CdfClient(self.read_settings())
-        )
+        client: CdfClient = self.__dict__.setdefault("client", CdfClient(self.read_settings()))
         return client
 
     def read_settings(self) -> Settings:
@@ -104,25 +102,25 @@ class CdfHook(LegacyForm, BaseHook):
             settings = replace(settings, source=None)
         if request_timeout is not None:
             settings = replace(settings, request_timeout=request_timeout)
-        other._clients["sync"] = CdfClient(settings)
+        other.client = CdfClient(settings)
         return other
 
     @property
     def is_connected(self) -> bool:
         """Whether :attr:`client` has been made, so that its use does not ask Airflow for anything."""
-        return "sync" in self._clients
+        return "client" in self.__dict__
 
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         from airflow_provider_cdf.cdf.client import AsyncCdfClient
 
-        client: AsyncCdfClient | None = self._clients.get("async")
-        if client is None:
+        if self._async_client is None:
             made = AsyncCdfClient(await self.aread_settings())
             # In a thread, because the first one of a process reads the CA certificates.
             await asyncio.to_thread(made.tls)
-            client = self._clients.setdefault("async", made)
-        return client
+            # Of several that are made at once the first one stays. The others have opened nothing.
+            self._async_client = self._async_client or made
+        return self._async_client
 
     async def aread_settings(self) -> Settings:
         """Do what :meth:`read_settings` does, for coroutines."""
@@ -140,16 +138,20 @@ class CdfHook(LegacyForm, BaseHook):
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks and sockets can be neither copied nor pickled, and a secret should not be.
-        return {**self.__dict__, "_clients": {}}
+        state = {**self.__dict__, "_async_client": None}
+        state.pop("client", None)
+        return state
 
     def close(self) -> None:
         """Close the connections of :attr:`client`, if there are any."""
-        if client := self._clients.pop("sync", None):
-            client.close()
+        if self.is_connected:
+            self.client.close()
+            del self.client
 
     async def aclose(self) -> None:
         """Close the connections of :meth:`aclient`, if there are any."""
-        if client := self._clients.pop("async", None):
+        if self._async_client is not None:
+            client, self._async_client = self._async_client, None
             await client.close()
 
     # -- runs -------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ def error_of(conn_id: str, error: Exception) -> CdfError:
         )
     # The words of these may quote what could not be parsed, such as a part of the password.
     is_about_the_text = isinstance(error, ValueError | TypeError | AttributeError)
-    why = f"Airflow cannot parse it ({type(error).__name__})" if is_about_the_text else one_line(error)
+    kind = type(error).__name__
+    why = f"Airflow cannot parse it ({kind})" if is_about_the_text else one_line(error) or kind
     return CdfConnectionUnreadError(
         f"{label(conn_id)} could not be read: {why.rstrip('.')}. Nothing was sent to CDF."
     )
