@@ -11,7 +11,6 @@ threads.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import ssl
@@ -26,6 +25,7 @@ import httpcore
 import httpx
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.hosts import is_loopback
 
 #: When the request that this thread or coroutine has under way ends, on :func:`clock.now`.
 request_ends: ContextVar[float | None] = ContextVar("airflow_provider_cdf_request_ends", default=None)
@@ -34,16 +34,6 @@ request_ends: ContextVar[float | None] = ContextVar("airflow_provider_cdf_reques
 #: pieces; what one read brings is parsed in one go, which an event loop has to wait for.
 PIECE = 16 * 1024
 PoolT = TypeVar("PoolT", httpcore.ConnectionPool, httpcore.AsyncConnectionPool)
-
-
-def is_loopback(hostname: str) -> bool:
-    """Whether a host is this machine: plain http is fine there, and no proxy may see it."""
-    if hostname.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(hostname.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def can_be_asked(hostname: str) -> bool:

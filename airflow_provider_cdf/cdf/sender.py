@@ -187,13 +187,13 @@ class Sender:
         client = who[:1].upper() + who[1:]
         inspection = refusal.inspection
         if inspection is not None:
-            if all(one.project_url_name != project for one in inspection.projects):
+            if not inspection.reaches(project):
                 return (
                     f"{client} has no access to project {project!r}; the projects of its token are: "
                     f"{self.named(inspection.projects)}. "
                     f"Look at the project of {self.settings.label}."
                 )
-            if call.capability not in inspection.granted_in(project):
+            if inspection.missing_in(project, call.capability):
                 return f"{client} lacks the capability {call.capability} in project {project!r}."
         if refusal.code == 401:
             return ""  # which says enough by itself

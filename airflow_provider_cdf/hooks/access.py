@@ -22,12 +22,10 @@ def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     settings = client.settings
     who = settings.credentials.who
     where = f"project {settings.project!r} at {settings.base_url}"
-    if all(project.project_url_name != settings.project for project in inspection.projects):
+    if not inspection.reaches(settings.project):
         known = client.named(inspection.projects)
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
-    granted = inspection.granted_in(settings.project)
-    missing = [capability for capability in WANTED if capability not in granted]
-    if missing:
+    if missing := inspection.missing_in(settings.project, *WANTED):
         return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
     return True, f"Logged in to {where} as {who}, which may run workflows there."
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_cdf.cdf.network import can_be_asked, is_loopback
+from airflow_provider_cdf.cdf.network import can_be_asked
 from airflow_provider_cdf.hooks.connection_fields import FIELDS, Field, Kind
+from airflow_provider_cdf.hosts import is_loopback
 
 #: A name, an IPv4 address, or an IPv6 address without its brackets.
 _HOSTNAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")

@@ -135,7 +135,7 @@ class Cancellation:
         log.warning("%s", told("The task was killed.", self._outcome))
 
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
+        from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 
         until = clock.now() + KILL_PATIENCE
         while True:

@@ -48,7 +48,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.network import is_loopback
+from airflow_provider_cdf.hosts import is_loopback
 
 READ = calls.get_execution("my project", EXECUTION_ID)
 RUN = calls.run("my project", "pump", "1", nonce="n0nce")
