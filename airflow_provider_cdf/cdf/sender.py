@@ -31,8 +31,8 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
-from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
 from airflow_provider_cdf.cdf.settings import Settings, Source
+from airflow_provider_cdf.cdf.statuses import is_ambiguous_status
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Sender:
             code=code,
             cdf_message=words,
             request_id=self._request_id(call, answer),
-            retry_after=read_retry_after(answer.headers),
+            retry_after=answer.retry_after,
             is_auto_retryable=is_auto_retryable,
             is_cdfs_own=error is not None,
         )

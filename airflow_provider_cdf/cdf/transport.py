@@ -15,6 +15,8 @@ import ssl
 import zlib
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import httpcore
@@ -31,7 +33,7 @@ MOST_OF_AN_ERROR = 64 * 1024
 #: Unpacked at once, bytes: one or two milliseconds.
 STEP = 256 * 1024
 #: The headers that are read. A cookie is not kept, so none is ever sent.
-HEADERS = ("content-type", "retry-after", "date", "x-request-id", "cdf-is-auto-retryable")
+HEADERS = ("retry-after", "date", "x-request-id", "cdf-is-auto-retryable")
 #: What is raised before anything of a request was sent.
 _BEFORE_SENDING = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
@@ -80,6 +82,18 @@ class Answer:
             return "an empty answer"
         return "an HTML page" if self.content.lstrip()[:1] == b"<" else "something that is no JSON object"
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that ``Retry-After`` asks for; it is a number or a date."""
+        value = self.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"\d{1,9}(\.\d*)?", value, re.ASCII):
+            return float(value)
+        until = _date(value)
+        if until is None:
+            return None
+        # By the clock of the one who says it: ours may be minutes off.
+        return max(0.0, (until - (_date(self.headers.get("Date", "")) or datetime.now(UTC))).total_seconds())
+
     def json_object(self) -> dict[str, Any] | None:
         """Return a small answer that is a JSON object; ``None`` if it is none. UTF-8, whatever it claims."""
         try:
@@ -87,6 +101,14 @@ class Answer:
         except (ValueError, RecursionError):
             return None
         return said if isinstance(said, dict) else None
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 class NoAnswer(Exception):  # noqa: N818 - not all of them are errors of this side
