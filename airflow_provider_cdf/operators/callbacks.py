@@ -50,6 +50,8 @@ def operator_of(context: Context, *fields: str) -> Any:
     """
     Return the operator that a callback is about, of a mapped task that of its map index.
 
+    It is one of its own: Airflow's DAG processor calls the callbacks of all DAG runs with the same operators.
+
     :param fields: the template fields that the callback needs. Rendered here, because no code of the operator
         may have run; and no others, because an input that cannot be rendered must not be in the way.
     """
@@ -66,6 +68,7 @@ def operator_of(context: Context, *fields: str) -> Any:
                 return make_what_is_needed(operator, fields, context)
         else:
             return context["task"]
+    operator = operator.prepare_for_execution()  # which is Airflow's for a copy
     render_only(operator, fields, context)
     return operator
 
