@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
 
 
 class CdfTaskNotifier(BaseNotifier):
@@ -80,6 +82,9 @@ class CdfTaskNotifier(BaseNotifier):
         self.cdf_task_id = cdf_task_id
         self.cdf_conn_id = cdf_conn_id
 
+    def render_template_fields(self, context: Context, jinja_env: Environment | None = None) -> None:
+        """Leave the fields to :meth:`notify`: what is written here stays for all DAG runs of the process."""
+
     def notify(self, context: Context) -> None:
         """
         Report.
@@ -90,16 +95,19 @@ class CdfTaskNotifier(BaseNotifier):
         from airflow_provider_cdf.hooks.cdf import CdfHook
         from airflow_provider_cdf.operators.reporting import KEY, checked_output, failure, report
 
+        of_this_run = copy.copy(self)
+        env = self.get_template_env(context.get("dag"))
+        self._do_render_template_fields(of_this_run, self.template_fields, context, env, set())
         for name in ADDRESS:
-            setattr(self, name, as_text(getattr(self, name)))
-        status = check_reportable(self.status)
+            setattr(of_this_run, name, as_text(getattr(of_this_run, name)))
+        status = check_reportable(of_this_run.status)
         ti = context.get("ti") or _DagRun.of(context)
-        output = None if self.output is None else checked_output(self.output)
+        output = None if of_this_run.output is None else checked_output(of_this_run.output)
         if status != "COMPLETED":
             output = {**(output or {}), KEY: failure(ti, [], _error_in(context))[KEY]}
-        hook = CdfHook(self.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+        hook = CdfHook(of_this_run.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
         try:
-            report(hook, ti, target_of(self), status, output, patience=CALLBACK_PATIENCE)
+            report(hook, ti, target_of(of_this_run), status, output, patience=CALLBACK_PATIENCE)
         except CdfNothingToReportToError as error:
             self.log.warning("%s", error)
         except CdfError as error:

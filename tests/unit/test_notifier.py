@@ -72,12 +72,27 @@ def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, proj
     assert told["error"]["message"] == "The DAG run has failed: timed_out."
 
 
-def test_in_a_coroutine(execution_id: str, project: Project, ti: FakeTaskInstance) -> None:
-    async def main() -> None:
-        await notifier("COMPLETED", execution_id).async_notify(of_task(ti, execution_id))
+@pytest.mark.parametrize("is_awaited", [False, True], ids=["called", "awaited"])
+def test_reports_to_the_execution_of_each_run_that_it_is_called_for(
+    is_awaited: bool, project: Project, ti: FakeTaskInstance
+) -> None:
+    # Airflow's DAG processor has one DAG object, and one notifier, for the callbacks of all DAG runs.
+    workflow = project.define(function_task("score", waits=True))
+    execution_ids = [project.run(workflow) for _ in range(2)]
+    one = notifier("COMPLETED", output={"id": "{{ id }}"})
 
-    asyncio.run(main())
-    assert output(project, execution_id, "COMPLETED") is not None
+    async def awaited(context: Any) -> None:
+        one.context = context
+        await one
+
+    for execution_id in execution_ids:
+        project.task(execution_id, "score")
+        context = of_task(ti, execution_id)
+        if is_awaited and hasattr(one, "__await__"):  # Airflow 3.1 or later
+            asyncio.run(awaited(context))
+        else:
+            one(context)
+    assert [output(project, each, "COMPLETED")["id"] for each in execution_ids] == execution_ids
 
 
 def test_leaves_a_task_alone_that_has_been_reported_on(
@@ -110,10 +125,8 @@ def test_numbers_become_text_where_the_dag_renders_natively(
 ) -> None:
     context = of_task(ti, execution_id)
     context["dag"] = DAG("plant", render_template_as_native_obj=True)
-    one = notifier("COMPLETED", cdf_conn_id="{{ 7 }}")
-    one.render_template_fields(context)
     with pytest.raises(CdfError, match="'7'"):
-        one.notify(context)
+        notifier("COMPLETED", cdf_conn_id="{{ 7 }}")(context)
 
 
 @pytest.mark.parametrize("value", [{"airflow": {}}, {"risk": {1}}])
