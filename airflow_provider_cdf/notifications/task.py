@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
-from airflow_provider_cdf.fields import as_text, is_literal, refuse_wrong_ids
+from airflow_provider_cdf.fields import TextFields, is_literal, refuse_wrong_ids, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-class CdfTaskNotifier(BaseNotifier):
+class CdfTaskNotifier(TextFields, BaseNotifier):
     """
     Report a status to a CDF task from a callback of a DAG or a task.
 
@@ -96,10 +96,9 @@ class CdfTaskNotifier(BaseNotifier):
         from airflow_provider_cdf.operators.reporting import KEY, checked_output, failure, report
 
         of_this_run = copy.copy(self)
+        render_only(of_this_run, (*ADDRESS, "status"), context)
         env = self.get_template_env(context.get("dag"))
-        self._do_render_template_fields(of_this_run, self.template_fields, context, env, set())
-        for name in ADDRESS:
-            setattr(of_this_run, name, as_text(getattr(of_this_run, name)))
+        of_this_run.output = self.render_template(self.output, context, env)
         status = check_reportable(of_this_run.status)
         ti = context.get("ti") or _DagRun.of(context)
         output = None if of_this_run.output is None else checked_output(of_this_run.output)

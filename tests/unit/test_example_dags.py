@@ -60,11 +60,8 @@ def test_example_dag_succeeds(
     assert run_dag(file).state == "success"
 
 
-@pytest.mark.parametrize("name", ["cdf_roundtrip"])
-def test_one_dag_object_may_run_twice(
-    name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
-) -> None:
-    dag = read_dag(examples_folder() / f"{name}.py")
+def test_one_dag_object_may_run_twice(airflow_db: None, cdf_default: CdfEmulator, project: Project) -> None:
+    dag = read_dag(examples_folder() / "cdf_roundtrip.py")
     for run in (dag.test(), dag.test()):
         assert run.state == "success"
         assert project.task(execution_of(project, run)["id"], "score", "COMPLETED")

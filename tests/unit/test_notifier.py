@@ -120,6 +120,20 @@ def test_that_could_not_report_says_so(
         cdf.faults.clear()
 
 
+@pytest.mark.parametrize("is_native", [False, True])
+def test_ids_and_status_stay_text_where_the_dag_renders_natively(
+    is_native: bool, project: Project, ti: FakeTaskInstance
+) -> None:
+    # As a Python value, "2024_01" is 202401.
+    execution_id = project.run(project.define(function_task("2024_01", waits=True)))
+    project.task(execution_id, "2024_01")
+    context = of_task(ti, execution_id)
+    context["dag"] = DAG("plant", render_template_as_native_obj=is_native)
+    notifier("COMPLETED", task_external_id="2024_01", output={"n": "{{ 1 }}"})(context)
+    reported = project.task(execution_id, "2024_01", "COMPLETED")["output"]
+    assert reported["n"] == (1 if is_native else "1")
+
+
 def test_numbers_become_text_where_the_dag_renders_natively(
     execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
