@@ -30,6 +30,8 @@ ALL_CALLBACKS_WITHIN = 40.0
 LEAST_PATIENCE = 5.0
 #: Seconds within which a failure callback repeats a request.
 CALLBACK_PATIENCE = 10.0
+#: What becomes of a CDF task where a callback could not report.
+MAY_STILL_WAIT = "The CDF task may still wait for a report."
 
 
 def with_callback(given: Any, own: Any) -> list[Any]:
@@ -73,7 +75,8 @@ def operator_of(context: Context, *fields: str) -> Any:
     return operator
 
 
-def _not_known(error: Exception | str) -> str:
+def not_known(error: Exception | str) -> str:
+    """Say that a callback does not know what it is about."""
     return f"Which one is not known, because its arguments cannot be read: {one_line(error)}"
 
 
@@ -107,12 +110,12 @@ def report_failure(context: Context) -> None:
     try:
         operator = operator_of(context, *ADDRESS)
     except Exception as error:
-        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(error)))
+        log.warning("%s", told(MAY_STILL_WAIT, not_known(error)))
         return
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
     if operator.mistake:
-        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(operator.mistake)))
+        log.warning("%s", told(MAY_STILL_WAIT, not_known(operator.mistake)))
         return
     output = failure(ti, [], context.get("exception"))
     hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
@@ -121,7 +124,7 @@ def report_failure(context: Context) -> None:
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
-        operator.log.warning("%s", told("The CDF task may still wait for a report.", error))
+        operator.log.warning("%s", told(MAY_STILL_WAIT, error))
     finally:
         hook.close()
 
@@ -139,7 +142,7 @@ def cancel_orphan(context: Context) -> None:
     try:
         operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
     except Exception as error:
-        log.warning("%s", told("An execution of this task may still run in CDF.", _not_known(error)))
+        log.warning("%s", told("An execution of this task may still run in CDF.", not_known(error)))
         return
     if not _is_unsettled(operator, context):
         return

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.cdf.messages import ids, told
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import (
     TextFields,
     as_text,
@@ -24,7 +24,13 @@ from airflow_provider_cdf.fields import (
     refuse_operators,
     refuse_wrong_ids,
 )
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, mistake_in_address, target_of
+from airflow_provider_cdf.operators.address import (
+    ADDRESS,
+    check_address,
+    mistake_in_address,
+    target_of,
+    which,
+)
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
@@ -248,7 +254,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
-                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
+                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {which(self)}")
             ) from None
         return self._report(ti, status, with_note(output, ti, skipped=True) if skipped else output)
 
@@ -267,7 +273,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             told(
                 f"{words} CDF's task was set to {status}. This Airflow task fails, too, so that the DAG run "
                 f"is red. {links}",
-                self._which,
+                which(self),
             )
         )
 
@@ -295,11 +301,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         dag: Any = self.get_dag()
         mapped = dag.task_dict.get(self.task_id) if is_from_mapped(self) and dag is not None else None
         return mapped is not None and "status" not in mapped.partial_kwargs
-
-    @property
-    def _which(self) -> str:
-        by_name = None if self.task_external_id is None else repr(self.task_external_id)
-        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
 
 
 def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:

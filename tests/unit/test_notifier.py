@@ -69,6 +69,7 @@ def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, proj
 
     told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
     assert (told["dag_id"], told["run_id"]) == ("plant", "manual__1")
+    assert not told.keys() & {"task_id", "try_number", "failed_tasks", "failed_task_count"}
     assert told["error"]["message"] == "The DAG run has failed: timed_out."
 
 
@@ -143,12 +144,52 @@ def test_numbers_become_text_where_the_dag_renders_natively(
         notifier("COMPLETED", cdf_conn_id="{{ 7 }}")(context)
 
 
-@pytest.mark.parametrize("value", [{"airflow": {}}, {"risk": {1}}])
-def test_refuses_an_output_that_cdf_does_not_take(
-    value: Any, execution_id: str, ti: FakeTaskInstance
+#: Outputs that CDF does not take, and what is said of them.
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "own key": ({"airflow": {}}, "has the key 'airflow'"),
+    "no JSON": ({"risk": {1}}, "output.risk"),
+    "too large": ({"risk": "{{ 'x' * 100001 }}"}, "100000"),
+    "no value": ({"risk": "{{ nothing.of_that_kind }}"}, "cannot be rendered"),
+}
+
+
+@pytest.mark.parametrize(("value", "said"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_an_output_that_cdf_does_not_take_is_reported_as_a_failure(
+    value: Any, said: str, execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
-    with pytest.raises(CdfInputError):
-        notifier("COMPLETED", execution_id, output=value).notify(of_task(ti, execution_id))
+    with pytest.raises(CdfError, match="task was set to FAILED_WITH_TERMINAL_ERROR") as error:
+        notifier("COMPLETED", output=value)(of_task(ti, execution_id))
+    assert said in str(error.value)
+    assert "Nothing was sent" not in str(error.value)
+    reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
+    assert said in reported["airflow"]["error"]["message"]
+    assert "risk" not in reported
+
+
+@pytest.mark.parametrize("size", [99_990, 100_001])
+def test_an_output_too_large_for_a_failure_is_left_out_of_it(
+    size: int, execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    context = of_task(ti, execution_id, exception=RuntimeError("down"))
+    one = notifier("FAILED", output={"a": f"{{{{ 'x' * {size} }}}}"})
+    if size > 100_000:
+        with pytest.raises(CdfError, match="task was set to FAILED"):
+            one(context)
+    else:
+        one(context)
+    reported = output(project, execution_id, "FAILED")
+    assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
+    assert "a" not in reported
+
+
+def test_one_whose_address_cannot_be_rendered_says_that_cdf_waits(ti: FakeTaskInstance) -> None:
+    with pytest.raises(CdfError, match=r"^The CDF task may still wait .* undefined"):
+        notifier("COMPLETED", "{{ nothing.of_that_kind }}")(of_task(ti, ""))
+
+
+def test_a_status_that_cdf_does_not_have_says_that_cdf_waits(execution_id: str, ti: FakeTaskInstance) -> None:
+    with pytest.raises(CdfInputError, match="may still wait"):
+        notifier("{{ 'done' }}")(of_task(ti, execution_id))
 
 
 @pytest.mark.parametrize(
