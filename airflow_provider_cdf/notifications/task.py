@@ -15,7 +15,7 @@ from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields, is_literal, refuse_wrong_ids, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of, which
-from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE, MAY_STILL_WAIT, not_known
+from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, not_known
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -107,11 +107,11 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
 
     def _report(self, context: Context) -> None:
         from airflow_provider_cdf.cdf.checks import check_reportable
-        from airflow_provider_cdf.hooks.cdf import CdfHook
+        from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
         from airflow_provider_cdf.operators.reporting import KEY, failure, if_it_fits, report
 
         ti = context.get("ti") or _DagRun.of(context)
-        hook = CdfHook(self.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+        patience = min(seconds_left(context), CALLBACK_PATIENCE)
         try:
             status = check_reportable(self.status)
             output, problem = self._output_in(context)
@@ -119,13 +119,12 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
                 own = failure(ti, [], problem if status == "COMPLETED" else _error_in(context))
                 output = if_it_fits({**(output or {}), KEY: own[KEY]}, own)
                 status = check_reportable("FAILED_WITH_TERMINAL_ERROR") if status == "COMPLETED" else status
-            report(hook, ti, target_of(self), status, output, patience=CALLBACK_PATIENCE)
+            with hook_within(patience, self.cdf_conn_id) as hook:
+                report(hook, ti, target_of(self), status, output, patience=patience)
         except CdfNothingToReportToError:
             raise
         except CdfError as error:
-            raise error.adding(MAY_STILL_WAIT) from None
-        finally:
-            hook.close()
+            raise error.adding(told(MAY_STILL_WAIT, which(self))) from None
         if problem:
             raise CdfError(told(problem, f"CDF's task was set to {status}.", which(self)))
 

@@ -12,6 +12,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators import deadline
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -110,9 +111,7 @@ def test_leaves_a_task_alone_that_has_been_reported_on(
 def test_that_could_not_report_says_so(
     cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_cdf.notifications import task as module
-
-    monkeypatch.setattr(module, "CALLBACK_PATIENCE", 0.1)
+    monkeypatch.setattr(deadline, "CALLBACK_PATIENCE", 0.5)
     cdf.faults.add("POST", "*/update", status=503, times=50)
     try:
         with pytest.raises(CdfError, match="may still wait for a report"):
