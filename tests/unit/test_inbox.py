@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -30,9 +30,13 @@ class Inbox(FakeTaskInstance):
 
     runs: dict[str, str] = field(default_factory=dict)
     questions: int = 0
+    #: What happens just before Airflow answers for the first time.
+    meanwhile: Callable[[], None] = lambda: None
 
     def get_dr_count(self, *, dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
         assert dag_id == "work"
+        if not self.questions:
+            self.meanwhile()
         self.questions += 1
         return sum(
             1 for one in run_ids if one in self.runs and self.runs[one] in (states or [self.runs[one]])
@@ -171,6 +175,36 @@ class TestLog:
         assert said.count("A DAG run has ended, and its CDF task still waits") == 1
         assert ended in said
         assert running not in said
+
+    def test_does_not_name_a_run_that_has_reported_since_cdf_was_read(
+        self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        reported, ended = start(project, workflow), start(project, workflow)
+        ti.runs = {f"cdf__{reported}": "success", f"cdf__{ended}": "failed"}
+        ti.meanwhile = lambda: project.update(reported, "COMPLETED")
+
+        assert listed(ti, workflow) == []
+
+        said = capsys.readouterr().out
+        assert f"cdf__{reported}" not in said
+        assert f"cdf__{ended}" in said
+
+    def test_does_not_name_a_run_whose_execution_cannot_be_read_again(
+        self, cdf: CdfEmulator, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        ended = start(project, workflow)
+        ti.runs = {f"cdf__{ended}": "failed"}
+        ti.meanwhile = lambda: cdf.faults.add("GET", "*/executions/*", status=400)
+        try:
+            assert listed(ti, workflow) == []
+        finally:
+            cdf.faults.clear()
+
+        said = capsys.readouterr().out
+        assert "An execution could not be read, and is left for the next time." in said
+        assert f"cdf__{ended}" not in said
 
     def test_names_what_cdf_is_about_to_give_up_while_its_run_is_queued(
         self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
