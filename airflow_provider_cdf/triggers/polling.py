@@ -32,8 +32,6 @@ POLL_INTERVAL = 10.0
 MAX_POLL_SILENCE = 900.0
 #: What the key of every stream begins with: Airflow finds those who share one by their key alone.
 PACKAGE = "airflow_provider_cdf"
-#: The method that Airflow resumes a task with whose trigger has broken, and the error if it was given up.
-BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
 

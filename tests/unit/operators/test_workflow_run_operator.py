@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
-from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
+from support import FakeTaskInstance, Project, broken, first_event, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
@@ -794,6 +794,19 @@ class TestBrokenTrigger:
             make(workflow, deferrable=True, timeout=timeout).execute(context(ti))
         assert ti.xcoms.get("end_time") == deferred.value.trigger.end_time
         assert ("end_time" in ti.xcoms) is (timeout is not None)
+
+    def test_the_log_says_why_one_has_crashed(
+        self, project: Project, ti: FakeTaskInstance, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        project.update(project.task(execution_id, "approve")["id"], "COMPLETED")
+        capsys.readouterr()
+
+        make(workflow).resume_execution(*broken(KeyError("pump")), context(ti))
+
+        said = capsys.readouterr().out
+        assert "The trigger has broken. Waiting goes on here" in said
+        assert "The reason: KeyError: 'pump'" in said
 
     def test_one_that_crashed_without_a_word_is_waited_on_for_on_the_worker(
         self, project: Project, ti: FakeTaskInstance
