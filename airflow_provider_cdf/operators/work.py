@@ -187,7 +187,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
 
     def _work(self, context: Context, wait: TaskWait | None) -> Any:
         """Call the function, and report."""
-        from airflow_provider_cdf.operators.cdf_task import CdfTask, result_of
+        from airflow_provider_cdf.operators.cdf_task import OWN_KEYS, CdfTask, own_keys, result_of
         from airflow_provider_cdf.operators.reporting import with_note
 
         if wait is not None and wait.completed is not None:
@@ -219,6 +219,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
             value, output = as_output(result)
         except CdfInputError as error:
             raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
+        if keys := own_keys(value):
+            output = with_note(output, ti, **{OWN_KEYS: keys})
         self._report(ti, "COMPLETED", output)
         return value
 

@@ -324,6 +324,38 @@ class TestAnEarlierTry:
 
         assert again == first == {"risk": 0.4}
 
+    def test_that_has_skipped_is_skipped_again(
+        self, deferrable: bool, execution_id: str, ti: FakeTaskInstance
+    ) -> None:
+        ti.max_tries = 1
+        with pytest.raises(AirflowSkipException):
+            work(ti, raising(AirflowSkipException("nothing to do")), execution_id)
+        ti.try_number = 2
+
+        with pytest.raises(AirflowSkipException, match="An earlier try has reported that it was skipped"):
+            work(ti, raising(AssertionError("called again")), execution_id, deferrable=deferrable)
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"response": 5, "score": 1},
+            {"functionId": 1},
+            {"return_value": 5},
+            {"callId": 3, "return_value": 1},
+        ],
+        ids=str,
+    )
+    def test_gives_all_that_its_function_had_returned(
+        self, result: dict[str, Any], execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        ti.max_tries = 1
+        assert work(ti, lambda: result, execution_id) == result
+        ti.try_number = 2
+
+        assert work(ti, raising(AssertionError("called again")), execution_id) == result
+        output = project.task(execution_id, "score", "COMPLETED")["output"]
+        assert {key: output[key] for key in result} == result
+
     def test_that_has_reported_no_object(self, execution_id: str, ti: FakeTaskInstance) -> None:
         ti.max_tries = 1
         work(ti, lambda: [1, 2], execution_id)
