@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_cdf.arguments import number_or
+from airflow_provider_cdf.arguments import number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
 
@@ -97,7 +97,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     :param cdf_conn_id: id of the Airflow connection.
     :param workflow_external_id: external id of the workflow.
     :param version: version of the workflow; all of them without it.
-    :param statuses: the endings that are told, in upper case.
+    :param statuses: the endings that are told, one or several, in any case.
     :param look_back: seconds for which an execution is looked at after it was created.
     :param poll_interval: seconds between polls, of one request each.
     """
@@ -107,7 +107,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         cdf_conn_id: str = "cdf_default",
         workflow_external_id: str = "",
         version: str | None = None,
-        statuses: Sequence[str] = ("COMPLETED",),
+        statuses: str | Sequence[str] = ("COMPLETED",),
         look_back: float = LOOK_BACK,
         poll_interval: float = POLL_INTERVAL,
         **more: Any,
@@ -130,7 +130,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                 "cdf_conn_id": self.cdf_conn_id,
                 "workflow_external_id": self.workflow_external_id,
                 "version": self.version,
-                "statuses": list(self.statuses),
+                "statuses": statuses_of(self.statuses),
                 "look_back": self.look_back,
                 "poll_interval": self.poll_interval,
             },
@@ -181,7 +181,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,
-            status=list(self.statuses),
+            status=statuses_of(self.statuses),
             created_after=since,
         )
         async with aclosing(listed):

@@ -123,6 +123,7 @@ class TestTells:
         told = watch(workflow, None, monkeypatch, both, nothing, statuses=["FAILED", "COMPLETED"])
         assert ids(told) == [ended[2:]]
         assert watch(workflow, None, monkeypatch, both, nothing, version="2") == []
+        assert ids(watch(workflow, None, monkeypatch, both, nothing, statuses="failed")) == [[ended[-1]]]
 
     def test_an_execution_again_that_cdf_has_retried(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
