@@ -206,9 +206,8 @@ class TestUse:
 def test_the_outcome_fails_where_the_report_has_not_been_made(state: str, fails: bool) -> None:
     from airflow.providers.common.compat.sdk import AirflowFailException
 
-    with DAG("plant") as dag:
-        with group():
-            pass
+    with DAG("plant") as dag, group():
+        pass
     ti = FakeTaskInstance(task_id="score.outcome", states={"score.report": {"score.report": state}})
     outcome = dag.get_task("score.outcome").prepare_for_execution()
     context = {"ti": ti}
