@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds of a wait at most. It is CDF that ends it: an execution after 24 hours, and the task with that. Not
+#: Airflow's ``[sensors] default_timeout``, which is for tasks that do nothing but wait.
+LONGEST_WAIT = 7 * 24 * 3600.0
 #: Key of an output that holds the result of a function that returned no object.
 RETURN_VALUE = "return_value"
 #: That, and what CDF itself puts into the output of a function task.
@@ -175,6 +178,7 @@ class TaskWait(CdfTaskSensor):
             execution_id="",  # below: what a template has become is refused where it is used
             task_external_id=str(target.task_external_id),
             parent_task_external_id=target.parent_task_external_id,
+            timeout=LONGEST_WAIT,
             **kwargs,
         )
         self.execution_id = str(target.execution_id)

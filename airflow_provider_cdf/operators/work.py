@@ -59,8 +59,9 @@ class CdfTaskOperator(TextFields, PythonOperator):
     Then this task fails, with CDF's reason. A long-running function may ask ``cdf_task.is_waiting()`` to stop
     early.
 
-    ``execution_timeout`` bounds the wait from the start of the try, deferred or not; once the function runs,
-    Airflow counts it anew where the task was deferred.
+    It waits as long as the CDF task may still begin: CDF ends an execution after 24 hours. Airflow's ``[sensors]
+    default_timeout`` does not count. ``execution_timeout`` bounds the wait from the start of the try, deferred
+    or not; once the function runs, Airflow counts it anew where the task was deferred.
 
     :param python_callable: the function. A parameter ``cdf_task`` receives a
         :class:`~airflow_provider_cdf.operators.cdf_task.CdfTask`; ``op_args``, ``op_kwargs`` and the context

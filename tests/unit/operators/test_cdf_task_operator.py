@@ -118,6 +118,20 @@ class TestTheWork:
         }
         assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.2
 
+    def test_waits_longer_than_airflow_lets_sensors_wait(
+        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__SENSORS__DEFAULT_TIMEOUT", "3600")
+        first, second = function_task("first", waits=True), function_task("score", waits=True)
+        execution_id = project.run(project.define(first, {**second, "dependsOn": [{"externalId": "first"}]}))
+        operator = make(dict, execution_id, deferrable=True)
+
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context(ti, operator))
+
+        trigger: Any = deferred.value.trigger
+        assert trigger.end_time - ti.start_date.timestamp() == pytest.approx(7 * 24 * 3600)
+
     @pytest.mark.parametrize("value", [None, 7, "text", [1, 2], True])
     def test_what_is_no_object_becomes_one(
         self, value: Any, execution_id: str, project: Project, ti: FakeTaskInstance
