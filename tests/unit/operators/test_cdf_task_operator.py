@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
+from moved import AirflowRescheduleException
 from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
@@ -30,7 +32,8 @@ from airflow_provider_cdf.operators import task as task_module
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.work import CdfTaskOperator
-from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
+from airflow_provider_cdf.triggers.task import CdfTaskTrigger
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -71,6 +74,12 @@ def raising(error: BaseException) -> Callable[[], Any]:
         raise error
 
     return function
+
+
+def skips_others() -> BaseException:
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    return DownstreamTasksSkipped(tasks=["next"])
 
 
 def told(project: Project, execution_id: str, status: str = "FAILED_WITH_TERMINAL_ERROR") -> dict[str, Any]:
@@ -273,6 +282,27 @@ class TestFailure:
         message = clear(error.value, said, "was set to FAILED_WITH_TERMINAL_ERROR. [task 'score'")
         assert "Nothing was sent" not in message
         assert said in told(project, execution_id)["error"]["message"]
+
+    @pytest.mark.parametrize(
+        "asks",
+        [
+            lambda: TaskDeferred(trigger=CdfTaskTrigger(), method_name="execute_complete"),
+            lambda: AirflowRescheduleException(datetime.now(UTC)),
+            pytest.param(
+                skips_others, marks=pytest.mark.skipif(not HAS_TASK_API, reason="an exception of Airflow 3")
+            ),
+        ],
+        ids=["defer", "reschedule", "skip others"],
+    )
+    def test_to_finish_because_another_operator_is_called_is_reported_at_once(
+        self, asks: Any, execution_id: str, project: Project, ti: FakeTaskInstance, clear: Any
+    ) -> None:
+        ti.max_tries = 5
+        with pytest.raises(AirflowFailException) as error:
+            work(ti, raising(asks()), execution_id)
+
+        clear(error.value, "The function did not finish: it raised", "a task of its own")
+        assert "did not finish" in told(project, execution_id)["error"]["message"]
 
     def test_does_not_hide_behind_a_report_that_fails(
         self, cdf: CdfEmulator, execution_id: str, project: Project, ti: FakeTaskInstance
