@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from airflow_provider_cdf.versions import HAS_TASK_API
+
 #: States of a task that goes on: it waits, was resumed and waits for a slot, or a try of it runs or will.
 #: ``restarting`` is one that was cleared while it ran.
 GOES_ON = frozenset({"deferred", "scheduled", "queued", "running", "up_for_retry", "up_for_reschedule"})
@@ -12,20 +14,25 @@ GOES_ON = frozenset({"deferred", "scheduled", "queued", "running", "up_for_retry
 
 def state_of(ti: Any) -> str | None:
     """
-    Ask Airflow for the state of one task instance (3.0 or later). Blocks while Airflow is asked.
+    Ask Airflow for the state of one task instance. Blocks while Airflow is asked.
 
     :param ti: the task instance, as the task or a trigger has it.
     :return: ``None`` for one that has none, such as one that was cleared.
     :raises LookupError: if Airflow does not know it.
     """
+    index = -1 if ti.map_index is None else ti.map_index
+    if not HAS_TASK_API:
+        for one in ti.dag_run.get_task_instances():
+            if (one.task_id, one.map_index) == (ti.task_id, index):
+                return None if one.state is None else str(one.state)
+        raise LookupError(ti.task_id)
     ask = getattr(ti, "get_task_states", None)
     if ask is None:  # as a trigger has it
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ask = RuntimeTaskInstance.get_task_states
     states = ask(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
-    is_mapped = ti.map_index is not None and ti.map_index >= 0
-    state = states[ti.run_id][f"{ti.task_id}_{ti.map_index}" if is_mapped else ti.task_id]
+    state = states[ti.run_id][ti.task_id if index < 0 else f"{ti.task_id}_{index}"]
     return None if state is None else str(state)
 
 
@@ -43,7 +50,7 @@ def state_within(ti: Any, seconds: float) -> str | None:
         try:
             answer.append(state_of(ti))
         except Exception:
-            answer.append(None)  # such as Airflow 2, which has no such question
+            answer.append(None)
 
     thread = threading.Thread(target=ask, name="cdf-task-state", daemon=True)
     thread.start()

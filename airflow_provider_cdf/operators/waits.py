@@ -24,7 +24,7 @@ from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ende
 from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
-from airflow_provider_cdf.versions import HAS_ON_KILL, HAS_TASK_API
+from airflow_provider_cdf.versions import HAS_ON_KILL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -200,11 +200,8 @@ class WaitsForEnd(BaseOperator):
         self.log.warning(
             "Another process of this task has cancelled its execution. [execution %s]", execution.id
         )
-        ti: Any = context["ti"]
-        if not HAS_TASK_API:
-            return
         try:
-            state = state_of(ti)
+            state = state_of(context["ti"])
         except LookupError:
             state = None
         if state not in (None, "running"):

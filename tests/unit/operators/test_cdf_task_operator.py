@@ -32,6 +32,7 @@ from airflow_provider_cdf.operators import task as task_module
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.work import CdfTaskOperator
+from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
 
@@ -593,12 +594,20 @@ class TestKill:
     def test_reports_nothing_where_airflow_does_not_say_why(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unreachable(self: Any) -> Any:
+        def unreachable(ti: Any) -> Any:
             raise ConnectionError
 
-        monkeypatch.setattr(marks.LastReport, "_state", unreachable)
+        monkeypatch.setattr(marks, "state_of", unreachable)
         self.kill(ti, execution_id, "failed")
         assert waits(project, execution_id)
+
+    @pytest.mark.usefixtures("airflow_2")
+    def test_of_a_mapped_task_reads_its_own_state_from_the_database_of_airflow_2(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        ti.map_index = 2
+        self.kill(ti, execution_id, "failed")
+        assert told(project, execution_id)["map_index"] == 2
 
     def test_of_a_mapped_task_asks_for_its_own_state(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
@@ -622,14 +631,13 @@ class TestKill:
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         given_back, answered = threading.Event(), threading.Event()
-        ask = marks.LastReport._state
 
-        def state(self: Any) -> Any:
+        def state(ti: Any) -> Any:
             given_back.wait(60)
             answered.set()
-            return ask(self)
+            return state_of(ti)
 
-        monkeypatch.setattr(marks.LastReport, "_state", state)
+        monkeypatch.setattr(marks, "state_of", state)
         monkeypatch.setattr(marks.LastReport.wait, "__defaults__", (0.01,))
 
         def then() -> None:

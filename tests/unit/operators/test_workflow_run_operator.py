@@ -964,6 +964,19 @@ class TestOnKill:
             retry.execute(context(dataclasses.replace(ti, try_number=2)))
         assert retry.execution_id == execution["id"]
 
+    @pytest.mark.parametrize(("state", "status"), [("running", "RUNNING"), ("failed", "TERMINATED")])
+    @pytest.mark.usefixtures("airflow_2")
+    def test_reads_the_database_of_airflow_2(
+        self, state: str, status: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == status
+
     @pytest.mark.parametrize("state", ["failed", "success", "restarting", "removed", None])
     def test_by_a_person_cancels_the_execution_though_a_retry_is_left(
         self, state: str | None, project: Project, ti: FakeTaskInstance
