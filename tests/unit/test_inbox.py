@@ -257,18 +257,22 @@ def test_counts_tell_which(counted: set[str]) -> None:
     assert those_counted([], count) == set()
 
 
+EVERY_MINUTE = timedelta(minutes=1)
+
+
 class TestDag:
     def make(self, **arguments: Any) -> Any:
         given = {
             "trigger_dag_id": "work",
             "workflow_external_id": "pump_health",
             "task_external_id": "score",
-            "schedule": timedelta(minutes=1),
         }
         return cdf_inbox("inbox", **{**given, **arguments})
 
     def test_lists_and_starts(self) -> None:
-        dag = self.make(version="1", parent_task_external_id="each", cdf_conn_id="other")
+        dag = self.make(
+            schedule=timedelta(minutes=1), version="1", parent_task_external_id="each", cdf_conn_id="other"
+        )
         assert dag.task_ids == ["waiting", "start"]
         assert dag.get_task("start").upstream_task_ids == {"waiting"}
         waiting = dag.get_task("waiting")
@@ -280,7 +284,7 @@ class TestDag:
         assert (dag.catchup, dag.max_active_runs) == (False, 1)
 
     def test_starts_each_run_once_and_without_a_date(self) -> None:
-        mapped = self.make().get_task("start")
+        mapped = self.make(schedule="@hourly").get_task("start")
         operator = mapped.unmap({"trigger_run_id": "cdf__x", "conf": {"execution_id": "y"}})
         assert isinstance(operator, CdfStartOperator)
         assert (operator.trigger_dag_id, operator.trigger_run_id) == ("work", "cdf__x")
@@ -288,13 +292,17 @@ class TestDag:
         assert operator.logical_date is None
 
     def test_can_be_stored(self) -> None:
-        stored = DagSerialization.from_dict(DagSerialization.to_dict(self.make()))
+        stored = DagSerialization.from_dict(
+            DagSerialization.to_dict(self.make(schedule=timedelta(minutes=1)))
+        )
         assert set(stored.task_dict) == {"waiting", "start"}
 
-    def test_is_woken_by_a_watcher_without_a_schedule(self) -> None:
+    @pytest.mark.skipif(not HAS_TASK_API, reason="Airflow 3")
+    @pytest.mark.parametrize("schedule", [{}, {"schedule": "watcher"}], ids=str)
+    def test_is_woken_by_a_watcher_without_a_schedule(self, schedule: dict[str, Any]) -> None:
         from airflow.serialization.serialized_objects import DagSerialization
 
-        dag = self.make(schedule=None, version="1", poll_interval=3, cdf_conn_id="other")
+        dag = self.make(**schedule, version="1", poll_interval=3, cdf_conn_id="other")
         ((asset,),) = [list(condition.objects) for condition in [dag.timetable.asset_condition]]
         (watcher,) = asset.watchers
         assert watcher.trigger.serialize()[1] == {
@@ -310,10 +318,15 @@ class TestDag:
             "start",
         }
 
+    def test_is_started_by_hand_where_airflow_is_told_so(self) -> None:
+        dag = self.make(schedule=None)
+        assert dag.schedule is None
+
     def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
         with pytest.raises(ValueError, match="schedule"):
-            self.make(schedule=None)
+            self.make()
+        assert self.make(schedule=None).schedule is None
 
 
 class TestAirflow2:
