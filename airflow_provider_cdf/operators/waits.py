@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
-    CdfApiError,
     CdfError,
     CdfExecutionFailedError,
     CdfOutputMissingError,
@@ -60,8 +59,8 @@ class WaitsForEnd(BaseOperator):
         self.is_settled: bool | None = None
         #: Whether it was started to go on without a task that waits for it.
         self.goes_on_alone = False
-        #: Until when CDF may not know an execution yet where it is read, on :mod:`cdf.clock`.
-        self._is_known_by = 0.0
+        #: When this very object has started the execution, on :mod:`cdf.clock`.
+        self._started_at = -math.inf
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -114,7 +113,7 @@ class WaitsForEnd(BaseOperator):
         :param end_time: when ``timeout`` is over, in seconds since the epoch.
         """
         from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
-        from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
+        from airflow_provider_cdf.waiting import LAG, GoOn, Impossible, Patience, wait_for_end
 
         patience = Patience(interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now())
         has_warned = False
@@ -142,7 +141,7 @@ class WaitsForEnd(BaseOperator):
             if left <= 0:
                 return self._time_is_over(context, end_time, execution)
             # A trigger would take it for unknown if CDF does not know it yet where it is read.
-            if self.deferrable and (execution is not None or clock.now() >= self._is_known_by):
+            if self.deferrable and (execution is not None or clock.now() >= self._started_at + LAG):
                 self._defer(end_time, until)
             self._pause(max(min(patience.next_interval, until - time.time()), 0))
 
@@ -153,7 +152,7 @@ class WaitsForEnd(BaseOperator):
         :param is_last: whether no other look makes up for this one, which therefore takes its time.
         :param within: otherwise, the seconds that are left for it.
         """
-        from airflow_provider_cdf.waiting import contradiction
+        from airflow_provider_cdf.waiting import contradiction, may_not_be_listed_yet
 
         try:
             if is_last:
@@ -162,8 +161,8 @@ class WaitsForEnd(BaseOperator):
                 limit = max(within, 1.0) if math.isfinite(within) else None
                 execution = self._poll_hook.get_execution(str(self.execution_id), within=limit)
         except CdfError as error:
-            if isinstance(error, CdfApiError) and error.code == 404 and clock.now() < self._is_known_by:
-                return None  # started a moment ago: what reads it lags behind
+            if may_not_be_listed_yet(error, started_at=self._started_at, now=clock.now()):
+                return None
             self._failed(patience, error)
             return None
         if not execution.has_ended and (doubt := contradiction(execution)):

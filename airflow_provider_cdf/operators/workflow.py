@@ -36,8 +36,6 @@ __all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
 #: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
-#: Seconds after a start within which CDF may not know the execution yet where it is read.
-LAG = 30.0
 
 
 class _KilledError(CdfError):
@@ -357,7 +355,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         execution = found.execution
         self.execution_id = execution.id
         if found.is_under_way_anew:
-            self._is_known_by = clock.now() + LAG
+            self._started_at = clock.now()
             self.log.info("CDF has started %s. [execution %s]", what, execution.id)
             return end_time
         self.log.info(

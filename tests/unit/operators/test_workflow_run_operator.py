@@ -27,6 +27,7 @@ from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
 from support import FakeTaskInstance, Project, broken, first_event, function_task, run_to_end
 
+from airflow_provider_cdf import waiting
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
     CdfError,
@@ -547,6 +548,23 @@ def test_defers_only_when_cdf_knows_the_execution_where_it_is_read(
         operator.execute(context(ti))
 
     assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 5
+
+
+def test_waits_as_long_as_others_until_cdf_knows_the_execution_where_it_is_read(
+    cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    monkeypatch.setattr(clock, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    workflow = project.define(function_task("approve", waits=True))
+    operator = make(workflow, deferrable=True, poll_interval=10)
+    cdf.faults.add("GET", "*/executions/*", status=404, times=6)
+
+    with pytest.raises(TaskDeferred):
+        operator.execute(context(ti))
+
+    assert now[0] - 1000 == pytest.approx(waiting.LAG)
+    assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 7
 
 
 class TestTimeout:
