@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow_provider_cdf.versions import HAS_TASK_API
 
-#: States of a task that goes on: it waits, was resumed and waits for a slot, or a try of it runs or will.
-#: ``restarting`` is one that was cleared while it ran.
-GOES_ON = frozenset({"deferred", "scheduled", "queued", "running", "up_for_retry", "up_for_reschedule"})
+#: States of a task that goes on with what it has begun: it waits, was resumed and waits for a slot, or a try
+#: of it runs or will. Not ``restarting``: what was cleared while it ran begins anew.
+ALIVE = frozenset({"deferred", "scheduled", "queued", "running", "up_for_retry", "up_for_reschedule"})
 
 
 def state_of(ti: Any) -> str | None:

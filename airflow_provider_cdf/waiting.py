@@ -188,7 +188,7 @@ def contradiction(execution: WorkflowExecutionDetails) -> CdfAnswerError | None:
     )
 
 
-def goes_on(execution: WorkflowExecution) -> bool:
+def is_surely_running(execution: WorkflowExecution) -> bool:
     """
     Whether a list's entry says all there is to know: that the execution is RUNNING.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.task_state import GOES_ON, state_within
+from airflow_provider_cdf.task_state import ALIVE, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +31,7 @@ TASK_HAS_DIED = "The Airflow task that waited for it has died."
 #: Reasons of executions that were cancelled because a process of their task was stopped, or because two had
 #: been started. Should another process of the task live on, it sees by them that the work is still wanted.
 TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
-GOES_ON_WITHOUT = "The Airflow task that started it goes on with another execution."
+ANOTHER_WAS_KEPT = "The Airflow task that started it goes on with another execution."
 
 
 def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
@@ -63,7 +63,7 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
 
 def is_given_up(execution: WorkflowExecution) -> bool:
     """Whether it has ended for good, and not because one of several processes of its task was stopped."""
-    reasons = (TASK_WAS_KILLED, GOES_ON_WITHOUT)
+    reasons = (TASK_WAS_KILLED, ANOTHER_WAS_KEPT)
     return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
 
@@ -112,7 +112,7 @@ class Cancellation:
 
     def _cancel(self) -> None:
         state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
-        if state in GOES_ON:
+        if state in ALIVE:
             self._outcome = told(
                 "What it has started in CDF goes on, for the next try.",
                 f"Only its process was stopped; the task is {state} in Airflow.",

@@ -183,9 +183,9 @@ class CdfStartOperator(TriggerDagRunOperator):
         """Start it."""
         if HAS_TASK_API:
             return super().execute(context)
-        told: Any = self.conf
+        conf: Any = self.conf
         self.logical_date = logical_date(
-            told["start_time"], str(self.trigger_run_id), context["ti"].try_number
+            conf["start_time"], str(self.trigger_run_id), context["ti"].try_number
         )
         try:
             return super().execute(context)

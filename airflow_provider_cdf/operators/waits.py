@@ -57,8 +57,8 @@ class WaitsForEnd(BaseOperator):
         #: Whether it is decided what becomes of what this very object has started or found in CDF, or left to
         #: others such as a trigger. ``None`` if it has not run.
         self.is_settled: bool | None = None
-        #: Whether it was started to go on without a task that waits for it.
-        self.goes_on_alone = False
+        #: Whether it was started to run on without a task that waits for it.
+        self.is_left_running = False
         #: When this very object has started the execution, on :mod:`cdf.clock`.
         self._started_at = -math.inf
 

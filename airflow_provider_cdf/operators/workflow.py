@@ -274,7 +274,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._stop_if_killed()  # while CDF was starting it
         self._store(context, end_time)
         if not self.wait_for_completion:
-            self.is_settled = self.goes_on_alone = True
+            self.is_settled = self.is_left_running = True
             return str(self.execution_id)
         return self._wait(context, end_time)
 

@@ -149,7 +149,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         cursor = await self._restore()
         try:
             while True:
-                told: list[WorkflowExecution] = []
+                ended: list[WorkflowExecution] = []
                 try:
                     found = await self._ended(hook)
                 except CdfError as error:
@@ -165,13 +165,15 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                         cursor = Cursor()
                         cursor.tell(found)
                         await self._store(cursor)
-                    told = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
-                    if told:
-                        self.log.info("%d executions of %r have ended.", len(told), self.workflow_external_id)
-                        yield TriggerEvent(_payload(told))
-                await clock.asleep(max(pace.next_interval, TOLD_AFTER if told else 0.0))
-                if told and cursor is not None:
-                    cursor.tell(told)
+                    ended = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
+                    if ended:
+                        self.log.info(
+                            "%d executions of %r have ended.", len(ended), self.workflow_external_id
+                        )
+                        yield TriggerEvent(_payload(ended))
+                await clock.asleep(max(pace.next_interval, TOLD_AFTER if ended else 0.0))
+                if ended and cursor is not None:
+                    cursor.tell(ended)
                     await self._store(cursor)
         finally:
             await hook.aclose()
@@ -216,9 +218,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
             self.log.warning("Airflow did not store what was told; a restart may tell it again: %s", error)
 
 
-def _payload(told: Sequence[WorkflowExecution]) -> dict[str, Any]:
-    named = told[-MAX_NAMED:]
+def _payload(ended: Sequence[WorkflowExecution]) -> dict[str, Any]:
+    named = ended[-MAX_NAMED:]
     return {
         "executions": [{"id": one.id, "status": str(one.status), "end_time": one.end_time} for one in named],
-        "more": len(told) - len(named),
+        "more": len(ended) - len(named),
     }
