@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_cdf.cdf.attempts import current_attempt as current_attempt
-from airflow_provider_cdf.cdf.attempts import current_attempts
+from airflow_provider_cdf.cdf.attempts import current_attempt, current_attempts
 from airflow_provider_cdf.cdf.errors import (
     CdfAmbiguousTaskError,
     CdfAnswerError,

@@ -253,7 +253,7 @@ class WaitsForEnd(BaseOperator):
         )
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
-        from airflow_provider_cdf.waiting import current_attempt
+        from airflow_provider_cdf.cdf.attempts import current_attempt
 
         self.is_settled = True
         self.log.info("The workflow is COMPLETED. [execution %s]", execution.id)

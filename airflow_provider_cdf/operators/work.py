@@ -226,9 +226,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
             value, output = as_output(result)
         except CdfInputError as error:
             raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
-        if keys := own_keys(value):
-            output = with_note(output, ti, **{OWN_KEYS: keys})
-        self._report(ti, "COMPLETED", output)
+        keys = own_keys(value)
+        self._report(ti, "COMPLETED", with_note(output, ti, **{OWN_KEYS: keys}) if keys else output)
         return value
 
     def _call(self, context: Context) -> Any:

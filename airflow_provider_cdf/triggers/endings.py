@@ -11,14 +11,8 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_cdf.arguments import number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
-
-try:
-    from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2, which has no watchers
-    from airflow.triggers.base import (  # type: ignore[assignment]
-        BaseTrigger as BaseEventTrigger,
-    )
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution
@@ -98,7 +92,6 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     :param workflow_external_id: external id of the workflow.
     :param version: version of the workflow; all of them without it.
     :param statuses: the endings that are told, one or several, in any case.
-    :param look_back: seconds for which an execution is looked at after it was created.
     :param poll_interval: seconds between polls, of one request each.
     """
 
@@ -108,7 +101,6 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         workflow_external_id: str = "",
         version: str | None = None,
         statuses: str | Sequence[str] = ("COMPLETED",),
-        look_back: float = LOOK_BACK,
         poll_interval: float = POLL_INTERVAL,
         **more: Any,
     ) -> None:
@@ -119,7 +111,6 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         self.workflow_external_id = workflow_external_id
         self.version = version
         self.statuses = statuses
-        self.look_back = look_back
         self.poll_interval = poll_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -131,7 +122,6 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                 "workflow_external_id": self.workflow_external_id,
                 "version": self.version,
                 "statuses": statuses_of(self.statuses),
-                "look_back": self.look_back,
                 "poll_interval": self.poll_interval,
             },
         )
@@ -179,7 +169,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
             await hook.aclose()
 
     async def _ended(self, hook: Any) -> list[WorkflowExecution]:
-        since = datetime.now(UTC) - timedelta(seconds=number_or(self.look_back, LOOK_BACK))
+        since = datetime.now(UTC) - timedelta(seconds=LOOK_BACK)
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_cdf.arguments import number_or
-from airflow_provider_cdf.arguments import seconds as seconds
-
-try:
-    from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2
-    from airflow.triggers.base import (  # type: ignore[assignment]
-        BaseTrigger as BaseEventTrigger,
-    )
+from airflow_provider_cdf.triggers.base import BaseEventTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
