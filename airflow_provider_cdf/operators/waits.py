@@ -112,7 +112,7 @@ class WaitsForEnd(BaseOperator):
 
         :param end_time: when ``timeout`` is over, in seconds since the epoch.
         """
-        from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
+        from airflow_provider_cdf.progress import standstill
         from airflow_provider_cdf.waiting import LAG, GoOn, Impossible, Patience, wait_for_end
 
         patience = Patience(interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now())
@@ -135,9 +135,9 @@ class WaitsForEnd(BaseOperator):
                 else:
                     for line in self._progress.lines(execution, verdict.observed, now=time.time()):
                         self.log.info(line)
-                    if not has_warned and (tasks := waiting_for_a_report(execution)):
+                    if not has_warned and (warning := standstill(execution)):
                         has_warned = True
-                        self.log.warning(describe_standstill(tasks, execution.id))
+                        self.log.warning(warning)
             if left <= 0:
                 return self._time_is_over(context, end_time, execution)
             # A trigger would take it for unknown if CDF does not know it yet where it is read.

@@ -55,11 +55,11 @@ class CdfWorkflowTrigger(ExecutionTrigger):
 
     def warn(self, execution: WorkflowExecutionDetails) -> None:
         """Warn once that a task of CDF's waits for a report, if that is wanted."""
-        from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
+        from airflow_provider_cdf.progress import standstill
 
-        if self.warn_of_standstill and not self._has_warned and (tasks := waiting_for_a_report(execution)):
+        if self.wants_tasks and (warning := standstill(execution)):
             self._has_warned = True
-            self.log.warning(describe_standstill(tasks, execution.id))
+            self.log.warning(warning)
 
     @property
     def wants_tasks(self) -> bool:
