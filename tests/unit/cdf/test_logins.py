@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote_plus
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf import calls, sessions
+from airflow_provider_cdf.cdf import calls, clock, sessions
 from airflow_provider_cdf.cdf.auth import shared_login
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.azure import AzureIdentity
@@ -88,7 +89,7 @@ def refusal(sender: Sender, config: Settings, kind: type[CdfError] = CdfLoginErr
 
 def secrets_of(config: Settings) -> list[str]:
     credentials = config.credentials
-    known = [*credentials.secrets, *shared_login(credentials).known_tokens]
+    known = [*credentials.secrets, *shared_login(config).known_tokens]
     known += [quote_plus(secret) for secret in credentials.secrets]
     if isinstance(credentials, ClientAssertion):
         known += credentials.key.lines
@@ -264,7 +265,7 @@ def test_each_login_signs_anew(sender: Sender, signing: IdentityProvider) -> Non
     signing.lifetime = 0  # unstated, so that a 401 is what renews it
     config = signs(signing, PAIR.pem(), PAIR.thumbprint())
     for _ in range(3):
-        shared_login(config.credentials)._token = None
+        shared_login(config)._token = None
         log_in(sender, config)
     assert len({claims["jti"] for _, claims in signing.assertions}) == 3
 
@@ -371,7 +372,8 @@ def test_an_assertion_and_the_key_are_kept_out_of_logs(sender: Sender, signing: 
     log_in(sender, settings(signing, config.credentials, on_token=told.append))
     assert set(PAIR.pem().splitlines()[1:-2]) <= set(told)
     assert told[-1] == signing.issued[0]
-    assert signing.token_requests[0]["client_assertion"] in told
+    assert signing.token_requests[0]["client_assertion"][-43:] in told
+    assert all(len(secret) <= 64 for secret in told)
 
 
 # -- a ready token ----------------------------------------------------------------------------------------
@@ -460,6 +462,47 @@ def test_a_token_file_that_holds_none_is_told_of(
     assert message.startswith(words)
     assert "'cdf-token'" in message
     assert idp.shown == []
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "blank"])
+@pytest.mark.parametrize("kind", ["token", "key"])
+def test_a_file_that_is_just_being_written_is_read_again(
+    sender: Sender,
+    signing: IdentityProvider,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    content: str | None,
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+    config = (
+        signs(signing, str(path), PAIR.thumbprint())
+        if kind == "key"
+        else with_token(signing, login_file=str(path))
+    )
+    sleep = time.sleep
+
+    def written(seconds: float) -> None:
+        path.write_text(PAIR.pem() if kind == "key" else signing.issue())
+        sleep(seconds)
+
+    monkeypatch.setattr(clock, "sleep", written)
+    monkeypatch.setattr(time, "sleep", written)  # what asleep() calls
+    sender.send(None, calls.list_executions("p"), replace(config, retry_for=30))
+    assert len(time.pauses) == 1
+
+
+@pytest.mark.parametrize("path", ["no path, but a t0ken of some letters", "/", "\0"])
+def test_what_is_no_file_is_not_read_again(
+    sender: Sender, idp: IdentityProvider, time: FakeTime, path: str
+) -> None:
+    config = replace(with_token(idp, login_file="/somewhere"), credentials=TokenFile(path), retry_for=30)
+    with pytest.raises(CdfLoginError, match="cannot be read"):
+        sender.send(None, calls.list_executions("p"), config)
+    assert time.pauses == []
 
 
 @pytest.mark.parametrize("begin", ["Bearer ", "bearer  "])
@@ -551,11 +594,7 @@ def test_no_secret_is_in_a_repr(idp: IdentityProvider) -> None:
         with_token(idp, token="a-t0ken"),
     ]
     for config in all_kinds:
-        shown = (
-            repr(config)
-            + repr(shared_login(config.credentials))
-            + str(vars(shared_login(config.credentials)))
-        )
+        shown = repr(config) + repr(shared_login(config)) + str(vars(shared_login(config)))
         for secret in secrets_of(config):
             assert secret not in shown
 
