@@ -82,7 +82,8 @@ class Form:
             self.field(name).fill(value)
 
     def choose(self, name: str, choice: str) -> None:
-        self.dialog.locator(f"[id='select:element_{name}']").get_by_role("combobox").click()
+        field = self.dialog.locator(f"div:has(> [name=element_{name}]), [id='select:element_{name}']")
+        field.get_by_role("combobox").first.click()
         self.page.get_by_role("option", name=choice).click()
 
     def save(self) -> dict[str, Any]:
