@@ -12,14 +12,13 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
-    TaskDeferred,
     conf,
 )
 
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators
+from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.stack import without_stack
@@ -39,6 +38,16 @@ else:
 
 #: The parameter by which a function receives the CDF task.
 PARAMETER = "cdf_task"
+#: What an operator ends with that wants to go on otherwise, by name: not each Airflow has each of them.
+_REQUESTS = frozenset(
+    {
+        "AirflowRescheduleException",
+        "DagRunTriggerException",
+        "DownstreamTasksSkipped",
+        "TaskAwaitingInput",
+        "TaskDeferred",
+    }
+)
 
 
 class CdfTaskOperator(TextFields, PythonOperator):
@@ -59,12 +68,13 @@ class CdfTaskOperator(TextFields, PythonOperator):
     Then this task fails, with CDF's reason. A long-running function may ask ``cdf_task.is_waiting()`` to stop
     early.
 
-    ``execution_timeout`` bounds the wait from the start of the try, deferred or not; once the function runs,
-    Airflow counts it anew where the task was deferred.
+    It waits as long as the CDF task may still begin: CDF ends an execution after 24 hours. Airflow's
+    ``[sensors] default_timeout`` does not count. ``execution_timeout`` bounds the wait from the start of the
+    try, deferred or not; once the function runs, Airflow counts it anew where the task was deferred.
 
     :param python_callable: the function. A parameter ``cdf_task`` receives a
         :class:`~airflow_provider_cdf.operators.cdf_task.CdfTask`; ``op_args``, ``op_kwargs`` and the context
-        are as with PythonOperator. A coroutine function needs Airflow 3.2.
+        are as with PythonOperator. It cannot defer. A coroutine function needs Airflow 3.2.
     :param execution_id: UUID of the execution. (templated)
     :param task_external_id: external id of the task, of which the current attempt is taken. (templated)
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant, where several tasks
@@ -76,11 +86,13 @@ class CdfTaskOperator(TextFields, PythonOperator):
     :param poll_interval: seconds between looks while it waits, and between those of ``is_waiting()``.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection. (templated)
-    :raises ValueError: if it names no CDF task or two, or has another ``failure_status``.
+    :raises ValueError: if it names no CDF task or two, an id that the DAG file gives is no UUID, or it has
+        another ``failure_status``.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, *PythonOperator.template_fields)
     text_fields: Sequence[str] = ADDRESS
+    mistake = ""  # one in the address is refused when it is made
 
     def __init__(
         self,
@@ -103,6 +115,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             parent_task_external_id=parent_task_external_id,
             cdf_task_id=cdf_task_id,
         )
+        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
         if inspect.iscoroutinefunction(python_callable) and not HAS_COROUTINE_TASKS:
             raise ValueError("A coroutine function needs Airflow 3.2 or later: make it a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)
@@ -149,9 +162,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, and do the work."""
         wait = self._wait()
-        if wait is None:
-            return super().resume_execution(next_method, next_kwargs, context)
-        without_stack(wait.resume)(next_method, next_kwargs, context)
+        if wait is not None:  # otherwise, nothing has deferred
+            without_stack(wait.resume)(next_method, next_kwargs, context)
         return self._work(context, wait)
 
     def on_kill(self) -> None:
@@ -184,7 +196,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
 
     def _work(self, context: Context, wait: TaskWait | None) -> Any:
         """Call the function, and report."""
-        from airflow_provider_cdf.operators.cdf_task import CdfTask, result_of
+        from airflow_provider_cdf.operators.cdf_task import OWN_KEYS, CdfTask, own_keys, result_of
         from airflow_provider_cdf.operators.reporting import with_note
 
         if wait is not None and wait.completed is not None:
@@ -198,9 +210,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         self.op_kwargs = {**self.op_kwargs, PARAMETER: given}
         self._at_work = ti
         try:
-            result = super().execute(context)
-        except TaskDeferred:
-            raise
+            result = self._call(context)
         except AirflowSkipException:
             self._at_work = None
             self._stop_if_killed()
@@ -216,8 +226,20 @@ class CdfTaskOperator(TextFields, PythonOperator):
             value, output = as_output(result)
         except CdfInputError as error:
             raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
-        self._report(ti, "COMPLETED", output)
+        keys = own_keys(value)
+        self._report(ti, "COMPLETED", with_note(output, ti, **{OWN_KEYS: keys}) if keys else output)
         return value
+
+    def _call(self, context: Context) -> Any:
+        try:
+            return super().execute(context)
+        except BaseException as error:
+            if (name := type(error).__name__) not in _REQUESTS:
+                raise
+        raise AirflowFailException(
+            f"The function did not finish: it raised {name}, with which an operator asks Airflow to go on in "
+            "another way. In the middle of a function, it cannot. Make that operator a task of its own."
+        )
 
     def _failed(self, ti: Any, error: BaseException) -> str:
         """Report a failure unless another try follows; say in a sentence what CDF was told, if anything."""

@@ -14,14 +14,15 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
+from airflow_provider_cdf.fields import TextFields, as_text, is_from_mapped, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
-from airflow_provider_cdf.operators.mapped import is_from_mapped
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
-from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
+from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
+from airflow_provider_cdf.triggers.polling import MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -35,8 +36,6 @@ __all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
 #: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
-#: Seconds after a start within which CDF may not know the execution yet where it is read.
-LAG = 30.0
 
 
 class _KilledError(CdfError):
@@ -147,11 +146,10 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
-        named = ("workflow_external_id", "version", "task_outputs")
-        _refuse_mistakes(
-            kwargs.get("input"), kwargs.get("metadata"), **{name: kwargs.get(name) for name in named}
+        _refuse_mistakes_among(kwargs)
+        return partial_with_callback(
+            with_checks(super().partial(**kwargs), _refuse_mistakes_among), cancel_orphan
         )
-        return partial_with_callback(super().partial(**kwargs), cancel_orphan)
 
     @without_stack
     def execute(self, context: Context) -> str:
@@ -181,17 +179,11 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if next_method != BROKEN:
             return super().resume_execution(next_method, next_kwargs, context)
         self._begin(context)
-        error = (next_kwargs or {}).get("error")
-        if error == GIVEN_UP:
-            self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
-        else:
-            self.log.warning(
-                "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
-            )
+        is_over = resumed_after_failure(next_kwargs, self.log)
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
         end_time = stored(context, "end_time")
-        if error == GIVEN_UP and end_time is not None:
+        if is_over and end_time is not None:
             end_time = min(end_time, time.time())
         return self._to_the_last(lambda: self._go_on_with_what_is_stored(context, end_time))
 
@@ -282,7 +274,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._stop_if_killed()  # while CDF was starting it
         self._store(context, end_time)
         if not self.wait_for_completion:
-            self.is_settled = self.goes_on_alone = True
+            self.is_settled = self.is_left_running = True
             return str(self.execution_id)
         return self._wait(context, end_time)
 
@@ -363,7 +355,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         execution = found.execution
         self.execution_id = execution.id
         if found.is_under_way_anew:
-            self._is_known_by = clock.now() + LAG
+            self._started_at = clock.now()
             self.log.info("CDF has started %s. [execution %s]", what, execution.id)
             return end_time
         self.log.info(
@@ -443,9 +435,31 @@ def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  #
             f"metadata has {len(metadata)} pairs; {OWN_METADATA_PAIRS} is the most. CDF takes two more, "
             "which are needed to find the run again."
         )
+    try:
+        for name in ("workflow_external_id", "version"):
+            if fields.get(name) is not None and is_literal(fields[name]):
+                from airflow_provider_cdf.cdf.checks import check_segment
+
+                check_segment(as_text(fields[name]), name)
+        if metadata is not None and is_literal(metadata):
+            from airflow_provider_cdf.cdf.checks import check_metadata
+
+            check_metadata(as_text(metadata), f"workflow {fields.get('workflow_external_id')!r}")
+    except CdfInputError as error:
+        raise ValueError(error.problem) from None
     names = fields.get("task_outputs") or ()
     if is_literal(names) and (problem := _problem_of_names(names)):
         raise ValueError(problem)
+
+
+def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of a mapped task.
+
+    :raises ValueError: while the file is parsed.
+    """
+    named = ("input", "metadata", "workflow_external_id", "version", "task_outputs")
+    _refuse_mistakes(**{name: arguments.get(name) for name in named})
 
 
 def _problem_of_names(task_outputs: object) -> str | None:

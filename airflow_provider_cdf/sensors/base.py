@@ -24,9 +24,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, refuse_operators
+from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.stack import without_stack
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
+from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
+from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE, POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
         of its own: there ``timeout`` ends the wait, also one that CDF refuses.
-    :raises ValueError: if a duration is not positive and finite, or an operator stands in place of its
-        ``.output``.
+    :raises ValueError: if a duration is not positive and finite, an operator stands in place of its
+        ``.output``, or an id that the DAG file gives is no UUID.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
@@ -83,6 +84,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         else:
             kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
         refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
+        refuse_wrong_ids(self, execution_id=execution_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id
@@ -150,14 +152,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
         if next_method == BROKEN:
-            error = (next_kwargs or {}).get("error")
-            self._is_unserved = error == GIVEN_UP
-            if self._is_unserved:
-                self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
-            else:
-                self.log.warning(
-                    "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
-                )
+            self._is_unserved = resumed_after_failure(next_kwargs, self.log)
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
             # method, because that is where it applies soft_fail.
             next_method, next_kwargs = "wait_here", {"is_over": self._is_unserved}
