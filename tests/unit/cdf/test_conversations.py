@@ -43,8 +43,10 @@ from airflow_provider_cdf.cdf.errors import (
     CdfNothingToReportToError,
     CdfRefusedError,
     CdfReportRefusedError,
+    CdfSessionError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, was_not_executed
 
 PROJECT = "/api/v1/projects/my%20project"
 NONCE = {"authentication": {"nonce": "the-nonce"}}
@@ -624,6 +626,26 @@ def test_a_session_whose_answer_was_lost_is_made_again(sender: Sender, cdf: Cdf)
     start(sender, cdf)
     assert cdf.kinds == ["session", "session", "session", "run"]
     assert len(cdf.executions) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda cdf: cdf.answers(503),
+        lambda cdf: cdf.lost_after_session,
+        lambda cdf: lambda _: httpx.Response(200, content=b"{"),
+    ],
+    ids=["503", "lost", "unreadable"],
+)
+def test_without_a_session_nothing_was_submitted(sender: Sender, cdf: Cdf, fault: Any) -> None:
+    cdf.plan["session"] = [fault(cdf)] * 1000
+    with pytest.raises(CdfSessionError) as caught:
+        start(sender, cdf)
+    assert was_not_executed(caught.value)
+    assert not is_ambiguous(caught.value)
+    assert is_transient(caught.value)
+    assert "It is not known" not in str(caught.value)
+    assert set(cdf.kinds) == {"session"}
 
 
 # -- nonces that come too late -----------------------------------------------------------------------------
