@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.hooks.legacy_form import LegacyForm
+from airflow_provider_cdf.hooks.legacy_form import form_widgets, ui_field_behaviour
 
 # What talks to CDF is imported where it is used: DAG files name the hook at each parse, and seldom call it.
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.settings import Settings
 
 
-class CdfHook(LegacyForm, BaseHook):
+class CdfHook(BaseHook):
     """
     Authenticated calls to CDF Data Workflows.
 
@@ -60,7 +60,9 @@ class CdfHook(LegacyForm, BaseHook):
         """The client for threads, made at first use."""
         from airflow_provider_cdf.cdf.client import CdfClient
 
-        return CdfClient(self.read_settings())
+        # Of several that are made at once the first one stays. The others have opened nothing.
+        client: CdfClient = self.__dict__.setdefault("client", CdfClient(self.read_settings()))
+        return client
 
     def read_settings(self) -> Settings:
         """
@@ -73,7 +75,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         else:
             if self.is_connected:  # what only a sibling of this hook has found out
                 self.client.renew(settings)
@@ -113,20 +115,13 @@ class CdfHook(LegacyForm, BaseHook):
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         from airflow_provider_cdf.cdf.client import AsyncCdfClient
-        from airflow_provider_cdf.cdf.transport import tls
-        from airflow_provider_cdf.hooks import lookup
 
         if self._async_client is None:
-            settings = await self.aread_settings()
-            try:
-                # In a thread, because the first one of a process reads the CA certificates.
-                await asyncio.to_thread(tls, settings.ca_bundle)
-                self._async_client = AsyncCdfClient(settings)
-            except Exception as error:
-                failed = lookup.unread(self.cdf_conn_id, error)
-            else:
-                return self._async_client
-            raise failed
+            made = AsyncCdfClient(await self.aread_settings())
+            # In a thread, because the first one of a process reads the CA certificates.
+            await asyncio.to_thread(made.tls)
+            # Of several that are made at once the first one stays. The others have opened nothing.
+            self._async_client = self._async_client or made
         return self._async_client
 
     async def aread_settings(self) -> Settings:
@@ -136,7 +131,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         raise failed
 
     def _own(self, settings: Settings) -> Settings:
@@ -355,6 +350,18 @@ class CdfHook(LegacyForm, BaseHook):
         return await client.perform(
             reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
+
+    # -- the connection's form, below Airflow 3.2, which asks for them in this very class ----------------
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Say how the form shows the fields that every connection has (Airflow below 3.2)."""
+        return ui_field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Make the fields of ``extra`` for the form (Airflow below 3.2)."""
+        return form_widgets()
 
     # -- connection test --------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.cdf.messages import ids
+
 if TYPE_CHECKING:
     from airflow_provider_cdf.operators.reporting import Target
 
@@ -23,6 +25,15 @@ def check_address(execution_id: object, task_external_id: object, cdf_task_id: o
         raise ValueError("task_external_id needs the execution_id that the task belongs to.")
 
 
+def mistake_in_address(execution_id: object, task_external_id: object, cdf_task_id: object) -> str:
+    """Return what :func:`check_address` refuses, where that must not raise; "" if nothing."""
+    try:
+        check_address(execution_id, task_external_id, cdf_task_id)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def target_of(operator: Any) -> Target:
     """Return the CDF task that an operator is about."""
     from airflow_provider_cdf.cdf.checks import is_missing
@@ -36,3 +47,9 @@ def target_of(operator: Any) -> Target:
         parent_task_external_id=None if is_missing(parent) else parent,
         cdf_task_id=operator.cdf_task_id,
     )
+
+
+def which(operator: Any) -> str:
+    """Return the ids of the CDF task that an operator is about, for the end of a message."""
+    by_name = None if operator.task_external_id is None else repr(operator.task_external_id)
+    return ids(task=by_name or operator.cdf_task_id, execution=operator.execution_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.task_state import GOES_ON, state_within
+from airflow_provider_cdf.task_state import GOES_ON, NoAnswerError, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
-#: Seconds of it within which Airflow has to say whether the task goes on; it takes some 0.1.
+#: Seconds of it that Airflow has to say whether a person has ended the task; it takes some 0.1.
 STATE_PATIENCE = 2.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
@@ -80,9 +80,8 @@ class Cancellation:
     :param submit_id: if it is not, the submission that CDF may be accepting this very moment. What it has
         started is looked for as long as there is time.
     :param since: no execution of the task is older.
-    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled where
-        Airflow says that the task itself goes on: a deploy or a lost heartbeat stops this process, no person
-        the task.
+    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled, unless
+        Airflow says that a person has ended the task: a deploy or a lost heartbeat stops only this process.
     """
 
     def __init__(
@@ -112,12 +111,9 @@ class Cancellation:
         return self._outcome
 
     def _cancel(self) -> None:
-        state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
-        if state in GOES_ON:
+        if (why := self._why_it_goes_on()) is not None:
             self._outcome = told(
-                "What it has started in CDF goes on, for the next try.",
-                f"Only its process was stopped; the task is {state} in Airflow.",
-                ids(execution=self.execution_id),
+                "What it has started in CDF goes on, for the next try.", why, ids(execution=self.execution_id)
             )
             log.warning("%s", told("The task was killed.", self._outcome))
             return
@@ -134,8 +130,22 @@ class Cancellation:
             hook.close()
         log.warning("%s", told("The task was killed.", self._outcome))
 
+    def _why_it_goes_on(self) -> str | None:
+        if self._ti is None:
+            return None
+        try:
+            state = state_within(self._ti, STATE_PATIENCE)
+        except NoAnswerError:
+            # Airflow has just answered a person who ends a task, and the worker that asks whether to go on.
+            # So when it does not answer, it is more likely that it is being deployed, and the worker with it.
+            return (
+                f"Airflow has not said within {STATE_PATIENCE:g} s why. Should a person have ended the task, "
+                "there is no next try, and it is to be cancelled in Fusion."
+            )
+        return f"Only its process was stopped; the task is {state} in Airflow." if state in GOES_ON else None
+
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
+        from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 
         until = clock.now() + KILL_PATIENCE
         while True:

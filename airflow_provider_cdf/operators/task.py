@@ -11,15 +11,27 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     TriggerRule,
-    XComArg,
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
+from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    is_literal,
+    refuse_operators,
+    refuse_wrong_ids,
+)
+from airflow_provider_cdf.operators.address import (
+    ADDRESS,
+    check_address,
+    mistake_in_address,
+    target_of,
+    which,
+)
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
-from airflow_provider_cdf.operators.mapped import is_from_mapped
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -76,8 +88,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         unclear answer can be cleared up. (templated)
     :param skipped_status: the status that is reported where a task right before this one was skipped and none
         failed. By default COMPLETED where another one has succeeded, as behind a branch, and
-        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done; the task that gives the
-        ``execution_id`` does not count. As a teardown always the latter: Airflow also skips what had yet to
+        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done. A task that gives one of
+        the ids here does not count, nor does a CdfTaskSensor, or a CdfWorkflowRunOperator with
+        ``wait_for_completion=False``. As a teardown always the latter: Airflow also skips what had yet to
         run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :xcom return_value: the id of the attempt that was reported on.
@@ -107,13 +120,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             "parent_task_external_id": parent_task_external_id,
             "cdf_task_id": cdf_task_id,
         }
-        self._mistake = ""
-        try:
-            check_address(execution_id, task_external_id, cdf_task_id)
-        except ValueError as error:
-            if not is_from_mapped(self):
-                raise
-            self._mistake = str(error)
+        #: Why it is not known which task is meant.
+        self.mistake = mistake_in_address(execution_id, task_external_id, cdf_task_id)
+        if self.mistake and not is_from_mapped(self):
+            raise ValueError(self.mistake)
         if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(status, output, skipped_status, **address)
             if status is None:
@@ -135,10 +145,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         self.cdf_conn_id = cdf_conn_id
         #: What CDF is told where no code of this operator can report.
         self.failure_status = "FAILED_WITH_TERMINAL_ERROR"
-        #: The tasks whose XComs say which CDF task this reports on. To start it is not its work.
-        self._giving_address = {
-            task.task_id for value in address.values() for task, _ in XComArg.iter_xcom_references(value)
-        }
         #: Why the output could not be rendered. That is no matter where the work has failed.
         self._render_error: Exception | None = None
         self.has_reported = False
@@ -151,13 +157,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         A ``status`` that it is expanded over is that of work that was done: where a task before has failed,
         the failure is reported, as without a status.
         """
-        named = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id")
-        _refuse_mistakes(
-            kwargs.get("status"),
-            kwargs.get("output"),
-            kwargs.get("skipped_status"),
-            **{name: kwargs.get(name) for name in named},
-        )
+        _refuse_mistakes_among(kwargs)
         if kwargs.get("status") is None:
             kwargs.pop("status", None)  # so that it may be expanded over
             _refuse_other_rules(kwargs)
@@ -165,7 +165,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
         follows_from_work = "status" not in kwargs and "trigger_rule" not in kwargs
-        partial = partial_with_callback(super().partial(**kwargs), report_failure)
+        partial = with_checks(super().partial(**kwargs), _refuse_mistakes_in_one)
+        partial_with_callback(partial, report_failure)
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
         return partial
@@ -198,8 +199,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
-        if self._mistake:
-            raise CdfInputError(self._mistake)
+        if self.mistake:
+            raise CdfInputError(self.mistake)
         if self.status is None or self._is_expanded_over_status:
             return self._report_on_the_work(ti)
         try:
@@ -212,6 +213,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
 
     def _report_on_the_work(self, ti: Any) -> str:
         from airflow_provider_cdf.cdf.checks import check_reportable, is_missing
+        from airflow_provider_cdf.operators.ending import ending, work_before
         from airflow_provider_cdf.operators.reporting import failure, with_note
         from airflow_provider_cdf.operators.upstream import direct_upstream, root_causes
 
@@ -223,23 +225,18 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
                 else "The status is None, so it follows from the work. But this task does not run after a "
                 "failure, of which CDF is not told then: add trigger_rule='all_done'."
             )
-        before = direct_upstream(self, ti)
-        bad = [one for one in before if one.state not in ("success", "skipped")]
-        skipped = [one for one in before if one.state == "skipped"]
-        if bad:
-            causes = root_causes(bad, self, ti, frozenset({"success", "skipped"}))
-            self._fail(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, causes), causes)
-        if skipped:
-            if self.task_external_id is not None and is_missing(self.execution_id):
-                raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
-            # A branch may leave a task out; but COMPLETED is no report where no work was done.
-            work = [one for one in before if one.task_id not in self._giving_address] or before
-            is_done = not self.is_teardown and any(one.state == "success" for one in work)
-            default = "COMPLETED" if is_done else "FAILED_WITH_TERMINAL_ERROR"
-            status = check_reportable(self.skipped_status or default)
-            if status != "COMPLETED":
-                causes = root_causes(skipped, self, ti, frozenset({"success"}))
-                self._fail(ti, status, failure(ti, causes), causes)
+        end = ending(
+            direct_upstream(self, ti),
+            work_before(self),
+            is_teardown=self.is_teardown,
+            has_execution=self.task_external_id is None or not is_missing(self.execution_id),
+            skipped_status=None if self.skipped_status is None else check_reportable(self.skipped_status),
+        )
+        if end.status is None:
+            raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
+        if end.blamed:
+            causes = root_causes(end.blamed, self, ti, end.good)
+            self._fail(ti, end.status, failure(ti, causes), causes)
         if self._render_error is not None:
             # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
             raise self._render_error
@@ -249,9 +246,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
-                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
+                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {which(self)}")
             ) from None
-        return self._report(ti, status, with_note(output, ti, skipped=True) if skipped else output)
+        return self._report(ti, status, with_note(output, ti, skipped=True) if end.skipped else output)
 
     def _fail(self, ti: Any, status: str, output: Mapping[str, Any], causes: Sequence[Upstream]) -> NoReturn:
         """Report a failure of the work, and fail."""
@@ -268,7 +265,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             told(
                 f"{words} CDF's task was set to {status}. This Airflow task fails, too, so that the DAG run "
                 f"is red. {links}",
-                self._which,
+                which(self),
             )
         )
 
@@ -297,11 +294,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         mapped = dag.task_dict.get(self.task_id) if is_from_mapped(self) and dag is not None else None
         return mapped is not None and "status" not in mapped.partial_kwargs
 
-    @property
-    def _which(self) -> str:
-        by_name = None if self.task_external_id is None else repr(self.task_external_id)
-        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
-
 
 def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:
     """
@@ -310,6 +302,7 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
     :raises ValueError: while the file is parsed.
     """
     refuse_operators(status=status, output=output, **address)
+    refuse_wrong_ids(None, execution_id=address.get("execution_id"), cdf_task_id=address.get("cdf_task_id"))
     try:
         for given in (status, skipped_status):
             if given is not None and is_literal(given):
@@ -327,6 +320,31 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
             refuse_own_key(output)
     except CdfInputError as error:
         raise ValueError(error.problem) from None
+
+
+def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of a mapped task.
+
+    :raises ValueError: while the file is parsed.
+    """
+    output = arguments.get("output")
+    named = ("status", "skipped_status", "execution_id", "task_external_id", "cdf_task_id")
+    _refuse_mistakes(
+        output=arguments.get("task_output") if output is None else output,
+        parent_task_external_id=arguments.get("parent_task_external_id"),
+        **{name: arguments.get(name) for name in named},
+    )
+
+
+def _refuse_mistakes_in_one(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of one map index.
+
+    :raises ValueError: while the file is parsed.
+    """
+    check_address(*(arguments.get(name) for name in ("execution_id", "task_external_id", "cdf_task_id")))
+    _refuse_mistakes_among(arguments)
 
 
 def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:

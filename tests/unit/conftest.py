@@ -14,6 +14,7 @@ from wording import assert_well_said, is_ours
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators import deadline
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if not HAS_TASK_API:
@@ -26,6 +27,19 @@ if not HAS_TASK_API:
 @pytest.fixture(autouse=not HAS_TASK_API, scope="session")
 def _database_at_hand(airflow_db: None) -> None:
     """In Airflow 2, tasks ask the database themselves."""
+
+
+@pytest.fixture(autouse=not HAS_TASK_API)
+def _no_session_left_behind() -> Iterator[None]:
+    """
+    Airflow 2 remembers a database session for a process's only task, and refuses to run another one with it.
+
+    Rendering outside of a task makes one, too, and then ``dag.test()`` tries for ever.
+    """
+    yield
+    from airflow.utils import task_instance_session
+
+    vars(task_instance_session)["__current_task_instance_session"] = None
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +57,12 @@ def _well_said(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_well_said(str(error.value))
 
     monkeypatch.setattr(pytest, "raises", raises_well_said)
+
+
+@pytest.fixture(autouse=True)
+def _first_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process, for the time that its callbacks have."""
+    monkeypatch.setattr(deadline, "_first_callback", None)
 
 
 @pytest.fixture(scope="session")
