@@ -22,7 +22,7 @@ from airflow_provider_cdf.cdf.steps import Conversation
 
 log = logging.getLogger(__name__)
 
-#: Whose runs have been warned about, in this process.
+#: The settings, by their labels, of which a warning has been logged in this process.
 _warned: set[str] = set()
 
 
