@@ -36,7 +36,7 @@ from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.values import json_object
 from airflow_provider_cdf.operators.cancelling import (
-    GOES_ON_WITHOUT,
+    ANOTHER_WAS_KEPT,
     TASK_HAS_DIED,
     after_cancelling,
     has_ended_badly,
@@ -410,7 +410,7 @@ class Starts:
         keep = min(listed.own, key=_by_usefulness, default=None)
         others = [one for one in listed.own if one is not keep]
         others += listed.earlier if self._may_cancel_earlier else []
-        _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
+        _, left = yield from self._cancel(others, ANOTHER_WAS_KEPT)
         self.left_running = told(*left)
         return keep
 
