@@ -50,14 +50,12 @@ class CdfClient(Sender):
     CDF, for threads.
 
     :param settings: where CDF is, and who asks.
-    :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._given = transport
         #: By process.
-        self._opened: dict[int, httpx.BaseTransport] = {}
+        self._opened: dict[int, Network] = {}
 
     def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
@@ -129,9 +127,9 @@ class CdfClient(Sender):
                 whole: Answer = end.value
                 return whole
 
-    def _transport(self) -> httpx.BaseTransport:
+    def _transport(self) -> Network:
         here = os.getpid()
-        opened = self._given or self._opened.get(here)
+        opened = self._opened.get(here)
         if opened is None:
             opened = self._opened.setdefault(here, Network(self.tls))
             for pid in [pid for pid in list(self._opened) if pid != here]:
@@ -192,14 +190,12 @@ class AsyncCdfClient(Sender):
     CDF, for coroutines.
 
     :param settings: where CDF is, and who asks.
-    :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._given = transport
         #: By process and event loop.
-        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}
+        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], AsyncNetwork] = {}
 
     def sibling(self, *, retry_for: float) -> AsyncCdfClient:
         """
@@ -207,7 +203,7 @@ class AsyncCdfClient(Sender):
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         """
-        other = AsyncCdfClient(replace(self.settings, retry_for=retry_for), transport=self._given)
+        other = AsyncCdfClient(replace(self.settings, retry_for=retry_for))
         other._opened = self._opened
         return other
 
@@ -283,9 +279,7 @@ class AsyncCdfClient(Sender):
                 whole: Answer = end.value
                 return whole
 
-    def _transport(self) -> httpx.AsyncBaseTransport:
-        if self._given is not None:
-            return self._given
+    def _transport(self) -> AsyncNetwork:
         here = (os.getpid(), asyncio.get_running_loop())
         opened = self._opened.get(here)
         if opened is None:

@@ -27,6 +27,7 @@ from cdf_support import (
     Sender,
     loopback_server,
     settings,
+    wired,
 )
 
 from airflow_provider_cdf import __version__
@@ -632,7 +633,7 @@ def test_an_error_on_a_later_page_is_raised(sender: Sender) -> None:
 
 def test_a_page_is_read_only_when_it_is_needed() -> None:
     network = Network(page("a", cursor="c"))
-    with client.CdfClient(settings(), transport=httpx.MockTransport(network)) as cdf:
+    with wired(client.CdfClient(settings()), httpx.MockTransport(network)) as cdf:
         executions = cdf.executions(page_at)
         assert network.requests == []
         assert next(executions).id == "a"

@@ -33,6 +33,7 @@ from cdf_support import (
     Sender,
     loopback_server,
     settings,
+    wired,
 )
 from hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from identity_provider import Pair
@@ -91,12 +92,12 @@ def token_or(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
 
 def use(sender: Sender, handler: httpx.MockTransport, call: calls.Call[Any]) -> Any:
     async def asend() -> Any:
-        async with AsyncCdfClient(settings(), transport=handler) as client:
+        async with wired(AsyncCdfClient(settings()), handler) as client:
             return await client.send(call)
 
     if sender.is_async:
         return asyncio.run(asend())
-    with CdfClient(settings(), transport=handler) as client:
+    with wired(CdfClient(settings()), handler) as client:
         return client.send(call)
 
 
@@ -306,12 +307,12 @@ def test_a_request_that_waits_for_a_free_connection_ends_in_its_own_time(
 
 def with_less_time(sender: Sender, net: Any, within: float | None, config: Any) -> Any:
     async def asend() -> Any:
-        async with AsyncCdfClient(config, transport=httpx.MockTransport(net)) as client:
+        async with wired(AsyncCdfClient(config), httpx.MockTransport(net)) as client:
             return await client.send(READ, within=within)
 
     if sender.is_async:
         return asyncio.run(asend())
-    with CdfClient(config, transport=httpx.MockTransport(net)) as client:
+    with wired(CdfClient(config), httpx.MockTransport(net)) as client:
         return client.send(READ, within=within)
 
 
@@ -539,14 +540,14 @@ def test_no_cookie_is_kept(sender: Sender) -> None:
     handler = httpx.MockTransport(net)
 
     async def athree() -> None:
-        async with AsyncCdfClient(settings(), transport=handler) as client:
+        async with wired(AsyncCdfClient(settings()), handler) as client:
             for _ in range(3):
                 await client.send(READ)
 
     if sender.is_async:
         asyncio.run(athree())
     else:
-        with CdfClient(settings(), transport=handler) as client:
+        with wired(CdfClient(settings()), handler) as client:
             for _ in range(3):
                 client.send(READ)
     assert all("Cookie" not in request.headers for request in net.requests)
