@@ -143,6 +143,37 @@ def refuse_operators(**fields: Any) -> None:
             )
 
 
+def is_from_mapped(operator: Any) -> bool:
+    """
+    Whether an operator is one map index of a mapped task, also while it is being made.
+
+    Then its arguments hold what other tasks have returned. What is wrong with that must not raise before
+    ``execute()``: neither the operator nor its failure callback could report it.
+    """
+    # Airflow, 2 and 3, takes `_airflow_from_mapped` out of the arguments before any __init__ sees them.
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
+def refuse_wrong_ids(operator: Any, /, **fields: Any) -> None:
+    """
+    Refuse an id that a DAG file gives itself, and that is no UUID.
+
+    :param operator: which is being made; ``None`` if none is.
+    :raises ValueError: while the file is parsed.
+    """
+    from airflow_provider_cdf.cdf.checks import check_uuid, is_missing
+    from airflow_provider_cdf.cdf.errors import CdfInputError
+
+    if is_from_mapped(operator):
+        return
+    for name, value in fields.items():
+        if not is_missing(value) and is_literal(value):
+            try:
+                check_uuid(as_text(value), name)
+            except CdfInputError as error:
+                raise ValueError(error.problem) from None
+
+
 def _task_id_of(value: Any) -> str | None:
     # Both a plain and a mapped task have these two. Nothing else of Airflow has, and no module is imported.
     is_task = hasattr(value, "task_type") and hasattr(value, "template_fields")

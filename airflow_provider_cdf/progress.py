@@ -27,6 +27,10 @@ class Progress:
         self._observed: str | None = None
         self._told_at = 0.0
 
+    def is_due(self, *, now: float) -> bool:
+        """Whether there is something to tell even if nothing has changed. ``now`` as for :meth:`lines`."""
+        return now - self._told_at >= SILENCE
+
     def lines(self, execution: WorkflowExecution, observed: str, *, now: float) -> list[str]:
         """
         Return what to log after a look.
@@ -46,7 +50,7 @@ class Progress:
             lines = [_change(task) for task in changed[:MAX_NAMED]]
             if len(changed) > MAX_NAMED:
                 lines.append(f"{len(changed) - MAX_NAMED} more tasks have changed.")
-        if observed != self._observed or (not lines and now - self._told_at >= SILENCE):
+        if observed != self._observed or (not lines and self.is_due(now=now)):
             lines.append(_summary(execution, attempts, observed, now))
         if lines:
             self._observed, self._told_at = observed, now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -29,23 +30,32 @@ def state_of(ti: Any) -> str | None:
     return None if state is None else str(state)
 
 
+class NoAnswerError(Exception):
+    """Airflow has not said in which state a task is."""
+
+
 def state_within(ti: Any, seconds: float) -> str | None:
     """
     Ask for the state from a signal handler, or from a thread that one waits for.
 
-    The interrupted task may hold the lock of its line to Airflow. So the question has a time limit.
+    The interrupted task may hold the lock of its line to Airflow, and Airflow's API may be away, as in a
+    deploy. So the question has a time limit.
 
-    :return: ``None`` if there is no answer in time, or none at all.
+    :return: ``None`` for a task that has no state, that Airflow does not know any more, or on Airflow 2.
+    :raises NoAnswerError: there is no answer in time, or an error instead of one.
     """
     answer: list[str | None] = []
 
     def ask() -> None:
-        try:
-            answer.append(state_of(ti))
-        except Exception:
-            answer.append(None)  # such as Airflow 2, which has no such question
+        with contextlib.suppress(Exception):
+            try:
+                answer.append(state_of(ti))
+            except (LookupError, ImportError):  # not there, or Airflow 2, which has no such question
+                answer.append(None)
 
     thread = threading.Thread(target=ask, name="cdf-task-state", daemon=True)
     thread.start()
     thread.join(seconds)
-    return answer[0] if answer else None
+    if not answer:
+        raise NoAnswerError
+    return answer[0]

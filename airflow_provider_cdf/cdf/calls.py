@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ from airflow_provider_cdf.cdf.checks import (
     check_metadata,
     check_output,
     check_reportable,
+    check_segment,
     check_uuid,
     checked_object,
     encode,
@@ -46,6 +47,9 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowVersion,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.settings import Settings
+
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
@@ -53,6 +57,8 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
+#: What a client needs to run workflows, and to wait for their ends.
+TO_RUN = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
 
 
 class Repeat(Enum):
@@ -79,11 +85,14 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param also_needed: what the same work needs beside it, so that one message names all that is missing.
     :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
     :param is_carried_out: whether an answer that is about something else shows that CDF has done it.
     :param read: reads a successful answer instead of the model, for those who need a part of it only.
+    :param anew: makes the call by the settings of the one who sends it, at each try: a secret in it may have
+        been renewed since it was made.
     """
 
     purpose: str
@@ -95,10 +104,12 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    also_needed: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
     is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
     read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
+    anew: Callable[[Settings], Call[AnswerT]] | None = field(default=None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -142,6 +153,7 @@ def create_session(
         content=encode({"items": [items[session_type]]}, "session request"),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        also_needed=TO_RUN,  # sessions are made for runs and retries only
         secrets=(client_secret,) if session_type is SessionType.CLIENT_CREDENTIALS else (),
     )
 
@@ -215,6 +227,7 @@ def run(
         answer=WorkflowExecution,
         content=encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        also_needed=TO_RUN,
         secrets=(nonce,),
         is_about=is_about,
         is_carried_out=is_of_the_workflow,  # an execution has taken the nonce
@@ -307,17 +320,27 @@ def list_executions(
     )
 
 
-def poll_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
-    """Read of an execution what decides a wait: no inputs and outputs."""
-    return replace(get_execution(project, execution_id), read=reading.execution)
+def poll_execution(
+    project: str, execution_id: str, polls: reading.ExecutionPolls
+) -> Call[WorkflowExecutionDetails]:
+    """
+    Read of an execution what decides a wait: no inputs and outputs.
+
+    :param polls: who has read the polls before this one.
+    """
+    return replace(get_execution(project, execution_id), read=polls.read)
 
 
-def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPage]:
-    """Read one page of the executions that are RUNNING: no metadata."""
+def poll_executions(project: str, poll: reading.ListPoll, cursor: str | None = None) -> Call[ExecutionPage]:
+    """
+    Read one page of the executions that are RUNNING: no metadata.
+
+    :param poll: who reads all pages of it.
+    """
     return replace(
         list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
         purpose="list the executions that are RUNNING",
-        read=reading.page,
+        read=poll.read,
     )
 
 
@@ -404,13 +427,7 @@ def _workflows(project: str) -> str:
 
 
 def _segment(value: object, name: str) -> str:
-    # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
-    if not isinstance(value, str) or not value.strip() or value in (".", ".."):
-        raise CdfInputError(
-            f"{name} must be a non-empty string, not {value!r}."
-            + (" As a number, 1.10 and 1.1 are the same: write it as text." if type(value) is float else "")
-        )
     try:
-        return quote(value, safe="")
+        return quote(check_segment(value, name), safe="")
     except UnicodeEncodeError:
         raise CdfInputError(f"{name} is not text that can be sent: {value!r}.") from None

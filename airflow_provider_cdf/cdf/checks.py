@@ -48,6 +48,21 @@ def check_uuid(value: object, name: str) -> str:
     )
 
 
+def check_segment(value: object, name: str) -> str:
+    """
+    Return an external id or a version that becomes part of a URL.
+
+    :raises CdfInputError: if it is not a string, or an empty one.
+    """
+    # '.' and '..' have no percent-encoding that servers leave alone: they would address another resource.
+    if isinstance(value, str) and value.strip() and value not in (".", ".."):
+        return value
+    raise CdfInputError(
+        f"{name} must be a non-empty string, not {value!r}."
+        + (" As a number, 1.10 and 1.1 are the same: write it as text." if type(value) is float else "")
+    )
+
+
 def is_missing(value: object) -> bool:
     """Whether this is what a template field holds when the task that should have left an id has not."""
     return value in (None, "", "None")

@@ -22,13 +22,14 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.pages import Pages
 from airflow_provider_cdf.cdf.retry import retrying
-from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
+from airflow_provider_cdf.cdf.sender import Sender
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
@@ -50,10 +51,11 @@ class CdfClient(Sender):
     CDF, for threads.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, *, login: Login | None = None) -> None:
+        super().__init__(settings, login)
         #: By process.
         self._opened: dict[int, Network] = {}
 
@@ -77,9 +79,8 @@ class CdfClient(Sender):
         raise failed
 
     def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
-        until = clock.now() + INSPECT_WITHIN
         try:
-            return self._attempt(inspect_token(), until if give_up_at is None else min(until, give_up_at))
+            return self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 
@@ -87,7 +88,7 @@ class CdfClient(Sender):
         try:
             return self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not self._has_renewed(source):
                 raise
         return self._attempt(call, give_up_at)
@@ -102,6 +103,7 @@ class CdfClient(Sender):
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)
@@ -190,10 +192,11 @@ class AsyncCdfClient(Sender):
     CDF, for coroutines.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: Settings, *, login: Login | None = None) -> None:
+        super().__init__(settings, login)
         #: By process and event loop.
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], AsyncNetwork] = {}
 
@@ -226,11 +229,8 @@ class AsyncCdfClient(Sender):
         raise failed
 
     async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
-        until = clock.now() + INSPECT_WITHIN
         try:
-            return await self._attempt(
-                inspect_token(), until if give_up_at is None else min(until, give_up_at)
-            )
+            return await self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 
@@ -238,7 +238,7 @@ class AsyncCdfClient(Sender):
         try:
             return await self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not await self._has_renewed(source):
                 raise
         return await self._attempt(call, give_up_at)
@@ -253,6 +253,7 @@ class AsyncCdfClient(Sender):
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)

@@ -53,6 +53,8 @@ FUNCTIONS: dict[str, Any] = {
 FUNCTION_SECONDS = 5.0
 #: Seconds that Airflow may take to start: a distributed one has ten processes.
 START_TIMEOUT = 180.0
+#: A watcher begins when its DAG's file is parsed again after the DAG was switched on.
+WATCHERS_BEGIN_SOON = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"}
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -98,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     screen = Screen()
     try:
+        shape = Distributed() if options.distributed else None
         with ExitStack() as stack:
             screen.step("Starting the CDF emulator")
             cdf = stack.enter_context(emulator(port=options.emulator_port))
@@ -105,14 +108,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             airflow = stack.enter_context(
                 LocalAirflow(
                     examples_folder(),
-                    shape=Distributed() if options.distributed else None,
+                    shape=shape,
                     port=options.airflow_port,
-                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()},
+                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()}
+                    | (WATCHERS_BEGIN_SOON if options.inbox else {}),
                 )
             )
             airflow.wait_until_healthy(START_TIMEOUT)
-            screen.step(f"Airflow is healthy: {airflow.url}. Running the DAG {DAG_ID}")
-            screen.summary(round_trip(cdf, airflow, screen))
+            if options.inbox:
+                from airflow_provider_cdf.demo.inbox import taken_up
+
+                screen.step(f"Airflow is healthy: {airflow.url}. CDF starts the workflow {WORKFLOW}")
+                screen.summary(taken_up(cdf, airflow, screen))
+            else:
+                screen.step(f"Airflow is healthy: {airflow.url}. Running the DAG {DAG_ID}")
+                screen.summary(round_trip(cdf, airflow, screen))
             if options.keep:
                 screen.step(
                     f"Still running, until Ctrl-C: Airflow at {airflow.url}, the emulator at {cdf.url}. "
@@ -151,7 +161,7 @@ def round_trip(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> Round
     """
     run_id = airflow.trigger_dag(DAG_ID)
     deadline = time.monotonic() + RUN_TIMEOUT
-    with _client(cdf, airflow) as client, screen.watching():
+    with client_of(cdf, airflow) as client, screen.watching():
         while (state := airflow.dag_run_state(DAG_ID, run_id)) not in ("success", "failed"):
             airflow.check()
             screen.show(_tasks(airflow, run_id), _execution_of(client, run_id, cdf.project))
@@ -161,7 +171,7 @@ def round_trip(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> Round
         execution = _execution_of(client, run_id, cdf.project)
         screen.show(_tasks(airflow, run_id), execution)
     if state == "failed":
-        raise DemoError(_why_failed(airflow, run_id))
+        raise DemoError(why_failed(airflow, DAG_ID, run_id))
     if execution is None:
         raise DemoError(f"Airflow says that its run {run_id} is done, but CDF has no execution of it.")
     return judge(execution, airflow.xcom(DAG_ID, run_id, "judge"))
@@ -197,7 +207,8 @@ def examples_folder() -> Path:
     )
 
 
-def _client(cdf: CdfEmulator, airflow: LocalAirflow) -> CdfClient:
+def client_of(cdf: CdfEmulator, airflow: LocalAirflow) -> CdfClient:
+    """Return a client of CDF, which asks as a user would."""
     # The client's errors are Airflow's, and to import Airflow makes it a home: not the user's own.
     os.environ["AIRFLOW_HOME"] = str(airflow.home)
     from airflow_provider_cdf.cdf.client import CdfClient
@@ -226,11 +237,12 @@ def _tasks(airflow: LocalAirflow, run_id: str) -> list[dict[str, Any]]:
     return [task | {"component": airflow.component_of(task)} for task in tasks]
 
 
-def _why_failed(airflow: LocalAirflow, run_id: str) -> str:
+def why_failed(airflow: LocalAirflow, dag_id: str, run_id: str) -> str:
+    """Return the ends of the logs of the tasks that have failed."""
     lines = ["The DAG run has failed."]
-    for task in airflow.task_instances(DAG_ID, run_id):
+    for task in airflow.task_instances(dag_id, run_id):
         if task["state"] == "failed":
-            log = airflow.task_log(DAG_ID, run_id, task["task_id"], task["try_number"]).splitlines()
+            log = airflow.task_log(dag_id, run_id, task["task_id"], task["try_number"]).splitlines()
             lines.append(f"The end of the log of its task {task['task_id']}:")
             lines += [f"    {line}" for line in log[-15:]]
     return "\n".join(lines)
@@ -246,6 +258,11 @@ def _parser() -> argparse.ArgumentParser:
         "--distributed",
         action="store_true",
         help="with Celery, Redis and Postgres: two workers, two triggerers (needs the extra 'distributed')",
+    )
+    parser.add_argument(
+        "--inbox",
+        action="store_true",
+        help="the other direction: CDF starts the workflow, and Airflow finds the task that waits",
     )
     parser.add_argument("--keep", action="store_true", help="leave both running afterwards, until Ctrl-C")
     parser.add_argument(

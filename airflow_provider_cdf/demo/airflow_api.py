@@ -55,14 +55,23 @@ class AirflowApi:
         :param timeout: seconds to wait for the DAG to be parsed
         :raises LocalAirflowError: its file cannot be imported, or no file defines it
         """
-        self._wait(lambda: self._is_parsed(dag_id), timeout, lambda: self._why_missing(dag_id, timeout))
-        dag = f"/dags/{_quoted(dag_id)}"
-        self.api("PATCH", dag, json={"is_paused": False})
+        self.switch_on(dag_id, timeout)
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         if run_id is not None:
             body["dag_run_id"] = run_id
-        run = self.api("POST", f"{dag}/dagRuns", json=body)
+        run = self.api("POST", f"/dags/{_quoted(dag_id)}/dagRuns", json=body)
         return str(run["dag_run_id"])
+
+    def switch_on(self, dag_id: str, timeout: float = 60) -> None:
+        """
+        Unpause a DAG, once it has been parsed.
+
+        :param dag_id: the DAG
+        :param timeout: seconds to wait for it
+        :raises LocalAirflowError: its file cannot be imported, or no file defines it
+        """
+        self._wait(lambda: self._is_parsed(dag_id), timeout, lambda: self._why_missing(dag_id, timeout))
+        self.api("PATCH", f"/dags/{_quoted(dag_id)}", json={"is_paused": False})
 
     def _is_parsed(self, dag_id: str) -> bool:
         if any(dag["dag_id"] == dag_id for dag in self._pages("/dags", "dags", dag_id_pattern=dag_id)):

@@ -142,7 +142,7 @@ class CdfEmulator:
         login, password, host = (
             quote(part, safe="") for part in (self.client_id, self.client_secret, self.url)
         )
-        extra = urlencode({"project": self.project, "token_url": self.token_url})
+        extra = urlencode({"project": self.project, "login_url": self.token_url})
         return f"cdf://{login}:{password}@{host}/?{extra}"
 
     def load(self, *workflows: str | os.PathLike[str], variables: Mapping[str, Any] | None = None) -> None:

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
-from airflow_provider_cdf.fields import as_text, is_literal
+from airflow_provider_cdf.fields import as_text, is_literal, refuse_wrong_ids
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
 
@@ -44,7 +44,8 @@ class CdfTaskNotifier(BaseNotifier):
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant. (templated)
     :param cdf_task_id: UUID of the attempt, instead of ``task_external_id``. (templated)
     :param cdf_conn_id: id of the Airflow connection. (templated)
-    :raises ValueError: if it names no CDF task or two, or CDF has no such status.
+    :raises ValueError: if it names no CDF task or two, an id that the DAG file gives is no UUID, or CDF has
+        no such status.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "output")
@@ -64,6 +65,7 @@ class CdfTaskNotifier(BaseNotifier):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         check_address(execution_id, task_external_id, cdf_task_id)
+        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
         if is_literal(status):
             try:
                 check_reportable(status)

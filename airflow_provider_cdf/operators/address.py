@@ -23,6 +23,15 @@ def check_address(execution_id: object, task_external_id: object, cdf_task_id: o
         raise ValueError("task_external_id needs the execution_id that the task belongs to.")
 
 
+def mistake_in_address(execution_id: object, task_external_id: object, cdf_task_id: object) -> str:
+    """Return what :func:`check_address` refuses, where that must not raise; "" if nothing."""
+    try:
+        check_address(execution_id, task_external_id, cdf_task_id)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def target_of(operator: Any) -> Target:
     """Return the CDF task that an operator is about."""
     from airflow_provider_cdf.cdf.checks import is_missing

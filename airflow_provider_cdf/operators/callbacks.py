@@ -70,7 +70,7 @@ def operator_of(context: Context, *fields: str) -> Any:
     return operator
 
 
-def _not_known(error: Exception) -> str:
+def _not_known(error: Exception | str) -> str:
     return f"Which one is not known, because its arguments cannot be read: {one_line(error)}"
 
 
@@ -108,6 +108,9 @@ def report_failure(context: Context) -> None:
         return
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
+    if operator.mistake:
+        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(operator.mistake)))
+        return
     output = failure(ti, [], context.get("exception"))
     hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
     try:

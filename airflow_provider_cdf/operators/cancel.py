@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.arguments import flag
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.fields import TextFields, refuse_operators
+from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.operators.cancelling import after_cancelling
 from airflow_provider_cdf.stack import without_stack
 
@@ -45,6 +45,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         refuse_operators(execution_id=execution_id, reason=reason, cdf_conn_id=cdf_conn_id)
+        refuse_wrong_ids(self, execution_id=execution_id)
         self.execution_id = execution_id
         self.reason = reason
         self.only_after_failure = flag(only_after_failure, "only_after_failure")

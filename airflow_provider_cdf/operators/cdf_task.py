@@ -150,11 +150,12 @@ class TaskWait(CdfTaskSensor):
 
     def __init__(self, *, target: Target, hook: CdfHook, **kwargs: Any) -> None:
         super().__init__(
-            execution_id=str(target.execution_id),
+            execution_id="",  # below: what a template has become is refused where it is used
             task_external_id=str(target.task_external_id),
             parent_task_external_id=target.parent_task_external_id,
             **kwargs,
         )
+        self.execution_id = str(target.execution_id)
         self.target = target
         self.hook = hook
         self._ti: Any = None

@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.fields import TextFields
+from airflow_provider_cdf.operators.address import mistake_in_address
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-def is_from_mapped(operator: BaseOperator) -> bool:
-    """
-    Whether an operator is one map index of a mapped task, also while it is being made.
+#: Stands for a value that is known when the task runs.
+_LATER = "{{ }}"
 
-    Then its arguments hold what other tasks have returned. What is wrong with that must not raise before
-    ``execute()``: neither the operator nor its failure callback could report it.
+
+def with_checks(partial: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
     """
-    # Airflow, 2 and 3, takes `_airflow_from_mapped` out of the arguments before any __init__ sees them.
-    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+    Return what ``partial()`` has made, which then checks what a DAG file itself has the task mapped over.
+
+    :param check: takes the arguments of one map index, with a template where the file does not give the
+        value; raises ValueError. The operator itself must not raise: see :func:`.fields.is_from_mapped`.
+    """
+    kind: Any = type(partial)
+    partial.__class__ = _checking(kind, check)
+    return partial
+
+
+@cache
+def _checking(kind: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
+    class Checking(kind):  # type: ignore[misc]  # whichever Airflow has
+        __slots__ = ()
+
+        def expand(self, **mapped: Any) -> Any:
+            given = {**self.kwargs, **dict.fromkeys(mapped, _LATER)}
+            check(given)
+            for name, values in mapped.items():
+                for value in values if isinstance(values, list | tuple) else ():
+                    check({**given, name: value})
+            return super().expand(**mapped)
+
+        def expand_kwargs(self, kwargs: Any, **more: Any) -> Any:
+            for one in kwargs if isinstance(kwargs, list | tuple) else ():
+                if isinstance(one, Mapping):
+                    check({**self.kwargs, **one})
+            return super().expand_kwargs(kwargs, **more)
+
+    return Checking
 
 
 def make_what_is_needed(mapped: Any, fields: Sequence[str], context: Context) -> Any:
@@ -71,3 +100,4 @@ class _Arguments(TextFields, BaseOperator):
         for name in of_ours:
             if name in arguments:
                 setattr(self, name, arguments[name])
+        self.mistake = mistake_in_address(self.execution_id, self.task_external_id, self.cdf_task_id)

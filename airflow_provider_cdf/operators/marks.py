@@ -70,7 +70,9 @@ class LastReport:
                 state,
             )
             return
-        hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
+        hook = self._hook.sibling(
+            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, in_signal_handler=True
+        )
         try:
             if state == "success":
                 output = with_note(None, self._ti, marked="success")

@@ -16,10 +16,17 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    is_literal,
+    refuse_operators,
+    refuse_wrong_ids,
+)
+from airflow_provider_cdf.operators.address import ADDRESS, check_address, mistake_in_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
-from airflow_provider_cdf.operators.mapped import is_from_mapped
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -107,13 +114,10 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             "parent_task_external_id": parent_task_external_id,
             "cdf_task_id": cdf_task_id,
         }
-        self._mistake = ""
-        try:
-            check_address(execution_id, task_external_id, cdf_task_id)
-        except ValueError as error:
-            if not is_from_mapped(self):
-                raise
-            self._mistake = str(error)
+        #: Why it is not known which task is meant.
+        self.mistake = mistake_in_address(execution_id, task_external_id, cdf_task_id)
+        if self.mistake and not is_from_mapped(self):
+            raise ValueError(self.mistake)
         if not is_from_mapped(self):  # whose values execute() checks
             _refuse_mistakes(status, output, skipped_status, **address)
             if status is None:
@@ -151,13 +155,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         A ``status`` that it is expanded over is that of work that was done: where a task before has failed,
         the failure is reported, as without a status.
         """
-        named = ("execution_id", "task_external_id", "parent_task_external_id", "cdf_task_id")
-        _refuse_mistakes(
-            kwargs.get("status"),
-            kwargs.get("output"),
-            kwargs.get("skipped_status"),
-            **{name: kwargs.get(name) for name in named},
-        )
+        _refuse_mistakes_among(kwargs)
         if kwargs.get("status") is None:
             kwargs.pop("status", None)  # so that it may be expanded over
             _refuse_other_rules(kwargs)
@@ -165,7 +163,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
         follows_from_work = "status" not in kwargs and "trigger_rule" not in kwargs
-        partial = partial_with_callback(super().partial(**kwargs), report_failure)
+        partial = with_checks(super().partial(**kwargs), _refuse_mistakes_in_one)
+        partial_with_callback(partial, report_failure)
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
         return partial
@@ -198,8 +197,8 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         from airflow_provider_cdf.cdf.checks import check_reportable
 
         ti = context["ti"]
-        if self._mistake:
-            raise CdfInputError(self._mistake)
+        if self.mistake:
+            raise CdfInputError(self.mistake)
         if self.status is None or self._is_expanded_over_status:
             return self._report_on_the_work(ti)
         try:
@@ -310,6 +309,7 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
     :raises ValueError: while the file is parsed.
     """
     refuse_operators(status=status, output=output, **address)
+    refuse_wrong_ids(None, execution_id=address.get("execution_id"), cdf_task_id=address.get("cdf_task_id"))
     try:
         for given in (status, skipped_status):
             if given is not None and is_literal(given):
@@ -327,6 +327,31 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
             refuse_own_key(output)
     except CdfInputError as error:
         raise ValueError(error.problem) from None
+
+
+def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of a mapped task.
+
+    :raises ValueError: while the file is parsed.
+    """
+    output = arguments.get("output")
+    named = ("status", "skipped_status", "execution_id", "task_external_id", "cdf_task_id")
+    _refuse_mistakes(
+        output=arguments.get("task_output") if output is None else output,
+        parent_task_external_id=arguments.get("parent_task_external_id"),
+        **{name: arguments.get(name) for name in named},
+    )
+
+
+def _refuse_mistakes_in_one(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of one map index.
+
+    :raises ValueError: while the file is parsed.
+    """
+    check_address(*(arguments.get(name) for name in ("execution_id", "task_external_id", "cdf_task_id")))
+    _refuse_mistakes_among(arguments)
 
 
 def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators
+from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.stack import without_stack
@@ -76,11 +76,13 @@ class CdfTaskOperator(TextFields, PythonOperator):
     :param poll_interval: seconds between looks while it waits, and between those of ``is_waiting()``.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection. (templated)
-    :raises ValueError: if it names no CDF task or two, or has another ``failure_status``.
+    :raises ValueError: if it names no CDF task or two, an id that the DAG file gives is no UUID, or it has
+        another ``failure_status``.
     """
 
     template_fields: Sequence[str] = (*ADDRESS, *PythonOperator.template_fields)
     text_fields: Sequence[str] = ADDRESS
+    mistake = ""  # one in the address is refused when it is made
 
     def __init__(
         self,
@@ -103,6 +105,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             parent_task_external_id=parent_task_external_id,
             cdf_task_id=cdf_task_id,
         )
+        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
         if inspect.iscoroutinefunction(python_callable) and not HAS_COROUTINE_TASKS:
             raise ValueError("A coroutine function needs Airflow 3.2 or later: make it a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)

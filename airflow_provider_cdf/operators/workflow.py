@@ -14,11 +14,11 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators
+from airflow_provider_cdf.fields import TextFields, as_text, is_from_mapped, is_literal, refuse_operators
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, partial_with_callback, with_callback
 from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
-from airflow_provider_cdf.operators.mapped import is_from_mapped
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
@@ -147,11 +147,10 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
-        named = ("workflow_external_id", "version", "task_outputs")
-        _refuse_mistakes(
-            kwargs.get("input"), kwargs.get("metadata"), **{name: kwargs.get(name) for name in named}
+        _refuse_mistakes_among(kwargs)
+        return partial_with_callback(
+            with_checks(super().partial(**kwargs), _refuse_mistakes_among), cancel_orphan
         )
-        return partial_with_callback(super().partial(**kwargs), cancel_orphan)
 
     @without_stack
     def execute(self, context: Context) -> str:
@@ -443,9 +442,31 @@ def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  #
             f"metadata has {len(metadata)} pairs; {OWN_METADATA_PAIRS} is the most. CDF takes two more, "
             "which are needed to find the run again."
         )
+    try:
+        for name in ("workflow_external_id", "version"):
+            if fields.get(name) is not None and is_literal(fields[name]):
+                from airflow_provider_cdf.cdf.checks import check_segment
+
+                check_segment(as_text(fields[name]), name)
+        if metadata is not None and is_literal(metadata):
+            from airflow_provider_cdf.cdf.checks import check_metadata
+
+            check_metadata(as_text(metadata), f"workflow {fields.get('workflow_external_id')!r}")
+    except CdfInputError as error:
+        raise ValueError(error.problem) from None
     names = fields.get("task_outputs") or ()
     if is_literal(names) and (problem := _problem_of_names(names)):
         raise ValueError(problem)
+
+
+def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse mistakes in the arguments of a mapped task.
+
+    :raises ValueError: while the file is parsed.
+    """
+    named = ("input", "metadata", "workflow_external_id", "version", "task_outputs")
+    _refuse_mistakes(**{name: arguments.get(name) for name in named})
 
 
 def _problem_of_names(task_outputs: object) -> str | None:

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, refuse_operators
+from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_TASK_API
@@ -60,8 +60,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     :param max_poll_silence: seconds without one good answer from CDF after which the wait gives up; single
         failing looks do not end it. Without effect in the mode ``reschedule``, where each look is a process
         of its own: there ``timeout`` ends the wait, also one that CDF refuses.
-    :raises ValueError: if a duration is not positive and finite, or an operator stands in place of its
-        ``.output``.
+    :raises ValueError: if a duration is not positive and finite, an operator stands in place of its
+        ``.output``, or an id that the DAG file gives is no UUID.
     """
 
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
@@ -83,6 +83,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         else:
             kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
         refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
+        refuse_wrong_ids(self, execution_id=execution_id)
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id

@@ -19,14 +19,18 @@ from clusters import Cluster
 from airflow_provider_cdf.demo import examples_folder
 from airflow_provider_cdf.demo.local_airflow import LocalAirflowError
 
-#: The examples that befall nothing by themselves.
+#: The examples that befall nothing by themselves: Airflow starts the workflow.
 DAGS = ("cdf_roundtrip", "cdf_run_and_wait")
+#: CDF starts it, and an inbox takes up its task. The working DAG is what a round is about.
+INBOX, WORK = "cdf_inbox_watched", "cdf_inbox_work"
+#: The inbox has a workflow of its own, or it would do the work of other rounds.
+WORKFLOW, WORKFLOW_OF_INBOX = "pump_health", "pump_health_for_the_inbox"
 SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(10_000))
 
 
 def write_dags(folder: Path, retries: int = 3) -> None:
     """Write the examples into a folder, with retries as a careful user would give them."""
-    for name in DAGS:
+    for name in (*DAGS, WORK):
         text, replaced = re.subn(
             r'"retries": \d+, "retry_delay": timedelta\(seconds=\d+\)',
             f'"retries": {retries}, "retry_delay": timedelta(seconds=1)',
@@ -34,6 +38,9 @@ def write_dags(folder: Path, retries: int = 3) -> None:
         )
         assert replaced == 1, name
         (folder / f"{name}.py").write_text(text)
+    text = (examples_folder() / f"{INBOX}.py").read_text()
+    assert text.count(f'"{WORKFLOW}"') == 1
+    (folder / f"{INBOX}.py").write_text(text.replace(f'"{WORKFLOW}"', f'"{WORKFLOW_OF_INBOX}"'))
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ class Plan:
         dice = random.Random(f"{SEED}/{number}")  # not a secret: a repeatable choice
         return cls(
             number,
-            dice.choice(DAGS),
+            # Every third round is of the other direction.
+            WORK if number % 3 == 2 else dice.choice(DAGS),
             victims[number % len(victims)],
             # A run takes some 15 s; tasks of its end would hardly ever be hit by a longer wait.
             round(dice.uniform(0, 12), 1),
@@ -79,20 +87,30 @@ class Round:
     def __post_init__(self) -> None:
         # An id of its own: a start whose answer was lost is not made twice.
         self.run_id = f"round-{self.plan.number}"
-        patiently(self._start)
+        patiently(self.start)
         self.began = time.monotonic()
 
-    def _start(self) -> None:
+    @classmethod
+    def of(cls, plan: Plan, cluster: Cluster) -> Round:
+        """Begin the round of a plan."""
+        return RoundOfInbox(plan, cluster) if plan.dag_id == WORK else cls(plan, cluster)
+
+    def start(self) -> None:
+        """Start the DAG run, unless it is there."""
         airflow = self.cluster.airflow
         with contextlib.suppress(LocalAirflowError):
             airflow.dag_run_state(self.plan.dag_id, self.run_id)
             return
         airflow.trigger_dag(self.plan.dag_id, run_id=self.run_id)
 
+    def look(self) -> str:
+        """Return the state of the DAG run."""
+        return self.cluster.airflow.dag_run_state(self.plan.dag_id, self.run_id)
+
     def state(self, patience: float) -> str | None:
         """How the DAG run has ended; ``None`` while it goes on."""
         try:
-            state = self.cluster.airflow.dag_run_state(self.plan.dag_id, self.run_id)
+            state = self.look()
         except LocalAirflowError as error:
             state = f"unknown: {error}"
         return state if state in ("success", "failed") or self.seconds() > patience else None
@@ -101,9 +119,13 @@ class Round:
         """How long it has been going on."""
         return time.monotonic() - self.began
 
+    def task_instances(self) -> list[dict[str, Any]]:
+        """Return the tasks that something may befall."""
+        return self.cluster.airflow.task_instances(self.plan.dag_id, self.run_id)
+
     def tasks(self) -> str:
         """In which state each task is, and in which try."""
-        tasks = patiently(lambda: self.cluster.airflow.task_instances(self.plan.dag_id, self.run_id))
+        tasks = patiently(self.task_instances)
         return ", ".join(f"{task['task_id']} (try {task['try_number']})={task['state']}" for task in tasks)
 
     def executions(self) -> list[Any]:
@@ -123,7 +145,7 @@ class Round:
         airflow = self.cluster.airflow
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            tasks = patiently(lambda: airflow.task_instances(self.plan.dag_id, self.run_id))
+            tasks = patiently(self.task_instances)
             titles = {f"airflow worker -- {task['id']}" for task in tasks}
             for name in components:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -133,6 +155,45 @@ class Round:
                                 return process
             time.sleep(0.05)
         return None
+
+
+class RoundOfInbox(Round):
+    """An execution that CDF starts, and the one DAG run that an inbox starts for it."""
+
+    def start(self) -> None:
+        """Start the execution, which cannot fail."""
+        for dag_id in (INBOX, WORK):
+            self.cluster.airflow.switch_on(dag_id)
+        with self.cluster.cdf.turn() as engine:
+            definition = engine.catalog.version(WORKFLOW, "1").definition
+            engine.catalog.upsert_version(WORKFLOW_OF_INBOX, "1", definition)
+            self.execution_id = engine.run(WORKFLOW_OF_INBOX, "1", input={"pump": "P-101"}).id
+
+    def executions(self) -> list[Any]:
+        """Return the one that was started."""
+        with self.cluster.cdf.turn() as engine:
+            return [engine.store.executions[self.execution_id]]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the DAG runs for it."""
+        runs = self.cluster.airflow._pages(f"/dags/{WORK}/dagRuns", "dag_runs")
+        return [run for run in runs if run["conf"]["execution_id"] == self.execution_id]
+
+    def look(self) -> str:
+        """Return the state of its DAG run, or that there is none yet, or too many."""
+        states = [str(run["state"]) for run in self.runs()]
+        if len(states) != 1:
+            return f"{len(states)} DAG runs"
+        # No task of the DAG run waits for what CDF does with the report.
+        goes_on = states == ["success"] and str(self.executions()[0].status) == "RUNNING"
+        return "running in CDF" if goes_on else states[0]
+
+    def task_instances(self) -> list[dict[str, Any]]:
+        """Return the tasks of its DAG run, and those of the inbox."""
+        airflow = self.cluster.airflow
+        newest = airflow.api("GET", f"/dags/{INBOX}/dagRuns", params={"order_by": "-run_after", "limit": 1})
+        runs = [(WORK, run) for run in self.runs()] + [(INBOX, run) for run in newest["dag_runs"]]
+        return [task for dag_id, run in runs for task in airflow.task_instances(dag_id, run["dag_run_id"])]
 
 
 def play(
@@ -159,7 +220,7 @@ def play(
     going_on: list[tuple[Round, str]] = []
     while plans or going_on:
         if plans and len(going_on) < at_once:
-            each = Round(plans.pop(0), cluster)
+            each = Round.of(plans.pop(0), cluster)
             time.sleep(each.plan.moment)
             going_on.append((each, strike(each)))
         for each, hit in list(going_on):

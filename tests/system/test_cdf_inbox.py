@@ -3,80 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from conftest import Cluster
-
-from airflow_provider_cdf.emulator.rules.definitions import WorkflowDefinition
-from airflow_provider_cdf.hooks.cdf import CdfHook
+from inboxes import WORKFLOWS, Inboxes, inboxes
 
 pytestmark = pytest.mark.long
 
-#: The workflow that each inbox looks at.
-WORKFLOWS = {"inbox": "asks_the_inbox", "bell": "rings_the_bell"}
-
 
 @pytest.fixture(scope="module")
-def hook(cluster: Cluster) -> Any:
-    """CDF itself, as far as these tests are: it starts the executions."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AIRFLOW_CONN_CDF_DEFAULT", cluster.cdf.airflow_connection_uri())
-    hook = CdfHook()
-    task = {
-        "externalId": "score",
-        "type": "function",
-        "parameters": {
-            "function": {"externalId": "ask_airflow", "data": {"number": "${workflow.input.number}"}},
-            "isAsyncComplete": True,
-        },
-        "retries": 0,
-    }
-    with cluster.cdf.turn() as engine:
-        for workflow in WORKFLOWS.values():
-            engine.catalog.upsert_version(workflow, "1", WorkflowDefinition.model_validate({"tasks": [task]}))
-    yield hook
-    patch.undo()
-
-
-def pause(cluster: Cluster, dag_id: str, is_paused: bool) -> None:
-    wait_until(cluster, lambda: cluster.airflow._is_parsed(dag_id))
-    cluster.airflow.api("PATCH", f"/dags/{dag_id}", json={"is_paused": is_paused})
-
-
-def wait_until(cluster: Cluster, happened: Callable[[], Any], seconds: float = 300) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := happened()):
-        cluster.airflow.check()
-        assert time.monotonic() < deadline, [
-            (run["dag_run_id"], run["state"]) for run in runs(cluster) if run["state"] != "success"
-        ]
-        time.sleep(0.5)
-    return result
-
-
-def begin(hook: CdfHook, inbox: str, numbers: range) -> dict[str, int]:
-    """Start executions; return their numbers by id."""
-    workflow = WORKFLOWS[inbox]
-    return {hook.run_workflow(workflow, "1", input={"number": number}).id: number for number in numbers}
-
-
-def statuses(hook: CdfHook, ids: Any) -> set[str]:
-    return {str(one.status) for one in hook.list_executions() if one.id in ids}
-
-
-def runs(cluster: Cluster, inbox: str) -> list[dict[str, Any]]:
-    return list(cluster.airflow._pages(f"/dags/{inbox}_work/dagRuns", "dag_runs"))
-
-
-def of(cluster: Cluster, inbox: str, ids: Any) -> list[dict[str, Any]]:
-    return [run for run in runs(cluster, inbox) if run["conf"]["execution_id"] in ids]
-
-
-def switch(cluster: Cluster, inbox: str, *, is_on: bool = True, works: bool = True) -> None:
-    pause(cluster, f"{inbox}_work", not works)
-    pause(cluster, inbox, not is_on)
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inboxes]:
+    with inboxes(tmp_path_factory.mktemp("dags")) as running:
+        yield running
 
 
 @pytest.fixture(params=list(WORKFLOWS))
@@ -85,81 +23,100 @@ def inbox(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_thirty_executions_give_thirty_runs_and_all_complete(
-    cluster: Cluster, hook: CdfHook, inbox: str
-) -> None:
-    switch(cluster, inbox)
-    ids = begin(hook, inbox, range(10))
-
-    def some_have_begun() -> bool:
-        return len(of(cluster, inbox, ids)) > 5
-
+def thirty(both: Inboxes, inbox: str, triggerers: list[str]) -> None:
+    """Start thirty executions, lose triggerers on the way, and see one DAG run for each."""
+    both.switch(inbox)
+    ids = both.begin(inbox, range(10))
     for tens in (1, 2):
-        if inbox == "bell":
-            # Whatever the triggerer was about to tell is lost with it.
-            cluster.airflow.kill("triggerer")
-            cluster.airflow.start("triggerer")
-        ids.update(begin(hook, inbox, range(10 * tens, 10 * tens + 10)))
-        wait_until(cluster, some_have_begun)
-    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 900)
+        both.wait_until(lambda: len(both.runs(f"{inbox}_work", ids)) > 5)
+        # Whatever it was about to tell is lost with it.
+        for name in triggerers:
+            both.airflow.kill(name)
+        ids.update(both.begin(inbox, range(10 * tens, 10 * tens + 10)))
+        for name in triggerers:
+            both.airflow.start(name)
+    both.wait_until(lambda: both.have_completed(ids))
 
-    assert len(of(cluster, inbox, ids)) == 30
-    assert {run["logical_date"] for run in of(cluster, inbox, ids)} == {None}
-    for execution_id, number in ids.items():
-        (score,) = hook.get_execution(execution_id).executed_tasks
-        assert score.output["number"] == number
     # The inbox goes on looking, and finds nothing more.
-    time.sleep(15)
-    assert len(of(cluster, inbox, ids)) == 30
+    looks = len(both.runs(inbox))
+    if inbox == "inbox":
+        both.wait_until(lambda: len(both.runs(inbox)) > looks + 1)
+    else:
+        time.sleep(15)
+    runs = both.runs(f"{inbox}_work", ids)
+    assert sorted(run["conf"]["execution_id"] for run in runs) == sorted(ids)
+    assert {run["logical_date"] for run in runs} == {None}
+    for execution_id, number in ids.items():
+        assert both.score(execution_id).output["number"] == number
+    requests = both.cdf.journal.requests("POST", "*/tasks/*/update")
+    assert len([one for one in requests if one.status == 200]) >= 30
 
 
-def test_what_waits_while_the_inbox_is_paused_is_taken_up(
-    cluster: Cluster, hook: CdfHook, inbox: str
+# First, while the other Airflow does not run yet.
+def test_thirty_executions_give_thirty_runs_with_two_triggerers(
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    switch(cluster, inbox, is_on=False)
-    ids = begin(hook, inbox, range(3))
-    wait_until(
-        cluster,
-        lambda: all(
-            [str(task.status) for task in hook.get_execution(one).executed_tasks] == ["IN_PROGRESS"]
-            for one in ids
-        ),
-    )
-    switch(cluster, inbox)
-    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
-    assert len(of(cluster, inbox, ids)) == 3
+    with inboxes(tmp_path_factory.mktemp("dags"), triggerers=2) as both:
+        # Each in turn; the other one takes over what it watched.
+        both.switch("bell")
+        ids = both.begin("bell", range(10))
+        for tens, name in ((1, "triggerer-1"), (2, "triggerer-2")):
+            both.wait_until(lambda: len(both.runs("bell_work", ids)) > 5)
+            both.airflow.kill(name)
+            ids.update(both.begin("bell", range(10 * tens, 10 * tens + 10)))
+            both.airflow.start(name)
+        both.wait_until(lambda: both.have_completed(ids))
+        time.sleep(15)
+        runs = both.runs("bell_work", ids)
+        assert sorted(run["conf"]["execution_id"] for run in runs) == sorted(ids)
+        # And with none left that knew anything.
+        thirty(both, "bell", ["triggerer-1", "triggerer-2"])
 
 
-def test_runs_of_a_paused_dag_queue_until_it_is_not(cluster: Cluster, hook: CdfHook, inbox: str) -> None:
-    switch(cluster, inbox, works=False)
-    ids = begin(hook, inbox, range(3))
-    wait_until(cluster, lambda: [run["state"] for run in of(cluster, inbox, ids)] == ["queued"] * 3)
-    assert statuses(hook, ids) == {"RUNNING"}
-    switch(cluster, inbox)
-    wait_until(cluster, lambda: statuses(hook, ids) == {"COMPLETED"}, 600)
-    assert len(of(cluster, inbox, ids)) == 3
+def test_thirty_executions_give_thirty_runs_and_all_complete(both: Inboxes, inbox: str) -> None:
+    thirty(both, inbox, ["triggerer-1"] if inbox == "bell" else [])
 
 
-def test_endings_are_told_at_least_once_over_kills_of_the_triggerer(cluster: Cluster, hook: CdfHook) -> None:
-    pause(cluster, "cdf_after_workflow", False)
-    # What ends before the watcher has looked once is not told.
-    time.sleep(30)
-    ids: set[str] = set()
+def test_what_waits_while_the_inbox_is_paused_is_taken_up(both: Inboxes, inbox: str) -> None:
+    both.switch(inbox, is_on=False)
+    ids = both.begin(inbox, range(3))
+    both.wait_until(lambda: all((score := both.score(one)) and score.status == "IN_PROGRESS" for one in ids))
+    assert both.runs(f"{inbox}_work", ids) == []
+    both.switch(inbox)
+    both.wait_until(lambda: both.have_completed(ids))
+    assert len(both.runs(f"{inbox}_work", ids)) == 3
 
-    def have_ended() -> bool:
-        return statuses(hook, ids) == {"COMPLETED"}
 
-    for _ in range(3):
-        ids.update(hook.run_workflow("tank_balance", "1", input={"site": "north"}).id for _ in range(3))
-        wait_until(cluster, have_ended)
-        cluster.airflow.kill("triggerer")
-        cluster.airflow.start("triggerer")
+def test_runs_of_a_paused_dag_queue_until_it_is_not(both: Inboxes, inbox: str) -> None:
+    both.switch(inbox, works=False)
+    ids = both.begin(inbox, range(3))
+    both.wait_until(lambda: [run["state"] for run in both.runs(f"{inbox}_work", ids)] == ["queued"] * 3)
+    assert both.statuses(ids) == {"RUNNING"}
+    both.switch(inbox)
+    both.wait_until(lambda: both.have_completed(ids))
+    assert len(both.runs(f"{inbox}_work", ids)) == 3
 
-    def told() -> list[str]:
-        found = []
-        for run in cluster.airflow._pages("/dags/cdf_after_workflow/dagRuns", "dag_runs"):
-            if run["state"] == "success":
-                found += cluster.airflow.xcom("cdf_after_workflow", run["dag_run_id"], "use")
-        return found
 
-    wait_until(cluster, lambda: ids <= set(told()), 600)
+def test_a_failing_function_fails_the_execution_and_says_why_with_a_link(both: Inboxes, inbox: str) -> None:
+    both.switch(inbox)
+    (execution_id,) = both.begin(inbox, [-1])
+    both.wait_until(lambda: both.statuses([execution_id]) == {"FAILED"})
+
+    score = both.score(execution_id)
+    told = score.output["airflow"]
+    assert score.status == "FAILED_WITH_TERMINAL_ERROR"
+    assert told["error"] == {"type": "ValueError", "message": "-1 is no reading"}
+    assert told["run_id"] == f"cdf__{score.id}"
+    (run,) = both.runs(f"{inbox}_work", {execution_id})
+    assert both.airflow.wait_for_dag_run(f"{inbox}_work", run["dag_run_id"]) == "failed"
+    # The link leads to the DAG run, and that of the failed task to its log.
+    assert told["url"] == f"{both.airflow.url}/dags/{inbox}_work/runs/{run['dag_run_id']}"
+    assert told["failed_tasks"][0]["url"] == f"{told['url']}/tasks/judge"
+
+
+def test_the_example_with_a_watcher_does_the_work(both: Inboxes) -> None:
+    both.pause("cdf_inbox_work", False)
+    both.pause("cdf_inbox_watched", False)
+    execution_id = both.start("pump_health", {"pump": "P-101"})
+    both.wait_until(lambda: both.have_completed([execution_id]))
+    assert both.score(execution_id).output["risk"] == 0.72

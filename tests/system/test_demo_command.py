@@ -102,6 +102,17 @@ def test_two_demos_run_at_once_and_leave_nothing_behind(kept: Demo, tmp_path: Pa
     kept.assert_nothing_is_left(home)
 
 
+def test_the_other_direction_is_shown_as_well(tmp_path: Path) -> None:
+    demo = Demo(tmp_path, "--inbox")
+    assert demo.process.wait(timeout=600) == 0, demo.text()
+    demo.assert_nothing_is_left()
+    # CDF begins, and Airflow finds out by itself.
+    seen = [demo.text().index(one) for one in ("score: IN_PROGRESS", "waiting: success", "judge: success")]
+    assert seen == sorted(seen), demo.text()
+    assert re.search(r"Execution [0-9a-f-]{36} is COMPLETED", demo.text())
+    assert "CDF's next task received 0.72" in demo.text()
+
+
 @pytest.mark.parametrize("option", ["--airflow-port", "--emulator-port"])
 def test_a_port_that_is_taken_is_said_in_plain_words(option: str, tmp_path: Path) -> None:
     with socket.socket() as taken:

@@ -15,8 +15,12 @@ from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
-#: All but the one that works on what the inbox hands over.
-EXAMPLES = sorted(file for file in examples_folder().glob("*.py") if file.stem != "cdf_inbox_work")
+#: All but those that work on what they are handed over, by an inbox or by a CDF function.
+EXAMPLES = sorted(
+    file for file in examples_folder().glob("*.py") if file.stem not in ("cdf_inbox_work", "cdf_called")
+)
+#: They need watchers.
+ONLY_AIRFLOW_3 = ("cdf_after_workflow", "cdf_inbox_watched")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
 def test_example_dag_succeeds(
     file: Path, airflow_db: None, cdf_default: CdfEmulator, project: Project
 ) -> None:
-    if "airflow.sdk" in file.read_text() and not HAS_TASK_API:
+    if file.stem in ONLY_AIRFLOW_3 and not HAS_TASK_API:
         pytest.skip("Airflow 2 has no watchers")
     assert run_dag(file).state == "success"
 
@@ -111,10 +115,11 @@ def states(run: Any) -> dict[str, str]:
 
 
 class TestDecorator:
+    @pytest.mark.parametrize("name", ["cdf_task_decorator", "cdf_task_operator"])
     def test_carries_the_value_through_airflow_and_back(
-        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+        self, name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
     ) -> None:
-        run = run_dag(examples_folder() / "cdf_task_decorator.py")
+        run = run_dag(examples_folder() / f"{name}.py")
 
         execution = execution_of(project, run)
         tasks = {task["externalId"]: task for task in execution["executedTasks"]}
@@ -215,6 +220,24 @@ class TestFanOut:
         failed = children.pop("inspect_P-102")
         assert failed == ("CANCELED" if name == "cdf_fan_out" else "FAILED_WITH_TERMINAL_ERROR")
         assert set(children.values()) <= of_others
+
+
+class TestDirectWay:
+    """With its CDF function, in tests/system."""
+
+    def test_does_the_work_of_the_task_that_the_function_names(
+        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        execution_id = project.run("pump_health")
+        waiting = project.task(execution_id, "score")["id"]
+
+        run = run_dag(
+            examples_folder() / "cdf_called.py",
+            run_conf={"pump": "P-101", "vibration": 7.2, "cogniteOrchestrationTaskId": waiting},
+        )
+
+        assert run.state == "success"
+        assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.72
 
 
 class TestInbox:

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -213,7 +214,20 @@ def make(**arguments: Any) -> CdfTaskUpdateOperator:
 
 def make_mapped(**arguments: Any) -> Any:
     partial = CdfTaskUpdateOperator.partial(task_id="report", **{"task_external_id": "approve", **arguments})
-    return partial.expand(execution_id=[UNKNOWN])
+    return partial if "execution_id" in arguments else partial.expand(execution_id=[UNKNOWN])
+
+
+def make_expanded(**arguments: Any) -> Any:
+    arguments = {"execution_id": UNKNOWN, "task_external_id": "approve", **arguments}
+    partial = CdfTaskUpdateOperator.partial(task_id="report")
+    return partial.expand(**{name: [value] for name, value in arguments.items() if value is not None})
+
+
+def make_expanded_kwargs(**arguments: Any) -> Any:
+    arguments = {"task_external_id": "approve", **arguments}
+    return CdfTaskUpdateOperator.partial(task_id="report").expand_kwargs(
+        [{"execution_id": UNKNOWN, "task_external_id": "approve"}, {"execution_id": UNKNOWN, **arguments}]
+    )
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -229,10 +243,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "size": ({"output": {"a": "x" * 100_000}}, "100008 bytes"),
     "our key": ({"output": {"airflow": 1}}, "has the key 'airflow'"),
     "our key beside a template": ({"output": {"airflow": "{{ a }}"}}, "has the key 'airflow'"),
+    "id of an execution": ({"execution_id": "abc"}, "execution_id must be a UUID. It is 'abc'."),
+    "id of a task": (
+        {"cdf_task_id": 7, "task_external_id": None, "execution_id": UNKNOWN},
+        "cdf_task_id must be a UUID. It is '7'.",
+    ),
 }
 
 
-@pytest.mark.parametrize("how", [make, make_mapped], ids=["plain", "mapped"])
+@pytest.mark.parametrize("how", [make, make_mapped, make_expanded, make_expanded_kwargs])
 @pytest.mark.parametrize(("arguments", "what"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
     arguments: dict[str, Any], what: str, how: Any
@@ -241,6 +260,51 @@ def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
         how(**arguments)
     assert what in str(caught.value)
     assert "Nothing was sent" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make_one",
+    [
+        lambda **ids: CdfTaskSensor(task_id="a", task_external_id="score", **ids),
+        lambda **ids: CdfWorkflowSensor(task_id="a", **ids),
+        lambda **ids: CdfWorkflowCancelOperator(task_id="a", **ids),
+        lambda **ids: CdfTaskOperator(task_id="a", task_external_id="score", python_callable=print, **ids),
+        lambda **ids: CdfTaskNotifier(status="COMPLETED", task_external_id="score", **ids),
+    ],
+)
+def test_an_id_that_is_none_is_seen_by_everything_that_takes_one(make_one: Any) -> None:
+    with DAG("plant"), pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\.$"):
+        make_one(execution_id="abc")
+    with DAG("pipe"):
+        make_one(execution_id="{{ abc }}")
+
+
+@pytest.mark.parametrize(
+    ("fixed", "mapped"),
+    [
+        ({"task_external_id": "approve"}, {"output": [{"a": 1}]}),
+        ({"output": {"a": 1}}, {"execution_id": [UNKNOWN]}),
+        ({"task_external_id": "approve", "cdf_task_id": UNKNOWN}, {"execution_id": [UNKNOWN]}),
+    ],
+)
+def test_a_mapped_report_that_names_no_task_is_seen_while_the_file_is_parsed(
+    fixed: dict[str, Any], mapped: dict[str, Any]
+) -> None:
+    with DAG("plant"):
+        judged = BaseOperator(task_id="judge").output
+        for values in (mapped, dict.fromkeys(mapped, judged)):
+            partial = CdfTaskUpdateOperator.partial(task_id="report", **fixed)
+            with pytest.raises(ValueError, match=r"^(Give either task_external_id|task_external_id needs)"):
+                partial.expand(**values)
+
+
+def test_what_is_mapped_over_results_is_left_for_later() -> None:
+    with DAG("plant"):
+        judged = BaseOperator(task_id="judge").output
+        partial = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve")
+        mapped = partial.expand(output=judged, execution_id=[UNKNOWN, judged])
+        CdfTaskUpdateOperator.partial(task_id="all").expand_kwargs(judged)
+    assert mapped.partial_kwargs["task_external_id"] == "approve"
 
 
 @pytest.mark.parametrize("where", ["execution_id", "task_external_id", "output", "in output", "in a list"])

@@ -819,7 +819,7 @@ def test_https_goes_through_the_proxy_of_the_environment(sender: Sender, proxy: 
 def test_permitted_plain_http_goes_through_the_proxy_of_the_environment(
     sender: Sender, proxy: list[str]
 ) -> None:
-    with pytest.raises(CdfLoginError, match=r"token endpoint at idp\.invalid answered HTTP 502"):
+    with pytest.raises(CdfLoginError, match=r"token endpoint at idp\.invalid/token answered HTTP 502"):
         sender.send(None, READ, settings("http://cdf.invalid", "http://idp.invalid/token"))
     assert proxy[0].startswith("POST http://idp.invalid/token HTTP/1.1\n")
 

@@ -79,7 +79,7 @@ def test_a_connected_hook_can_be_copied_and_pickled_without_its_secret(
     "operator",
     [
         CdfWorkflowRunOperator(task_id="run", workflow_external_id="pump", version="1"),
-        CdfTaskUpdateOperator(task_id="update", cdf_task_id="x", status="completed"),
+        CdfTaskUpdateOperator(task_id="update", cdf_task_id="{{ x }}", status="completed"),
     ],
     ids=lambda operator: type(operator).__name__,
 )

@@ -105,7 +105,7 @@ def test_mapped_keeps_the_callbacks_of_default_args_beside_its_own() -> None:
 
     with DAG("plant", default_args={"on_failure_callback": theirs}):
 
-        @task.cdf_task(**of("x"))
+        @task.cdf_task(**of("{{ x }}"))
         def judge(name: str) -> None: ...
 
         mapped = judge.expand(name=["a"]).operator
@@ -153,7 +153,7 @@ class TestArguments:
     def test_that_do_not_fit_are_refused_while_the_file_is_read(self) -> None:
         with DAG("plant"):
 
-            @task.cdf_task(**of("x"))
+            @task.cdf_task(**of("{{ x }}"))
             def judge(cdf_task: CdfTask, factor: int) -> None: ...
 
             with pytest.raises(TypeError, match="factor"):
@@ -163,7 +163,7 @@ class TestArguments:
     def test_the_task_itself_is_none(self, how: str) -> None:
         with DAG("plant"):
 
-            @task.cdf_task(**of("x"))
+            @task.cdf_task(**of("{{ x }}"))
             def judge(cdf_task: CdfTask) -> None: ...
 
             with pytest.raises(ValueError, match=r"cdf_task is given by @task\.cdf_task"):
@@ -185,10 +185,10 @@ class TestArguments:
     def test_multiple_outputs_are_as_with_task(self) -> None:
         with DAG("plant"):
 
-            @task.cdf_task(**of("x"))
+            @task.cdf_task(**of("{{ x }}"))
             def dicts() -> dict[str, Any]: ...
 
-            @task.cdf_task(**of("x"), multiple_outputs=False)
+            @task.cdf_task(**of("{{ x }}"), multiple_outputs=False)
             def one() -> dict[str, Any]: ...
 
             assert dicts().operator.multiple_outputs is True

@@ -331,6 +331,22 @@ class TestAnEarlierTry:
 
         assert work(ti, raising(AssertionError("called again")), execution_id) == [1, 2]
 
+    def test_that_has_reported_is_not_known_by_the_id_of_an_attempt_alone(
+        self, deferrable: bool, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        """As docs/patterns.md says of the direct way."""
+        ti.max_tries = 1
+        cdf_task_id = project.task(execution_id, "score")["id"]
+        by_id = {"cdf_task_id": cdf_task_id, "deferrable": deferrable}
+        first = make(lambda: {"risk": 0.4}, None, **by_id)
+        run_to_end(first, context(ti, first))
+        ti.try_number = 2
+
+        again = make(lambda: {"risk": 0.5}, None, **by_id)
+        with pytest.raises(CdfNothingToReportToError, match="There is no task to report COMPLETED to"):
+            run_to_end(again, context(ti, again))
+        assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.4
+
     def test_of_another_run_of_the_task_counts_for_nothing(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import UserList
 from dataclasses import replace
 from typing import Any
 
@@ -265,7 +266,7 @@ class TestOrphans:
         called: list[str] = []
         with DAG("plant", default_args={"on_failure_callback": lambda context: called.append("theirs")}):
             operator = CdfWorkflowRunOperator(task_id="task", workflow_external_id="w", version="1")
-            update = CdfTaskUpdateOperator(task_id="report", cdf_task_id="x")
+            update = CdfTaskUpdateOperator(task_id="report", cdf_task_id="{{ x }}")
         assert len(operator.on_failure_callback) == len(update.on_failure_callback) == 2
         operator.on_failure_callback[0]({})
         assert called == ["theirs"]
@@ -355,7 +356,11 @@ class TestOrphans:
 
 
 class TestMappedOverWhatCannotBe:
-    """A mapped task is given a value that it does not take: its operator says so, and CDF is told."""
+    """
+    A mapped task is given a value that it does not take: its operator says so, and CDF is told.
+
+    A UserList stands for another task's result, which no DAG file shows.
+    """
 
     def fail(self, mapped: Any, ti: FakeTaskInstance, error: type[BaseException], match: str) -> Any:
         """Let a map index fail as in Airflow: render, execute, and its failure callbacks, in one process."""
@@ -383,18 +388,21 @@ class TestMappedOverWhatCannotBe:
     ) -> None:
         execution_id = project.run(workflow)
         project.task(execution_id, "approve", "IN_PROGRESS")
-        mapped = self.mapped_report(execution_id=execution_id).expand(output=[bad])
+        mapped = self.mapped_report(execution_id=execution_id).expand(output=UserList([bad]))
         ti = FakeTaskInstance(task_id="report", map_index=0)
         operator = self.fail(mapped, ti, AirflowFailException, "FAILED_WITH_TERMINAL_ERROR")
         assert operator.has_reported
         assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
 
     def test_an_address_that_is_missing_is_said_by_the_report_itself(
-        self, project: Project, workflow: str
+        self, project: Project, workflow: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        mapped = self.mapped_report().expand_kwargs([{"output": {"a": 1}}])
+        mapped = self.mapped_report().expand_kwargs(UserList([{"output": {"a": 1}}]))
         ti = FakeTaskInstance(task_id="report", map_index=0)
+        caplog.set_level("INFO")
         self.fail(mapped, ti, CdfInputError, "needs the execution_id")
+        assert "may still wait for a report. Which one is not known" in caplog.text
+        assert "never started" not in caplog.text
 
     def test_an_argument_given_twice_still_lets_cdf_know(self, project: Project, workflow: str) -> None:
         execution_id = project.run(workflow)
@@ -420,7 +428,7 @@ class TestMappedOverWhatCannotBe:
         assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
 
     def test_what_it_is_mapped_over_cannot_be_read(self, caplog: pytest.LogCaptureFixture) -> None:
-        mapped = self.mapped_report().expand_kwargs([{"execution_id": "a"}])
+        mapped = self.mapped_report().expand_kwargs(UserList([{"execution_id": "a"}]))
         ti = FakeTaskInstance(task_id="report", map_index=1)
         report_failure(context(ti, mapped))
         assert "may still wait" in caplog.text
@@ -432,7 +440,7 @@ class TestMappedOverWhatCannotBe:
         with DAG("plant"):
             mapped = CdfWorkflowRunOperator.partial(
                 task_id="task", version="1", workflow_external_id=workflow
-            ).expand(input=["a"])
+            ).expand(input=UserList(["a"]))
         self.fail(mapped, ti, CdfInputError, "must be a JSON object")
         assert statuses(project, workflow) == []
 

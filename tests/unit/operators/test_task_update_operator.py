@@ -269,7 +269,9 @@ class TestNothingToReportTo:
         refused(make(UNKNOWN, status="completed"), UNKNOWN)
 
     def test_execution_id_that_is_no_uuid(self, refused: Any) -> None:
-        refused(make("../../sessions", status="completed"), "../../sessions")
+        operator = make("{{ templated }}", status="completed")
+        operator.execution_id = "../../sessions"  # as it comes out of the template
+        refused(operator, "../../sessions")
 
     def test_unknown_cdf_task_id(self, refused: Any) -> None:
         refused(make(cdf_task_id=UNKNOWN, status="completed"), UNKNOWN)

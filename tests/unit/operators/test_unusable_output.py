@@ -141,7 +141,7 @@ def test_a_mapped_report_depends_on_the_task_that_makes_its_output() -> None:
             return {"risk": 1}
 
         CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve", output=judge()).expand(
-            execution_id=["a", "b"]
+            execution_id=["{{ a }}", "{{ b }}"]
         )
     assert dag.get_task("report").upstream_task_ids == {"judge"}
 

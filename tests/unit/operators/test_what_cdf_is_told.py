@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import UserList
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_word
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 from airflow_provider_cdf.operators.upstream import Upstream
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
+
+UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -362,12 +365,12 @@ def test_in_a_fail_fast_dag_a_mapped_one_can_be_a_teardown() -> None:
     with DAG("plant", **FAIL_FAST) as dag:
         run = EmptyOperator(task_id="run")
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
-            execution_id=["a", "b"]
+            execution_id=[UNKNOWN, UNKNOWN]
         )
         mapped.as_teardown(setups=run)
     dag.validate()
     assert mapped.trigger_rule == TriggerRule.ALL_DONE_SETUP_SUCCESS
-    assert mapped.unmap({"execution_id": "a"}).status is None
+    assert mapped.unmap({"execution_id": UNKNOWN}).status is None
 
 
 def test_in_a_fail_fast_dag_a_plain_one_says_that_it_will_not_be_run(
@@ -397,7 +400,7 @@ def test_a_status_that_turns_out_to_be_none_is_no_matter_of_fail_fast(
 def test_a_mapped_report_of_a_dag_without_fail_fast_runs_however_the_work_ends() -> None:
     with DAG("plant"):
         mapped = CdfTaskUpdateOperator.partial(task_id="report", task_external_id="approve").expand(
-            execution_id=["a", "b"]
+            execution_id=[UNKNOWN, UNKNOWN]
         )
     assert mapped.trigger_rule == TriggerRule.ALL_DONE
 
@@ -406,7 +409,7 @@ def test_a_mapped_report_of_a_given_status_runs_as_any_other_task() -> None:
     with DAG("plant"):
         mapped = CdfTaskUpdateOperator.partial(
             task_id="report", task_external_id="approve", status="FAILED"
-        ).expand(execution_id=["a", "b"])
+        ).expand(execution_id=[UNKNOWN, UNKNOWN])
     assert mapped.trigger_rule == TriggerRule.ALL_SUCCESS
 
 
@@ -419,7 +422,8 @@ def mapped_over_a_status(execution_id: str, status: Any, ti: Instance, how: str)
         if how == "expand":
             mapped = partial.expand(status=[status])
         else:
-            mapped = partial.expand_kwargs([{"status": status, "output": {"a": 1}}])
+            # No list, in which a status that CDF does not have is refused while the file is parsed.
+            mapped = partial.expand_kwargs(UserList([{"status": status, "output": {"a": 1}}]))
         EmptyOperator(task_id="work") >> mapped
     assert mapped.trigger_rule == TriggerRule.ALL_DONE
     ti.map_index = 0

@@ -333,6 +333,10 @@ class TestMetadata:
         ({"input": ["a", "list"]}, r"input must be a JSON object \(a dict\), not list"),
         ({"input": '{"a": 1}'}, "input must be a JSON object"),
         ({"task_outputs": "score"}, "task_outputs must be a list"),
+        ({"version": 1.1}, r"version must be a non-empty string, not 1\.1\. As a number, 1\.10 and 1\.1"),
+        ({"version": " "}, "version must be a non-empty string"),
+        ({"metadata": {"key": "v" * 256}}, "metadata is too long: the value of key 'key' has 256 characters"),
+        ({"metadata": {"key": None}}, "metadata must be strings"),
         ({"poll_interval": 0}, "poll_interval must be a positive number"),
         ({"poll_interval": float("nan")}, "poll_interval must be a positive number"),
         ({"timeout": -1}, "timeout must be a positive number"),
@@ -344,6 +348,15 @@ def test_a_mistake_in_a_literal_is_seen_while_the_dag_file_is_read(
 ) -> None:
     with pytest.raises(ValueError, match=named):
         make("w", **arguments)
+    if arguments.keys() <= {"metadata", "input", "task_outputs", "version"}:
+        with DAG("plant"):
+            partial = CdfWorkflowRunOperator.partial(
+                task_id="run",
+                workflow_external_id="w",
+                **({} if "version" in arguments else {"version": "1"}),
+            )
+            with pytest.raises(ValueError, match=named):
+                partial.expand(**{name: [value] for name, value in arguments.items()})
 
 
 def test_what_a_template_or_another_task_will_give_is_not_judged() -> None:
@@ -961,18 +974,38 @@ class TestOnKill:
         (execution,) = project.executions(workflow)
         assert execution["status"] == "TERMINATED"
 
-    def test_cancels_the_execution_where_airflow_does_not_tell_the_state_in_time(
-        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("answer", ["late", "an error"])
+    def test_leaves_the_execution_to_the_retry_where_airflow_does_not_tell_the_state(
+        self, answer: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # The interrupted task may hold the lock of its line to Airflow.
+        # Its API is away, as in a deploy, and the worker has given up on its heartbeats.
         workflow = project.define(function_task("approve", waits=True))
-        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05)
         answered = threading.Event()
-        monkeypatch.setattr(FakeTaskInstance, "get_task_states", lambda self, **_: answered.wait(20))
 
-        self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
+        def get_task_states(self: FakeTaskInstance, **_: object) -> None:
+            if answer == "late":
+                answered.wait(20)
+            raise RuntimeError("API_SERVER_ERROR")
+
+        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05 if answer == "late" else 20)
+        monkeypatch.setattr(FakeTaskInstance, "get_task_states", get_task_states)
+
+        told = self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
 
         answered.set()
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        assert "goes on, for the next try" in told
+        assert "it is to be cancelled in Fusion" in told
+
+    def test_of_a_task_that_airflow_does_not_know_any_more_cancels_the_execution(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={})  # its DAG run was deleted
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
         (execution,) = project.executions(workflow)
         assert execution["status"] == "TERMINATED"
 

@@ -33,7 +33,9 @@ UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
 def make(execution_id: Any, **arguments: Any) -> CdfTaskSensor:
     defaults: dict[str, Any] = {"task_external_id": "approve", "poke_interval": 0.05, "timeout": 10}
-    return CdfTaskSensor(task_id="wait", execution_id=execution_id, **{**defaults, **arguments})
+    sensor = CdfTaskSensor(task_id="wait", execution_id="{{ templated }}", **{**defaults, **arguments})
+    sensor.execution_id = execution_id  # as it is rendered
+    return sensor
 
 
 def wait(ti: FakeTaskInstance, execution_id: Any, **arguments: Any) -> Any:

@@ -25,7 +25,9 @@ UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
 def make(execution_id: Any, **arguments: Any) -> CdfWorkflowSensor:
     defaults: dict[str, Any] = {"poke_interval": 0.05, "timeout": 10}
-    return CdfWorkflowSensor(task_id="wait", execution_id=execution_id, **{**defaults, **arguments})
+    sensor = CdfWorkflowSensor(task_id="wait", execution_id="{{ templated }}", **{**defaults, **arguments})
+    sensor.execution_id = execution_id  # as it is rendered
+    return sensor
 
 
 def wait(ti: FakeTaskInstance, execution_id: Any, **arguments: Any) -> Any:

@@ -51,15 +51,21 @@ class Time:
         await asyncio.to_thread(self.meanwhile.pop(0))
 
     @contextlib.asynccontextmanager
-    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
+    async def timeout(self, seconds: float | None) -> AsyncIterator[Time]:
         """Stand in for ``asyncio.timeout``."""
         self._ends = math.inf if seconds is None else self.now + seconds
         try:
-            yield
+            yield self
         except asyncio.CancelledError:
             raise TimeoutError from None
         finally:
             self._ends = math.inf
+
+    def when(self) -> float | None:
+        return None if self._ends == math.inf else self._ends
+
+    def reschedule(self, when: float | None) -> None:
+        self._ends = math.inf if when is None else when
 
 
 def nothing() -> None:
@@ -71,7 +77,9 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """The time of the trigger and of its login, without jitter."""
     time = Time()
     monkeypatch.setattr(waits, "time", time)
-    monkeypatch.setattr(waits, "asyncio", SimpleNamespace(timeout=time.timeout))
+    monkeypatch.setattr(
+        waits, "asyncio", SimpleNamespace(timeout=time.timeout, get_running_loop=lambda: time)
+    )
     monkeypatch.setattr(streams, "asyncio", SimpleNamespace(sleep=time.sleep))
     monkeypatch.setattr(streams, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
     monkeypatch.setattr(clock, "now", time.monotonic)
