@@ -124,13 +124,13 @@ class Sender:
     def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
         if not answer.is_success:
             raise self._refusal(call, answer)
-        if answer.unread:
-            raise self._unreadable(call, answer, answer.unread)
+        if answer.why_unread:
+            raise self._unreadable(call, answer, answer.why_unread)
         try:
             read: AnswerT = (
-                call.read(answer.content) if call.read else reading.whole(answer.content, call.answer)
+                call.parse(answer.content) if call.parse else reading.whole(answer.content, call.answer)
             )
-            if other := call.is_about(read):
+            if other := call.other_subject(read):
                 answer.distrust()
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -315,7 +315,7 @@ def _server_words(answer: Answer, error: dict[str, Any] | None) -> str:
 
 def _fate(call: Call[Any], *, may_be_done: bool) -> str:
     """Say what a call that has failed leaves behind, if it is one that changes something."""
-    if call.is_read:
+    if call.changes_nothing:
         return ""
     if may_be_done and call.repeat is not Repeat.ALWAYS:
         return " It is not known whether CDF did it all the same."
@@ -323,4 +323,4 @@ def _fate(call: Call[Any], *, may_be_done: bool) -> str:
 
 
 def _nothing_sent(call: Call[Any]) -> str:
-    return "" if call.is_read else " Nothing was sent to CDF."
+    return "" if call.changes_nothing else " Nothing was sent to CDF."

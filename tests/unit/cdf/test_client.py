@@ -405,7 +405,7 @@ def test_an_answer_about_something_else_is_none(
         f"CDF's answer is about something else: {other}. The request was to {call.purpose}."
     )
     assert "r-1" in message
-    assert ("not known whether CDF did it" in message) is (not call.is_read)
+    assert ("not known whether CDF did it" in message) is (not call.changes_nothing)
 
 
 def test_a_read_that_is_answered_with_something_else_is_sent_again(sender: Sender, time: FakeTime) -> None:

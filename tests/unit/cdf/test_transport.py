@@ -169,7 +169,7 @@ def test_what_is_behind_the_end_of_a_gzip_is_not_kept() -> None:
     assert reading._gzip is not None
     assert reading._gzip.unused_data == b""
     assert reading.answer().content == WHOLE
-    assert not reading.answer().unread
+    assert not reading.answer().why_unread
 
 
 def test_only_gzip_is_asked_for(sender: Sender) -> None:
