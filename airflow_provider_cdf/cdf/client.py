@@ -75,7 +75,7 @@ class CdfClient(Sender):
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
             failed.inspection = self._inspect(give_up_at)
-            failed.adding(self._on_access(call, failed))
+            failed.adding(self._failure(call).lacking(failed))
         raise failed
 
     def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
@@ -106,7 +106,7 @@ class CdfClient(Sender):
             call = self._current(call)
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
-            failed = self._failed(call, error)
+            failed = self._failure(call).of(error)
         raise failed
 
     def _exchange(self, request: httpx.Request, ends: float) -> Answer:
@@ -163,14 +163,9 @@ class CdfClient(Sender):
 
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
-        cursor: str | None = None
         pages = Pages()
-        while True:
-            page = self.send(page_at(cursor))
-            yield from page.items
-            cursor = pages.next_cursor(page)
-            if cursor is None:
-                return
+        while not pages.are_over:
+            yield from pages.items_of(self.send(page_at(pages.cursor)))
 
     def close(self) -> None:
         """Close the connections. The next call opens others."""
@@ -225,7 +220,7 @@ class AsyncCdfClient(Sender):
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
             failed.inspection = await self._inspect(give_up_at)
-            failed.adding(self._on_access(call, failed))
+            failed.adding(self._failure(call).lacking(failed))
         raise failed
 
     async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
@@ -256,7 +251,7 @@ class AsyncCdfClient(Sender):
             call = self._current(call)
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
-            failed = self._failed(call, error)
+            failed = self._failure(call).of(error)
         raise failed
 
     async def _exchange(self, request: httpx.Request, ends: float) -> Answer:
@@ -315,15 +310,10 @@ class AsyncCdfClient(Sender):
 
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
-        cursor: str | None = None
         pages = Pages()
-        while True:
-            page = await self.send(page_at(cursor))
-            for execution in page.items:
+        while not pages.are_over:
+            for execution in pages.items_of(await self.send(page_at(pages.cursor))):
                 yield execution
-            cursor = pages.next_cursor(page)
-            if cursor is None:
-                return
 
     async def close(self) -> None:
         """Close the connections of this event loop. The next call opens others."""

@@ -68,8 +68,8 @@ class Leftovers:
     """
     What tells whether a connection may be used again: nothing came behind its last answer.
 
-    httpcore would hand out what came behind it as the answer to the next request, which RFC 9112, section 9.2,
-    forbids. It stops to read when an answer is complete. So what was read last has to end as the answer does.
+    httpcore would hand out what came behind it as the answer to the next request: RFC 9112, section 9.2. It
+    stops to read when an answer is complete, so what was read last has to end as the answer does.
     """
 
     #: The last bytes of a body that are compared with those that were read last.
