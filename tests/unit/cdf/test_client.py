@@ -827,8 +827,8 @@ def test_what_a_token_may_do_is_asked_within_the_time_of_the_call(sender: Sender
 
     def ask(within: float | None) -> Any:
         if sender.is_async:
-            return asyncio.run(AsyncCdfClient(settings(), transport=transport).send(READ, within=within))
-        return CdfClient(settings(), transport=transport).send(READ, within=within)
+            return asyncio.run(wired(AsyncCdfClient(settings()), transport).send(READ, within=within))
+        return wired(CdfClient(settings()), transport).send(READ, within=within)
 
     for within in (1.0, None):
         with pytest.raises(CdfApiError, match="HTTP 403"):

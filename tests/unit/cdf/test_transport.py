@@ -305,7 +305,7 @@ def test_a_request_that_waits_for_a_free_connection_ends_in_its_own_time(
         asyncio.run(ask_twice(url))
 
 
-def with_less_time(sender: Sender, net: Any, within: float | None, config: Any) -> Any:
+def with_less_time(sender: Sender, net: Network, within: float | None, config: Any) -> Any:
     async def asend() -> Any:
         async with wired(AsyncCdfClient(config), httpx.MockTransport(net)) as client:
             return await client.send(READ, within=within)
@@ -314,23 +314,6 @@ def with_less_time(sender: Sender, net: Any, within: float | None, config: Any) 
         return asyncio.run(asend())
     with wired(CdfClient(config), httpx.MockTransport(net)) as client:
         return client.send(READ, within=within)
-
-
-def test_the_question_after_a_refusal_ends_with_the_time_that_the_caller_has_left(
-    sender: Sender, time: FakeTime
-) -> None:
-    limits: list[float] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/token"):
-            return httpx.Response(200, json={"access_token": "the-token", "expires_in": 3600})
-        limits.append(request.extensions["timeout"]["read"])
-        time.seconds += 0.75
-        return httpx.Response(403, json={"error": {"code": 403, "message": "Forbidden"}})
-
-    with pytest.raises(CdfApiError):
-        with_less_time(sender, answer, 1.0, settings(retry_for=60))
-    assert limits == [1.0, 0.25]
 
 
 @pytest.mark.usefixtures("longest_pauses")
