@@ -66,12 +66,14 @@ def waiting_for_a_report(execution: WorkflowExecutionDetails) -> list[TaskExecut
     ]
 
 
-def describe_standstill(tasks: Iterable[TaskExecution], execution_id: str) -> str:
-    """Say what may never end where a task waits for a workflow that waits for a report."""
+def standstill(execution: WorkflowExecutionDetails) -> str | None:
+    """Return what to warn of, once, where a task waits for a workflow that waits for a report."""
+    if not (tasks := waiting_for_a_report(execution)):
+        return None
     return (
         f"CDF waits for a report on {_named(tasks)}. This Airflow task waits for the end of the workflow: if "
         "a task behind it is to make the report, neither ends. Then set wait_for_completion=False here. "
-        f"[execution {execution_id}]"
+        f"[execution {execution.id}]"
     )
 
 

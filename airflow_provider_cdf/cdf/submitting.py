@@ -42,14 +42,14 @@ class Trace(Generic[ResultT]):
 
     :param look_up: returns the outcome if there is one.
     :param hint: tells a person where to look.
-    :param read_subject: reads what a submission is about; if that is not there either, a 404 is true.
-    :param read_parent: reads what that is a part of, to tell what is missing.
+    :param subject: reads what a submission is about; if that is not there either, a 404 is true.
+    :param whole: reads what that is a part of, to tell what is missing.
     """
 
     look_up: Callable[[], Conversation[ResultT | None]]
     hint: str
-    read_subject: calls.Call[Any] | None = None
-    read_parent: calls.Call[Any] | None = None
+    subject: calls.Call[Any] | None = None
+    whole: calls.Call[Any] | None = None
 
 
 def submit(
@@ -137,9 +137,9 @@ def _is_true(
     """
     code = refusal.code if isinstance(refusal, CdfApiError) else 0
     try:
-        if code == 404 and trace.read_subject is not None:
+        if code == 404 and trace.subject is not None:
             try:
-                yield trace.read_subject
+                yield trace.subject
             except CdfApiError as error:
                 if error.code == code and error.is_cdfs_own:
                     refusal.adding((yield from _what_is_missing(trace)))
@@ -173,10 +173,10 @@ def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
 
 def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
     """Say whether the workflow is missing, or only the version of it; nothing if that cannot be told."""
-    if trace.read_parent is None:
+    if trace.whole is None:
         return ""
     try:
-        yield trace.read_parent
+        yield trace.whole
     except CdfApiError as error:
         is_true = error.code == 404 and error.is_cdfs_own
         return "There is no such workflow in this project." if is_true else ""

@@ -32,9 +32,8 @@ def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
 
     settings = client.settings
     who = settings.credentials.who
-    if (
-        inspection.subject and not settings.credentials.ids
-    ):  # a token, which does not say by itself whose it is
+    # A ready token does not say by itself whose it is.
+    if inspection.subject and not settings.credentials.ids:
         who += f" of {one_line(inspection.subject, 60)!r}"
     where = f"project {settings.project!r} at {settings.base_url}"
     if not inspection.reaches(settings.project):

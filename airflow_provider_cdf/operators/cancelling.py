@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.task_state import GOES_ON, NoAnswerError, state_within
+from airflow_provider_cdf.task_state import ALIVE, NoAnswerError, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +31,7 @@ TASK_HAS_DIED = "The Airflow task that waited for it has died."
 #: Reasons of executions that were cancelled because a process of their task was stopped, or because two had
 #: been started. Should another process of the task live on, it sees by them that the work is still wanted.
 TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
-GOES_ON_WITHOUT = "The Airflow task that started it goes on with another execution."
+ANOTHER_WAS_KEPT = "The Airflow task that started it goes on with another execution."
 
 
 def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
@@ -63,7 +63,7 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
 
 def is_given_up(execution: WorkflowExecution) -> bool:
     """Whether it has ended for good, and not because one of several processes of its task was stopped."""
-    reasons = (TASK_WAS_KILLED, GOES_ON_WITHOUT)
+    reasons = (TASK_WAS_KILLED, ANOTHER_WAS_KEPT)
     return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
 
@@ -142,7 +142,7 @@ class Cancellation:
                 f"Airflow has not said within {STATE_PATIENCE:g} s why. Should a person have ended the task, "
                 "there is no next try, and it is to be cancelled in Fusion."
             )
-        return f"Only its process was stopped; the task is {state} in Airflow." if state in GOES_ON else None
+        return f"Only its process was stopped; the task is {state} in Airflow." if state in ALIVE else None
 
     def _find(self, hook: CdfHook) -> str | None:
         from airflow_provider_cdf.cdf.calls import SUBMIT_ID

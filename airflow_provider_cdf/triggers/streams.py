@@ -16,7 +16,7 @@ from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
 from airflow_provider_cdf.cdf.reading import ExecutionPolls
 from airflow_provider_cdf.hooks.shared import LONGEST_RETRY_AFTER, Look, SharedClient, shared_client
-from airflow_provider_cdf.waiting import Pace, contradiction, goes_on
+from airflow_provider_cdf.waiting import Pace, contradiction, is_surely_running
 
 
 class Stream:
@@ -70,7 +70,7 @@ class Snapshot:
         execution = self._found.get(_key(execution_id))
         if isinstance(execution, WorkflowExecutionDetails):
             return execution
-        return execution if execution is not None and goes_on(execution) else None
+        return execution if execution is not None and is_surely_running(execution) else None
 
     async def look(self, execution_id: str) -> Look:
         """Read an execution that is not shown, once for all who ask this snapshot."""
