@@ -60,7 +60,11 @@ with DAG(
     report = CdfTaskUpdateOperator.partial(task_id="report", status="COMPLETED", **of_child).expand_kwargs(
         judged
     )
-    stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, only_after_failure=True)
+    stop = CdfWorkflowCancelOperator(
+        task_id="stop",
+        execution_id=run.output["execution_id"],  # is there also where the task "run" died after the start
+        only_after_failure=True,
+    )
     ended = CdfWorkflowSensor(task_id="ended", execution_id=run.output, poke_interval=1, deferrable=True)
 
     waits >> judged

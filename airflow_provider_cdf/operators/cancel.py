@@ -21,9 +21,10 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     """
     Cancel an execution, as a teardown for a run that no task waits for.
 
-    An execution that has ended is left alone, and so is one that never started (no id).
+    An execution that has ended is left alone. Without an id there is nothing to cancel.
 
-    :param execution_id: UUID of the execution. (templated)
+    :param execution_id: UUID of the execution: best ``run.output["execution_id"]``, which is there also where
+        the task ``run`` has died after the start. (templated)
     :param reason: becomes the execution's reason; at most 500 characters. (templated)
     :param only_after_failure: cancel only if a task right before this one did not succeed, such as a report
         that could not be made. So it can stand before a task that waits for the end of the execution.
@@ -64,7 +65,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
                 self.log.info("All tasks before have succeeded: the execution is left alone.")
                 return None
         if is_missing(self.execution_id):
-            self.log.info("There is no execution to cancel: the run never started.")
+            self.log.info("No execution id was given, so nothing is cancelled.")
             return None
         try:
             execution = CdfHook(self.cdf_conn_id).cancel_execution(self.execution_id, self.reason)

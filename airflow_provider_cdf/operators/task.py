@@ -233,7 +233,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             skipped_status=None if self.skipped_status is None else check_reportable(self.skipped_status),
         )
         if end.status is None:
-            raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
+            raise AirflowSkipException("No execution id was given, so there is nothing to report to.")
         if end.blamed:
             causes = root_causes(end.blamed, self, ti, end.good)
             self._fail(ti, end.status, failure(ti, causes), causes)

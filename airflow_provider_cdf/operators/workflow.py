@@ -79,7 +79,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :xcom return_value: the execution's id.
     :xcom execution_id: the same, as soon as CDF has accepted the run: for what must know it although this
-        task fails, such as a callback.
+        task fails, such as a callback, or a teardown that cancels.
     :xcom task_outputs: the outputs of the tasks that ``task_outputs`` names, by external id.
     """
 
