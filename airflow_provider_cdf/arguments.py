@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -37,6 +38,11 @@ def is_number(value: object) -> bool:
 def number_or(value: object, default: _Default) -> _Default | float:
     """Return what a trigger has stored if it is a positive number: a trigger must not refuse anything."""
     return value if isinstance(value, int | float) and is_number(value) and value > 0 else default
+
+
+def statuses_of(given: str | Sequence[str]) -> list[str]:
+    """Return one status or several, in any case, as a trigger stores them. It refuses none."""
+    return [str(one).upper() for one in ([given] if isinstance(given, str) else given)]
 
 
 def flag(value: object, name: str) -> bool:

@@ -11,6 +11,9 @@ from airflow_provider_cdf.arguments import seconds
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
+#: The schedule of an inbox that a watcher wakes. ``None`` is Airflow's: by hand only.
+WATCHER = "watcher"
+
 
 def cdf_inbox(
     dag_id: str,
@@ -20,7 +23,7 @@ def cdf_inbox(
     task_external_id: str,
     version: str | None = None,
     parent_task_external_id: str | None = None,
-    schedule: Any = None,
+    schedule: Any = WATCHER,
     poll_interval: float = 10.0,
     cdf_conn_id: str = "cdf_default",
 ) -> DAG:
@@ -51,13 +54,14 @@ def cdf_inbox(
     :param task_external_id: external id of the task.
     :param version: version of the workflow; all of them without it.
     :param parent_task_external_id: the dynamic task or subworkflow whose children are meant.
-    :param schedule: how often CDF is looked at: one request, and one for each running execution. Without one,
-        a watcher in the triggerer wakes the inbox when a task begins to wait (Airflow 3).
+    :param schedule: how often CDF is looked at: one request, and one for each running execution. By default,
+        a watcher in the triggerer wakes the inbox when a task begins to wait (Airflow 3). ``None`` is
+        Airflow's: the inbox runs only by hand.
     :param poll_interval: seconds between the watcher's looks.
     :param cdf_conn_id: id of the Airflow connection.
-    :raises ValueError: without a schedule on Airflow 2.
+    :raises ValueError: for a watcher on Airflow 2.
     """
-    if schedule is None:
+    if schedule == WATCHER:
         schedule = [
             _bell(
                 dag_id,
@@ -95,7 +99,9 @@ def cdf_inbox(
 def _bell(dag_id: str, **watched: Any) -> Any:
     """Return the asset whose watcher rings while CDF tasks wait."""
     if not HAS_TASK_API:
-        raise ValueError("cdf_inbox needs a schedule on Airflow 2, such as timedelta(minutes=1).")
+        raise ValueError(
+            "cdf_inbox needs a schedule on Airflow 2, such as timedelta(minutes=1): it has no watchers."
+        )
     from airflow.sdk import Asset, AssetWatcher
 
     from airflow_provider_cdf.triggers.task import CdfTaskEventTrigger

@@ -27,6 +27,10 @@ class Progress:
         self._observed: str | None = None
         self._told_at = 0.0
 
+    def is_due(self, *, now: float) -> bool:
+        """Whether there is something to tell even if nothing has changed. ``now`` as for :meth:`lines`."""
+        return now - self._told_at >= SILENCE
+
     def lines(self, execution: WorkflowExecution, observed: str, *, now: float) -> list[str]:
         """
         Return what to log after a look.
@@ -46,7 +50,7 @@ class Progress:
             lines = [_change(task) for task in changed[:MAX_NAMED]]
             if len(changed) > MAX_NAMED:
                 lines.append(f"{len(changed) - MAX_NAMED} more tasks have changed.")
-        if observed != self._observed or (not lines and now - self._told_at >= SILENCE):
+        if observed != self._observed or (not lines and self.is_due(now=now)):
             lines.append(_summary(execution, attempts, observed, now))
         if lines:
             self._observed, self._told_at = observed, now
@@ -62,12 +66,14 @@ def waiting_for_a_report(execution: WorkflowExecutionDetails) -> list[TaskExecut
     ]
 
 
-def describe_standstill(tasks: Iterable[TaskExecution], execution_id: str) -> str:
-    """Say what may never end where a task waits for a workflow that waits for a report."""
+def standstill(execution: WorkflowExecutionDetails) -> str | None:
+    """Return what to warn of, once, where a task waits for a workflow that waits for a report."""
+    if not (tasks := waiting_for_a_report(execution)):
+        return None
     return (
         f"CDF waits for a report on {_named(tasks)}. This Airflow task waits for the end of the workflow: if "
         "a task behind it is to make the report, neither ends. Then set wait_for_completion=False here. "
-        f"[execution {execution_id}]"
+        f"[execution {execution.id}]"
     )
 
 

@@ -31,9 +31,9 @@ class CdfTaskGroup(TaskGroup):
     that failed. It is a teardown, so that it also runs after a short circuit, and in a DAG run that a person
     marks failed. If the work has failed, or was not done, the report fails too, and the DAG run with it.
 
-    What comes behind the group waits for the report. There is one more task then, ``outcome``: without it, a
-    DAG run whose last tasks are skipped would be green although its report has failed. For what comes behind
-    a group *around* this one, Airflow passes over teardowns: name this group there, too.
+    What comes behind the group waits for the report. One more task, ``outcome``, fails with the report: a DAG
+    run has the state of its last tasks, which may be skipped where something comes behind. For what comes
+    behind a group *around* this one, Airflow passes over teardowns: name this group there, too.
 
     :param group_id: id of the group; the ids of its tasks begin with it.
     :param execution_id: UUID of the execution; mostly ``run.output``.
@@ -71,7 +71,6 @@ class CdfTaskGroup(TaskGroup):
         self._output: Any = None
         self._waits: CdfTaskSensor | None = None
         self._report: CdfTaskUpdateOperator | None = None
-        self._outcome: BaseOperator | None = None
 
     @property
     def waits(self) -> CdfTaskSensor:
@@ -113,40 +112,41 @@ class CdfTaskGroup(TaskGroup):
         self._output = value
 
     def __enter__(self) -> CdfTaskGroup:
-        """Begin with the sensor."""
+        """
+        Begin with the sensor.
+
+        :raises RuntimeError: for the second time.
+        """
+        if self._waits is not None:
+            raise RuntimeError(
+                f"The group {self.group_id!r} has one with block: what stands in a second one would come "
+                "neither behind its sensor nor before its report."
+            )
         super().__enter__()
-        if self._waits is None:
-            self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """End with the report."""
-        if kind is None and self._report is None:
+        """End with the report, and what has its state."""
+        if kind is None:
             for root in list(self.get_roots()):
                 if root is not self.waits:
                     self.waits.set_downstream(root)
             last = list(super().get_leaves())
-            report = CdfTaskUpdateOperator(
+            self._report = CdfTaskUpdateOperator(
                 task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
             )
-            report.set_upstream(last)
+            self._report.set_upstream(last)
+            outcome = _Outcome(task_id="outcome")
+            outcome.set_upstream(self._report)
             # Without setups: a report is also due where the sensor has failed.
-            report.as_teardown(on_failure_fail_dagrun=True)
-            self._report = report
+            for one in (self._report, outcome):
+                one.as_teardown(on_failure_fail_dagrun=True)
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
 
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
         yield from super().get_leaves() if self._report is None else [self._report]
-
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Note that something stands before or behind the group."""
-        super().update_relative(other, upstream, edge_modifier)
-        if not upstream and self._report is not None and self._outcome is None:
-            outcome = _Outcome(task_id="outcome", task_group=self, dag=self.dag)
-            self._outcome = outcome
-            outcome.set_upstream(self._report)
-            outcome.as_teardown(on_failure_fail_dagrun=True)
 
 
 class _Outcome(BaseOperator):

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_cdf.cdf.attempts import current_attempt as current_attempt
-from airflow_provider_cdf.cdf.attempts import current_attempts
+from airflow_provider_cdf.cdf.attempts import current_attempt, current_attempts
 from airflow_provider_cdf.cdf.errors import (
     CdfAmbiguousTaskError,
     CdfAnswerError,
@@ -188,7 +187,7 @@ def contradiction(execution: WorkflowExecutionDetails) -> CdfAnswerError | None:
     )
 
 
-def goes_on(execution: WorkflowExecution) -> bool:
+def is_surely_running(execution: WorkflowExecution) -> bool:
     """
     Whether a list's entry says all there is to know: that the execution is RUNNING.
 
@@ -203,10 +202,9 @@ def may_not_be_listed_yet(error: CdfError, *, started_at: float, now: float) -> 
     Whether CDF may not know an execution because it was started a short while ago.
 
     :param error: of a request that reads the execution.
-    :param started_at: the latest moment at which it can have been started, in seconds since the epoch: for
-        what has started it, that moment; for others the begin of their own try, before which they were told
-        its id.
-    :param now: seconds since the epoch.
+    :param started_at: the latest moment at which it can have been started: for what has started it, that
+        moment; for others the begin of their own try, before which they were told its id.
+    :param now: seconds on the same clock.
     """
     # Which of the two it is, for an id that CDF does not know, is not documented.
     is_unknown = isinstance(error, CdfApiError) and error.code in (400, 404)

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 
@@ -22,6 +23,9 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
 
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.settings import Settings
+
 #: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
 RENEW_BEFORE_END = 30.0
 #: A login that failed is not tried again for 2, 4, 8, ... seconds, by nobody in this process, so that an
@@ -29,6 +33,8 @@ RENEW_BEFORE_END = 30.0
 LONGEST_SHARED_FAILURE = 60.0
 #: The longest ``Retry-After`` of a token endpoint that is obeyed, seconds.
 LONGEST_RETRY_AFTER = 300.0
+#: How many logins a process keeps: those that it has used last.
+MOST_LOGINS = 32
 #: A token that was fetched because of a 401 is not replaced because of another 401 for so many seconds: the
 #: client has no access, and a new token would not give it any.
 TRUST_A_REPLACEMENT = 30.0
@@ -53,13 +59,34 @@ class _Failure:
 
     error: CdfLoginError | NoAnswer
     until: float
+    #: When that was, and when it is tried again, by a reader's clock.
+    times: str
 
-    def told(self) -> CdfLoginError | NoAnswer:
-        """Return the error for one more of them; each goes its own way, and is added to."""
+    def told(self, *, is_news: bool) -> CdfLoginError | NoAnswer:
+        """
+        Return the error for one more of them; each goes its own way, and is added to.
+
+        :param is_news: whether it has just happened, to this one or to the one that this one has waited for.
+        """
         left = max(self.until - clock.now(), 0.0)
         if isinstance(self.error, NoAnswer):
-            return NoAnswer(self.error.reason, sent=False, at_login=True, retry_after=left)
-        return CdfLoginError(str(self.error), is_transient=self.error.is_transient, retry_after=left)
+            reason = self.error.reason if is_news else f"{self.error.reason}; that {self.times}"
+            return NoAnswer(reason, sent=False, at_login=True, retry_after=left)
+        words = str(self.error) if is_news else f"{self.error} That {self.times}."
+        return CdfLoginError(words, is_transient=self.error.is_transient, retry_after=left)
+
+
+class TokenRefusedError(Exception):
+    """
+    CDF has refused a token (401), and the request could not be sent with another one.
+
+    :param answer: what CDF said.
+    :param why: why there is no other token, or no answer to it.
+    """
+
+    def __init__(self, answer: Answer, why: CdfLoginError | NoAnswer) -> None:
+        super().__init__(str(why))
+        self.answer, self.why = answer, why
 
 
 #: The steps of an authenticated request: send a request and give its answer, or wait for the future (which
@@ -79,6 +106,7 @@ class Login:
 
     def __init__(self, credentials: Credentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
+        self.used_at = clock.now()
         self._aid = Aid(on_token)
         #: Held for moments only, never while something is sent.
         self._lock = threading.Lock()
@@ -100,6 +128,7 @@ class Login:
 
         :raises CdfLoginError: if the identity provider does not give a usable token.
         :raises NoAnswer: of the identity provider (``at_login``), or of CDF.
+        :raises TokenRefusedError: if that comes after a 401, so that CDF has got the request once.
         """
         token = yield from self._fresh_token()
         answer: Answer = yield _with(token, request)
@@ -109,20 +138,27 @@ class Login:
         with self._lock:
             if self._token is token:
                 self._token = None
-        replacement = yield from self._fresh_token(is_replacement=True)
-        if replacement.value != token.value:  # one from a connection or a file may be all there is
-            answer = yield _with(replacement, request)
-        return answer
+        try:
+            replacement = yield from self._fresh_token(is_replacement=True)
+            if replacement.value != token.value:  # one from a connection or a file may be all there is
+                answer = yield _with(replacement, request)
+            return answer
+        except (CdfLoginError, NoAnswer) as error:
+            if isinstance(error, NoAnswer) and error.sent:
+                raise
+            refused = TokenRefusedError(answer, error)
+        raise refused
 
     def _fresh_token(
         self, *, is_replacement: bool = False
     ) -> Generator[httpx.Request | Future[None], Any, _Token]:
+        has_waited = False
         while True:
             with self._lock:
                 if self._token is not None and self._token.is_fresh:
                     return self._token
                 if self._failure is not None and clock.now() < self._failure.until:
-                    raise self._failure.told()
+                    raise self._failure.told(is_news=has_waited)
                 others = self._fetching
                 if others is None:
                     mine: Future[None] = Future()
@@ -130,6 +166,7 @@ class Login:
             if others is None:
                 return (yield from self._fetch(mine, is_replacement))
             yield others
+            has_waited = True
             if not others.done():
                 raise NoAnswer(
                     "another request of this process is still waiting for it",
@@ -162,14 +199,17 @@ class Login:
                     self._failure = outcome
             mine.set_result(None)
         if isinstance(outcome, _Failure):
-            raise outcome.told()
+            raise outcome.told(is_news=True)
         return outcome
 
     def _failed(self, error: CdfLoginError | NoAnswer) -> _Failure:
         self._failures_in_a_row += 1
         pause = min(2.0 ** min(self._failures_in_a_row, 10), LONGEST_SHARED_FAILURE)
-        asked_for = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-        return _Failure(error, clock.now() + max(pause, asked_for))
+        pause = max(pause, min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+        now = datetime.now(UTC)
+        again = now + timedelta(seconds=pause)
+        times = f"was at {now:%H:%M:%S} UTC, and no login is tried before {again:%H:%M:%S} UTC"
+        return _Failure(error, clock.now() + pause, times)
 
     def _read(self, given: GivenToken | CdfLoginError, is_replacement: bool) -> _Token | CdfLoginError:
         # Errors are returned: in the frame of a raise they would lie beside the token.
@@ -195,20 +235,40 @@ def _with(token: _Token, request: httpx.Request) -> httpx.Request:
     return request
 
 
-#: By process as well: a forked child has logins of its own, whatever its parent had under way.
-_shared: dict[tuple[int, Credentials], Login] = {}
+#: By process: a forked child has logins of its own, whatever its parent had under way. By credentials, and by
+#: the CA bundle: a connection with a wrong one must not end the login of another connection.
+_shared: dict[tuple[int, Credentials, str | None], Login] = {}
 
 
-def shared_login(credentials: Credentials, on_token: Callable[[str], None] | None = None) -> Login:
+def shared_login(settings: Settings) -> Login:
     """
-    Return this process's login for these credentials, so that all hooks and triggers use one token.
+    Return this process's login for these settings, so that all hooks and triggers use one token.
 
-    :param on_token: told each token that is fetched; the first caller's counts.
+    Of settings that differ in ``on_token`` only, the first one's counts.
     """
-    mine = (os.getpid(), credentials)
+    mine = (os.getpid(), settings.credentials, settings.ca_bundle)
     login = _shared.get(mine)
     if login is None:
-        for key in [key for key in list(_shared) if key[0] != mine[0]]:
-            _shared.pop(key, None)
-        login = _shared.setdefault(mine, Login(credentials, on_token))
+        # Without a lock, which a forked child might find held for ever.
+        by_use = sorted(_shared.items(), key=lambda item: item[1].used_at)
+        kept = [key for key, _ in by_use if key[0] == mine[0]][1 - MOST_LOGINS :]
+        for key, _ in by_use:
+            if key not in kept:
+                _shared.pop(key, None)
+        login = _shared.setdefault(mine, Login(settings.credentials, settings.on_token))
+    login.used_at = clock.now()
+    return login
+
+
+def separate_login(settings: Settings) -> Login:
+    """
+    Return a login that waits for nobody, and begins with the token that the shared one has.
+
+    For signal handlers: what they interrupt may be fetching that token, or hold the shared login's lock.
+    """
+    login = Login(settings.credentials, settings.on_token)
+    shared = _shared.get((os.getpid(), settings.credentials, settings.ca_bundle))
+    if shared is not None:
+        login._token = shared._token
+        login._recent.extend(shared.known_tokens)
     return login

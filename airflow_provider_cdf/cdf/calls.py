@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from airflow_provider_cdf.cdf import reading
-from airflow_provider_cdf.cdf.attempts import has_become
 from airflow_provider_cdf.cdf.checks import (
     MAX_CANCEL_REASON,
     check_metadata,
@@ -48,13 +47,18 @@ from airflow_provider_cdf.cdf.models import (
     WorkflowVersion,
 )
 
+if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.settings import Settings
+
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-#: Metadata key by which the execution of one submission is told from all others.
+#: Metadata key by which the execution of one submission is found when its answer was lost.
 SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
+#: What a client needs to run workflows, and to wait for their ends.
+TO_RUN = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
 
 
 class Repeat(Enum):
@@ -81,11 +85,14 @@ class Call(Generic[AnswerT]):
     :param repeat: when the sender may repeat it.
     :param is_read: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
+    :param also_needed: what the same work needs beside it, so that one message names all that is missing.
     :param secrets: what is in the body and must not come back in a message.
     :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
         may mix up answers, and the end of another execution must not count as the end of this one.
     :param is_carried_out: whether an answer that is about something else shows that CDF has done it.
     :param read: reads a successful answer instead of the model, for those who need a part of it only.
+    :param anew: makes the call by the settings of the one who sends it, at each try: a secret in it may have
+        been renewed since it was made.
     """
 
     purpose: str
@@ -97,10 +104,12 @@ class Call(Generic[AnswerT]):
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
     is_read: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
+    also_needed: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
     is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
     read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
+    anew: Callable[[Settings], Call[AnswerT]] | None = field(default=None, repr=False, compare=False)
 
 
 def inspect_token() -> Call[TokenInspection]:
@@ -144,6 +153,7 @@ def create_session(
         content=encode({"items": [items[session_type]]}, "session request"),
         repeat=Repeat.ALWAYS,
         capability="sessionsAcl:CREATE",
+        also_needed=TO_RUN,  # sessions are made for runs and retries only
         secrets=(client_secret,) if session_type is SessionType.CLIENT_CREDENTIALS else (),
     )
 
@@ -217,6 +227,7 @@ def run(
         answer=WorkflowExecution,
         content=encode(body, f"request to run {what}"),
         repeat=Repeat.NEVER,
+        also_needed=TO_RUN,
         secrets=(nonce,),
         is_about=is_about,
         is_carried_out=is_of_the_workflow,  # an execution has taken the nonce
@@ -309,17 +320,27 @@ def list_executions(
     )
 
 
-def poll_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDetails]:
-    """Read of an execution what decides a wait: no inputs and outputs."""
-    return replace(get_execution(project, execution_id), read=reading.execution)
+def poll_execution(
+    project: str, execution_id: str, polls: reading.ExecutionPolls
+) -> Call[WorkflowExecutionDetails]:
+    """
+    Read of an execution what decides a wait: no inputs and outputs.
+
+    :param polls: who has read the polls before this one.
+    """
+    return replace(get_execution(project, execution_id), read=polls.read)
 
 
-def poll_executions(project: str, cursor: str | None = None) -> Call[ExecutionPage]:
-    """Read one page of the executions that are RUNNING: no metadata."""
+def poll_executions(project: str, poll: reading.ListPoll, cursor: str | None = None) -> Call[ExecutionPage]:
+    """
+    Read one page of the executions that are RUNNING: no metadata.
+
+    :param poll: who reads all pages of it.
+    """
     return replace(
         list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
         purpose="list the executions that are RUNNING",
-        read=reading.page,
+        read=poll.read,
     )
 
 
@@ -370,7 +391,7 @@ def update_task(
 
     def is_about(answer: TaskExecution) -> str | None:
         other = is_another(answer)
-        return other or (None if has_become(answer, wanted) else f"a task that is {answer.status}")
+        return other or (None if answer.has_become(wanted) else f"a task that is {answer.status}")
 
     return Call(
         purpose=f"set the task to {wanted}",
@@ -387,9 +408,7 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
     """Return what says so if an answer is about another id than the one that was asked for."""
 
     def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
-        return (
-            None if answer.id.lower() == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
-        )
+        return None if answer.id == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
 
     return is_about
 

@@ -22,13 +22,14 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.pages import Pages
 from airflow_provider_cdf.cdf.retry import retrying
-from airflow_provider_cdf.cdf.sender import INSPECT_WITHIN, Sender
+from airflow_provider_cdf.cdf.sender import Sender
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.transport import (
@@ -50,11 +51,18 @@ class CdfClient(Sender):
     CDF, for threads.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        login: Login | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(settings, login)
         self._given = transport
         #: By process.
         self._opened: dict[int, httpx.BaseTransport] = {}
@@ -74,13 +82,13 @@ class CdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = self._inspect()
+            failed.inspection = self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    def _inspect(self) -> TokenInspection | None:
+    def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
         try:
-            return self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 
@@ -88,7 +96,7 @@ class CdfClient(Sender):
         try:
             return self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not self._has_renewed(source):
                 raise
         return self._attempt(call, give_up_at)
@@ -103,6 +111,7 @@ class CdfClient(Sender):
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)
@@ -132,7 +141,7 @@ class CdfClient(Sender):
         here = os.getpid()
         opened = self._given or self._opened.get(here)
         if opened is None:
-            opened = self._opened.setdefault(here, self._network(Network))
+            opened = self._opened.setdefault(here, Network(self.tls))
             for pid in [pid for pid in list(self._opened) if pid != here]:
                 # The parent's: dropped, not closed, because the parent goes on with them.
                 self._opened.pop(pid, None)
@@ -191,11 +200,18 @@ class AsyncCdfClient(Sender):
     CDF, for coroutines.
 
     :param settings: where CDF is, and who asks.
+    :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
     :param transport: replaces the network, for tests.
     """
 
-    def __init__(self, settings: Settings, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        super().__init__(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        login: Login | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(settings, login)
         self._given = transport
         #: By process and event loop.
         self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}
@@ -224,13 +240,13 @@ class AsyncCdfClient(Sender):
         except CdfError as error:
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
-            failed.inspection = await self._inspect()
+            failed.inspection = await self._inspect(give_up_at)
             failed.adding(self._on_access(call, failed))
         raise failed
 
-    async def _inspect(self) -> TokenInspection | None:
+    async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
         try:
-            return await self._attempt(inspect_token(), clock.now() + INSPECT_WITHIN)
+            return await self._attempt(inspect_token(), self._inspect_ends(give_up_at))
         except CdfError:
             return None
 
@@ -238,7 +254,7 @@ class AsyncCdfClient(Sender):
         try:
             return await self._attempt(call, give_up_at)
         except CdfError as error:
-            source = self._source_after(error)
+            source = self._source_after(call, error)
             if source is None or not await self._has_renewed(source):
                 raise
         return await self._attempt(call, give_up_at)
@@ -253,6 +269,7 @@ class AsyncCdfClient(Sender):
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
+            call = self._current(call)
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
             failed = self._failed(call, error)
@@ -285,7 +302,7 @@ class AsyncCdfClient(Sender):
         here = (os.getpid(), asyncio.get_running_loop())
         opened = self._opened.get(here)
         if opened is None:
-            opened = self._opened[here] = self._network(AsyncNetwork)
+            opened = self._opened[here] = AsyncNetwork(self.tls)
             for pid, loop in list(self._opened):
                 # Dropped, not closed: the parent process goes on with its own, and an ended loop cannot.
                 if pid != here[0] or loop.is_closed():

@@ -59,7 +59,7 @@ class CdfConnectionError(CdfError, AirflowFailException):
 
 
 class CdfConnectionUnreadError(CdfError):
-    """Airflow could not be asked for the connection just now. Nothing was sent."""
+    """Airflow gave no connection: it has none, or could not be asked just now. Nothing was sent."""
 
 
 class CdfLoginError(CdfError):
@@ -105,7 +105,8 @@ class CdfApiError(CdfError):
     :param request_id: CDF's ``x-request-id``, which Cognite's support asks for.
     :param retry_after: seconds that CDF asks to wait.
     :param is_auto_retryable: whether CDF says that the same request may be sent again, whatever the status
-        (header ``cdf-is-auto-retryable``). It does not say that the request was not carried out.
+        (header ``cdf-is-auto-retryable``). It does not say that the request was not carried out. Also of a
+        401 that no other token has followed, because a login failed that may succeed later.
     :param is_cdfs_own: whether it has the form of CDF's errors. Otherwise something on the way has answered,
         such as a gateway, which does not know what CDF would have said.
     """

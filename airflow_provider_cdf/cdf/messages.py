@@ -6,6 +6,7 @@ import re
 
 NOTHING_SENT = "Nothing was sent to CDF."
 NOTHING_CHANGED = "Nothing was changed in CDF."
+_SENTENCE_ENDS = re.compile(r"(?<=[.?!]) (?=[A-Z])")
 #: Ids at the end of a message, as :func:`ids` writes them; what CDF says may end in other brackets.
 _IDS = re.compile(r"\s*\[((?:task|execution|session|workflow|project|client|request id)\b[^\[\]]*)\]$")
 
@@ -17,7 +18,7 @@ def ids(**named: object) -> str:
 
 def told(*parts: object) -> str:
     """
-    Return one message: each part once, and what any of them has in brackets at its end, at the end.
+    Return one message: each sentence once, and what any part has in brackets at its end, at the end.
 
     :param parts: sentences, errors and ids.
     """
@@ -28,9 +29,10 @@ def told(*parts: object) -> str:
         if found := _IDS.search(text):
             text = text[: found.start()]
             named += [one for one in found[1].split(", ") if one not in named]
-        is_said = any(text in before for before in said)
+        new = [one for one in _SENTENCE_ENDS.split(text) if not any(one in before for before in said)]
         # Where nothing was sent, nothing was changed.
-        is_said |= text == NOTHING_CHANGED and any(NOTHING_SENT in before for before in said)
-        if text and not is_said:
-            said.append(text)
+        if new == [NOTHING_CHANGED] and any(NOTHING_SENT in before for before in said):
+            continue
+        if any(new):
+            said.append(" ".join(new))
     return " ".join([*said, *([f"[{', '.join(named)}]"] if named else [])])

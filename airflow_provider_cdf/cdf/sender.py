@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock, reading
-from airflow_provider_cdf.cdf.auth import Steps, shared_login
+from airflow_provider_cdf.cdf.auth import Login, Steps, TokenRefusedError, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.cleaning import cleaned
 from airflow_provider_cdf.cdf.errors import (
@@ -26,12 +28,12 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
-from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
-from airflow_provider_cdf.cdf.retry import is_ambiguous_status, read_retry_after
+from airflow_provider_cdf.cdf.retry import is_transient
 from airflow_provider_cdf.cdf.settings import Settings, Source
+from airflow_provider_cdf.cdf.statuses import is_ambiguous_status
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
 
 log = logging.getLogger(__name__)
@@ -41,18 +43,20 @@ MAX_NAMED = 10
 #: Seconds within which it is asked what a token may do, once CDF has refused it something.
 INSPECT_WITHIN = 5.0
 
-#: How many of the texts that CDF has said are kept with what was made of them.
-MOST_CLEANED = 200
-
-NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
+#: How many of the texts that CDF has said are kept with what was made of them. An execution may have 200
+#: tasks, each with 11 attempts.
+MOST_CLEANED = 5_000
 
 
 class Sender:
     """What both clients know about requests and answers."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._cleaned: dict[str, str] = {}
+    def __init__(self, settings: Settings, login: Login | None = None) -> None:
+        # A login is for the credentials that it was made for, so there no others are looked for.
+        self.settings = settings if login is None else replace(settings, source=None)
+        self._own_login = login
+        # A wait reads the same words at each poll.
+        self._cleaned = lru_cache(MOST_CLEANED)(lambda words: without_secrets(words, self._secrets))
 
     def renew(self, read: Settings) -> None:
         """Log in by settings that were read again from now on, if they are for the same CDF."""
@@ -63,16 +67,22 @@ class Sender:
             log.info("%s has other credentials by now. Logging in with them.", mine.label)
             self.settings = replace(mine, credentials=read.credentials, session_type=read.session_type)
 
-    def _source_after(self, failed: CdfError) -> Source | None:
+    def _source_after(self, call: Call[Any], failed: CdfError) -> Source | None:
         """
         Return what may know a newer secret, after a call that failed like this.
 
-        A wait may take days. A login that is refused for good, or a token (401), may be due to a secret that
-        was renewed meanwhile. Nothing was done in CDF, so the call may be sent once more.
+        A wait may take days. A login that is refused for good, a token (401), or a session, for which CDF
+        logs in by the secret in the call, may be due to a secret that was renewed meanwhile. Nothing was done
+        in CDF, so the call may be sent once more.
         """
         is_refused = isinstance(failed, CdfLoginError) and not failed.is_transient
-        is_refused = is_refused or (isinstance(failed, CdfApiError) and failed.code == 401)
+        is_refused |= isinstance(failed, CdfApiError) and (
+            failed.code == 401 or (call.anew is not None and not is_transient(failed))
+        )
         return self.settings.source if is_refused else None
+
+    def _current(self, call: Call[AnswerT]) -> Call[AnswerT]:
+        return call if call.anew is None else call.anew(self.settings)
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         headers = {
@@ -87,21 +97,29 @@ class Sender:
         return httpx.Request(call.method, url, content=call.content, headers=headers)
 
     def _steps(self, request: httpx.Request) -> Steps:
-        login = shared_login(self.settings.credentials, self.settings.on_token)
-        return login.authenticated(request)
+        return self._login.authenticated(request)
 
     def _ends(self, give_up_at: float | None) -> float:
         ends = clock.now() + self.settings.request_timeout
         return ends if give_up_at is None else min(ends, give_up_at)
 
-    def _network(self, kind: type[NetworkT]) -> NetworkT:
+    def _inspect_ends(self, give_up_at: float | None) -> float:
+        return min(clock.now() + INSPECT_WITHIN, self._ends(give_up_at))
+
+    def tls(self) -> ssl.SSLContext:
+        """
+        Return what connections are checked with. The first time in a process it takes 30 ms.
+
+        :raises CdfConnectionError: if the CA bundle cannot be read.
+        """
         try:
-            return kind(tls(self.settings.ca_bundle))
+            return tls(self.settings.ca_bundle)
         except OSError:
-            raise CdfConnectionError(
+            failed = CdfConnectionError(
                 f"{self.settings.label} cannot be used: its CA bundle "
                 f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
-            ) from None
+            )
+        raise failed
 
     def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
         if not answer.is_success:
@@ -118,7 +136,9 @@ class Sender:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the answer"
             problem = f"{where}: {first['msg']}"
-        except Exception as error:  # such as one that is nested too deep
+        except reading.UnreadableError as error:
+            problem = str(error)
+        except Exception as error:
             problem = f"the answer: {type(error).__name__}"
         else:
             if not other:
@@ -146,7 +166,14 @@ class Sender:
             )
         )
 
-    def _refusal(self, call: Call[Any], answer: Answer) -> CdfApiError:
+    def _refusal(
+        self, call: Call[Any], answer: Answer, why_alone: CdfLoginError | NoAnswer | None = None
+    ) -> CdfApiError:
+        """
+        Return what is told about a request that CDF has refused.
+
+        :param why_alone: of a 401, why the request was not sent once more with another token.
+        """
         code = answer.status
         error = _error_object(answer)
         words = self._clean(call, _server_words(answer, error))
@@ -154,11 +181,16 @@ class Sender:
         credentials = self.settings.credentials
         message = f"CDF refused to {call.purpose} (HTTP {code}): {words.rstrip('.')}."
         if code == 401:
-            message += f" {credentials.if_refused} Look at {self.settings.label}."
+            reason = credentials.if_refused
+            if why_alone is not None:
+                reason = f"It was not sent with another access token. {self._why(call, why_alone)}"
+            message += f" {reason} Look at {self.settings.label}."
         elif 300 <= code < 400:
             message += f" Is {self.settings.base_url} the right host? Redirects are not followed."
         elif error is None and code in (400, 403, 404):
             message += f" That is not how CDF answers. Is {self.settings.base_url} the right host?"
+        # A login that fails for a moment ends no wait, and a call that may be repeated is repeated.
+        may_log_in_later = isinstance(why_alone, NoAnswer) or bool(why_alone and why_alone.is_transient)
         is_final = code in (400, 403, 404) and error is not None and not is_auto_retryable
         kind = CdfRefusedError if is_final else CdfApiError
         return kind(
@@ -169,8 +201,8 @@ class Sender:
             code=code,
             cdf_message=words,
             request_id=self._request_id(call, answer),
-            retry_after=read_retry_after(answer.headers),
-            is_auto_retryable=is_auto_retryable,
+            retry_after=answer.retry_after if why_alone is None else why_alone.retry_after,
+            is_auto_retryable=is_auto_retryable or may_log_in_later,
             is_cdfs_own=error is not None,
         )
 
@@ -180,14 +212,15 @@ class Sender:
         client = who[:1].upper() + who[1:]
         inspection = refusal.inspection
         if inspection is not None:
-            if all(one.project_url_name != project for one in inspection.projects):
+            if not inspection.reaches(project):
                 return (
                     f"{client} has no access to project {project!r}; the projects of its token are: "
                     f"{self.named(inspection.projects)}. "
                     f"Look at the project of {self.settings.label}."
                 )
-            if call.capability not in inspection.granted_in(project):
-                return f"{client} lacks the capability {call.capability} in project {project!r}."
+            if missing := inspection.missing_in(project, call.capability, *call.also_needed):
+                what = "capability" if len(missing) == 1 else "capabilities"
+                return f"{client} lacks the {what} {', '.join(missing)} in project {project!r}."
         if refusal.code == 401:
             return ""  # which says enough by itself
         return (
@@ -196,24 +229,26 @@ class Sender:
         )
 
     def _no_answer(self, call: Call[Any], error: NoAnswer) -> CdfUnreachableError:
-        where, look = self.settings.base_url, ""
-        if error.at_login:
-            where, look = self.settings.credentials.where, f" Look at {self.settings.label}."
+        look = f" Look at {self.settings.label}." if error.at_login else ""
         # Only where no connection was made is it certain that CDF never saw the request.
         fate = _fate(call, may_be_done=True) if error.sent else _nothing_sent(call)
-        reason = self._clean(call, error.reason)
         failed = CdfUnreachableError(
-            told(
-                f"Could not {call.purpose}: no answer from {where} ({reason}).{look}{fate}",
-                self._ids(call),
-            ),
+            told(f"Could not {call.purpose}: {self._why(call, error)}{look}{fate}", self._ids(call)),
             sent=error.sent,
         )
         failed.retry_after = error.retry_after
         return failed
 
+    def _why(self, call: Call[Any], error: CdfLoginError | NoAnswer) -> str:
+        if isinstance(error, CdfLoginError):
+            return str(error)
+        where = self.settings.credentials.where if error.at_login else self.settings.base_url
+        return f"no answer from {where} ({self._clean(call, error.reason)})."
+
     def _failed(self, call: Call[Any], error: Exception) -> CdfError:
         """Return what is told to the caller, whatever has happened."""
+        if isinstance(error, TokenRefusedError):
+            return self._refusal(call, error.answer, error.why)
         if isinstance(error, NoAnswer):
             return self._no_answer(call, error)
         if isinstance(error, CdfLoginError):
@@ -226,12 +261,7 @@ class Sender:
 
     def clean(self, words: str) -> str:
         """Return what CDF says in one line of at most 500 characters, without secrets of this client."""
-        # A wait reads the same words at each poll, and to search them takes milliseconds.
-        if words not in self._cleaned:
-            if len(self._cleaned) >= MOST_CLEANED:
-                self._cleaned.clear()
-            self._cleaned[words] = without_secrets(words, self._secrets)
-        return self._cleaned[words]
+        return self._cleaned(words[:MOST])
 
     def named(self, projects: Sequence[TokenProject]) -> str:
         """Return the first of a token's projects, in words."""
@@ -240,9 +270,12 @@ class Sender:
         return (", ".join(names) or "none") + more
 
     @property
+    def _login(self) -> Login:
+        return self._own_login or shared_login(self.settings)
+
+    @property
     def _secrets(self) -> list[str]:
-        login = shared_login(self.settings.credentials, self.settings.on_token)
-        return [*self.settings.credentials.secrets, *login.known_tokens]
+        return [*self.settings.credentials.secrets, *self._login.known_tokens]
 
     def _clean(self, call: Call[Any], words: str) -> str:
         """Return what a server said without secrets: it, or a proxy, may repeat what it was sent."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
+from functools import partial
 
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfConnectionError, CdfError, CdfUnreachableError
@@ -30,10 +32,9 @@ def open_session(settings: Settings, purpose: str) -> Conversation[Session]:
     :param purpose: completes "a session to ..." in error messages.
     """
     session_type = settings.session_type or settings.credentials.session_type
-    request = _request(settings, session_type, purpose)
     _warn_of_its_end(settings, session_type)
     try:
-        sessions: SessionList = yield request
+        sessions: SessionList = yield _request(settings, purpose)
     except CdfUnreachableError as error:
         error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
         raise
@@ -69,7 +70,12 @@ def revoke(settings: Settings, session: Session) -> Conversation[None]:
         log.info("An unused session could not be revoked: %s", error)
 
 
-def _request(settings: Settings, session_type: SessionType, purpose: str) -> calls.Call[SessionList]:
+def _request(settings: Settings, purpose: str) -> calls.Call[SessionList]:
+    return replace(_request_by(settings, purpose), anew=partial(_request_by, purpose=purpose))
+
+
+def _request_by(settings: Settings, purpose: str) -> calls.Call[SessionList]:
+    session_type = settings.session_type or settings.credentials.session_type
     if session_type is not SessionType.CLIENT_CREDENTIALS:
         return calls.create_session(settings.project, what_for=purpose, session_type=session_type)
     if isinstance(settings.credentials, ClientCredentials):

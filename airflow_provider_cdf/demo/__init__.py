@@ -53,6 +53,8 @@ FUNCTIONS: dict[str, Any] = {
 FUNCTION_SECONDS = 5.0
 #: Seconds that Airflow may take to start: a distributed one has ten processes.
 START_TIMEOUT = 180.0
+#: A watcher begins when its DAG's file is parsed again after the DAG was switched on.
+WATCHERS_BEGIN_SOON = {"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"}
 #: Seconds that the DAG run may take.
 RUN_TIMEOUT = 120.0
 
@@ -98,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     screen = Screen()
     try:
+        shape = Distributed() if options.distributed else None
         with ExitStack() as stack:
             screen.step("Starting the CDF emulator")
             cdf = stack.enter_context(emulator(port=options.emulator_port))
@@ -105,9 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             airflow = stack.enter_context(
                 LocalAirflow(
                     examples_folder(),
-                    shape=Distributed() if options.distributed else None,
+                    shape=shape,
                     port=options.airflow_port,
-                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()},
+                    env={"AIRFLOW_CONN_CDF_DEFAULT": cdf.airflow_connection_uri()}
+                    | (WATCHERS_BEGIN_SOON if options.inbox else {}),
                 )
             )
             airflow.wait_until_healthy(START_TIMEOUT)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The example that the triggerer wakes, and the one that does the work.
 INBOX, WORK = "cdf_inbox_watched", "cdf_inbox_work"
 #: Seconds for all of it: more steps than in the other direction, and each waits for a loop of Airflow's.
-PATIENCE = 2 * RUN_TIMEOUT
+PATIENCE = 3 * RUN_TIMEOUT
 
 
 def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTrip:
@@ -32,8 +32,6 @@ def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTr
 
     :raises DemoError: unless the execution is COMPLETED and what Airflow reported has arrived.
     """
-    from airflow_provider_cdf.cdf import calls
-
     for dag_id in (WORK, INBOX):
         airflow.switch_on(dag_id)
     with cdf.turn() as engine:
@@ -41,6 +39,8 @@ def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTr
         execution_id = engine.run(WORKFLOW, "1", input={"pump": "P-101"}).id
     deadline = time.monotonic() + PATIENCE
     with client_of(cdf, airflow) as client, screen.watching():
+        from airflow_provider_cdf.cdf import calls  # only now: it imports Airflow, which makes itself a home
+
         while True:
             airflow.check()
             execution = client.send(calls.get_execution(cdf.project, execution_id))

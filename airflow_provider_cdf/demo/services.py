@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -66,7 +67,7 @@ class Postgres(Service):
 
     def start(self) -> Process:
         """Start it, or start it anew with the data that it had."""
-        user = "postgres" if os.getuid() == 0 else None
+        user = _user() if os.getuid() == 0 else None
         data = self._home / "postgres"
         if not data.exists():
             data.mkdir(mode=0o700)
@@ -141,6 +142,17 @@ def missing_programs() -> list[str]:
     """Return the Debian packages that a distributed Airflow needs and that are not installed."""
     packages = {"initdb": "postgresql", "redis-server": "redis-server"}
     return [package for program, package in packages.items() if _found(program) is None]
+
+
+def _user() -> str:
+    name = "postgres"
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        raise LocalAirflowError(
+            f"Postgres refuses to run as root, and there is no user '{name}' here. Start as another user."
+        ) from None
+    return name
 
 
 def _program(name: str) -> str:

@@ -68,15 +68,16 @@ class Distributed(Shape):
     restarts = True
 
     def __init__(self, *, schedulers: int = 2, triggerers: int = 2, workers: int = 2, slots: int = 4) -> None:
-        if lacking := missing_programs():
-            raise LocalAirflowError(
-                f"A distributed Airflow needs Postgres and Redis: apt-get install {' '.join(lacking)}"
-            )
+        packages = missing_programs()
+        lacking = [f"    apt-get install {' '.join(packages)}"] if packages else []
         modules = ("airflow.providers.celery", "redis", "psycopg2", "asyncpg")
         if any(importlib.util.find_spec(module) is None for module in modules):
+            lacking.append(
+                "    pip install 'airflow-provider-cdf[distributed]'   # in a checkout: '.[distributed]'"
+            )
+        if lacking:
             raise LocalAirflowError(
-                "A distributed Airflow needs more Python packages: "
-                "pip install 'airflow-provider-cdf[distributed]'"
+                "\n".join(["A distributed Airflow needs what is not installed here:", *lacking])
             )
         celery = ["celery", "worker", "--skip-serve-logs", "--concurrency", str(slots), "--celery-hostname"]
         self.components = {

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_cdf.cdf.calls import TO_RUN
+from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.hooks.connection import label
 
 if TYPE_CHECKING:
+    from airflow_provider_cdf.cdf.auth import Login
     from airflow_provider_cdf.cdf.errors import CdfError
     from airflow_provider_cdf.cdf.models import TokenInspection
     from airflow_provider_cdf.cdf.sender import Sender
+    from airflow_provider_cdf.cdf.settings import Settings
 
 #: Seconds within which a test has its answer, repetitions included: a person waits for it.
 TEST_WITHIN = 15.0
-#: What running workflows takes.
-WANTED = ("workflowOrchestrationAcl:READ", "workflowOrchestrationAcl:WRITE", "sessionsAcl:CREATE")
+
+
+def login_anew(settings: Settings) -> Login:
+    """Return a login that knows nothing of before: a test is about the secret that the connection has now."""
+    from airflow_provider_cdf.cdf.auth import Login
+
+    return Login(settings.credentials, settings.on_token)
 
 
 def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
     settings = client.settings
     who = settings.credentials.who
+    # A ready token does not say by itself whose it is.
+    if inspection.subject and not settings.credentials.ids:
+        who += f" of {one_line(inspection.subject, 60)!r}"
     where = f"project {settings.project!r} at {settings.base_url}"
-    if all(project.project_url_name != settings.project for project in inspection.projects):
+    if not inspection.reaches(settings.project):
         known = client.named(inspection.projects)
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
-    granted = inspection.granted_in(settings.project)
-    missing = [capability for capability in WANTED if capability not in granted]
-    if missing:
+    if missing := inspection.missing_in(settings.project, *TO_RUN):
         return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
     return True, f"Logged in to {where} as {who}, which may run workflows there."
 

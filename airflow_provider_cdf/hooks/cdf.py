@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.hooks.legacy_form import LegacyForm
+from airflow_provider_cdf.hooks.legacy_form import form_widgets, ui_field_behaviour
 
 # What talks to CDF is imported where it is used: DAG files name the hook at each parse, and seldom call it.
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.settings import Settings
 
 
-class CdfHook(LegacyForm, BaseHook):
+class CdfHook(BaseHook):
     """
     Authenticated calls to CDF Data Workflows.
 
@@ -60,7 +60,9 @@ class CdfHook(LegacyForm, BaseHook):
         """The client for threads, made at first use."""
         from airflow_provider_cdf.cdf.client import CdfClient
 
-        return CdfClient(self.read_settings())
+        # Of several that are made at once the first one stays. The others have opened nothing.
+        client: CdfClient = self.__dict__.setdefault("client", CdfClient(self.read_settings()))
+        return client
 
     def read_settings(self) -> Settings:
         """
@@ -73,7 +75,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         else:
             if self.is_connected:  # what only a sibling of this hook has found out
                 self.client.renew(settings)
@@ -81,7 +83,7 @@ class CdfHook(LegacyForm, BaseHook):
         raise failed
 
     def sibling(
-        self, *, retry_for: float, request_timeout: float | None = None, may_ask_airflow: bool = True
+        self, *, retry_for: float, request_timeout: float | None = None, in_signal_handler: bool = False
     ) -> CdfHook:
         """
         Return a hook with another patience and connections of its own to the same CDF.
@@ -90,17 +92,19 @@ class CdfHook(LegacyForm, BaseHook):
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         :param request_timeout: seconds for one request as a whole; by default what this hook has.
-        :param may_ask_airflow: whether it reads the connection again after a login that was refused.
+        :param in_signal_handler: whether it must do without all that the interrupted code may be holding: the
+            login that a process shares, and the line to Airflow, which takes connections and secrets to mask.
         """
+        from airflow_provider_cdf.cdf.auth import separate_login
         from airflow_provider_cdf.cdf.client import CdfClient
 
         other = CdfHook(self.cdf_conn_id, retry_for=retry_for)
         settings = replace(self.client.settings, retry_for=retry_for)
-        if not may_ask_airflow:
-            settings = replace(settings, source=None)
         if request_timeout is not None:
             settings = replace(settings, request_timeout=request_timeout)
-        other.client = CdfClient(settings)
+        if in_signal_handler:
+            settings = replace(settings, on_token=None)
+        other.client = CdfClient(settings, login=separate_login(settings) if in_signal_handler else None)
         return other
 
     @property
@@ -111,20 +115,13 @@ class CdfHook(LegacyForm, BaseHook):
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         from airflow_provider_cdf.cdf.client import AsyncCdfClient
-        from airflow_provider_cdf.cdf.transport import tls
-        from airflow_provider_cdf.hooks import lookup
 
         if self._async_client is None:
-            settings = await self.aread_settings()
-            try:
-                # In a thread, because the first one of a process reads the CA certificates.
-                await asyncio.to_thread(tls, settings.ca_bundle)
-                self._async_client = AsyncCdfClient(settings)
-            except Exception as error:
-                failed = lookup.unread(self.cdf_conn_id, error)
-            else:
-                return self._async_client
-            raise failed
+            made = AsyncCdfClient(await self.aread_settings())
+            # In a thread, because the first one of a process reads the CA certificates.
+            await asyncio.to_thread(made.tls)
+            # Of several that are made at once the first one stays. The others have opened nothing.
+            self._async_client = self._async_client or made
         return self._async_client
 
     async def aread_settings(self) -> Settings:
@@ -134,7 +131,7 @@ class CdfHook(LegacyForm, BaseHook):
         try:
             return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         raise failed
 
     def _own(self, settings: Settings) -> Settings:
@@ -354,6 +351,18 @@ class CdfHook(LegacyForm, BaseHook):
             reports.update_task(client.settings, cdf_task_id, status, output, execution_id=execution_id)
         )
 
+    # -- the connection's form, below Airflow 3.2, which asks for them in this very class ----------------
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Say how the form shows the fields that every connection has (Airflow below 3.2)."""
+        return ui_field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Make the fields of ``extra`` for the form (Airflow below 3.2)."""
+        return form_widgets()
+
     # -- connection test --------------------------------------------------------------------------------
 
     def test_connection(self) -> tuple[bool, str]:
@@ -364,23 +373,26 @@ class CdfHook(LegacyForm, BaseHook):
             does not name the connection.
         """
         from airflow_provider_cdf.cdf import calls
-        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+        from airflow_provider_cdf.cdf.client import CdfClient
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, login_anew, without_id
 
         try:
-            inspection = self.client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(self.client, inspection)
+            settings = self.read_settings()
+            with CdfClient(settings, login=login_anew(settings)) as client:
+                return judge(client, client.send(calls.inspect_token(), within=TEST_WITHIN))
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 
     async def atest_connection(self) -> tuple[bool, str]:
         """Do what :meth:`test_connection` does, for coroutines."""
         from airflow_provider_cdf.cdf import calls
-        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, without_id
+        from airflow_provider_cdf.cdf.client import AsyncCdfClient
+        from airflow_provider_cdf.hooks.access import TEST_WITHIN, judge, login_anew, without_id
 
         try:
-            client = await self.aclient()
-            inspection = await client.send(calls.inspect_token(), within=TEST_WITHIN)
-            return judge(client, inspection)
+            settings = await self.aread_settings()
+            async with AsyncCdfClient(settings, login=login_anew(settings)) as client:
+                return judge(client, await client.send(calls.inspect_token(), within=TEST_WITHIN))
         except CdfError as error:
             return False, without_id(error, self.cdf_conn_id)
 

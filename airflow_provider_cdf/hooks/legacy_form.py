@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_cdf.hooks.connection_fields import EXTRA_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_cdf.hooks.connection_fields import FIELDS, UI_FIELD_BEHAVIOUR, Field, Kind
 
 
-class LegacyForm:
-    """The two methods by which Airflow asks a hook for its form."""
+def ui_field_behaviour() -> dict[str, Any]:
+    """Return how the fields that every connection has are shown. Test needs no port there."""
+    labels = UI_FIELD_BEHAVIOUR["relabeling"]
+    return {
+        "hidden_fields": list(UI_FIELD_BEHAVIOUR["hidden-fields"]),
+        "relabeling": {name: label for name, label in labels.items() if name != "port"},
+        "placeholders": dict(UI_FIELD_BEHAVIOUR["placeholders"]),
+    }
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Name the fields of the connection form (Airflow below 3.2)."""
-        return {
-            "hidden_fields": list(UI_FIELD_BEHAVIOUR["hidden-fields"]),
-            "relabeling": dict(UI_FIELD_BEHAVIOUR["relabeling"]),
-            "placeholders": dict(UI_FIELD_BEHAVIOUR["placeholders"]),
-        }
 
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Make the fields of the connection form (Airflow below 3.2)."""
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, PasswordField, StringField
+def form_widgets() -> dict[str, Any]:
+    """Return the fields of ``extra``. The form has no sections and no marks, so its words say more."""
+    from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+    from flask_babel import lazy_gettext
+    from wtforms import BooleanField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
 
-        def field(spec: Mapping[str, Any]) -> Any:
-            label, description = lazy_gettext(spec["label"]), spec["description"]
-            if "boolean" in spec["schema"]["type"]:
-                return BooleanField(label, description=description)
-            if "format" in spec["schema"]:  # a secret
-                return PasswordField(label, widget=BS3PasswordFieldWidget(), description=description)
-            return StringField(label, widget=BS3TextFieldWidget(), description=description)
+    def widget(field: Field) -> Any:
+        label = lazy_gettext(f"{field.label} (required)" if field.required else field.label)
+        if field.kind is Kind.FLAG:
+            return BooleanField(label, description=field.description)
+        if field.kind is Kind.SECRET:
+            return PasswordField(label, widget=BS3PasswordFieldWidget(), description=field.description)
+        if field.choices:
+            # A list to choose from in 3.1. A text in 2.11, which is checked when it is saved.
+            validators = [Optional(), any_of(list(field.choices))]
+            words = f"{field.description} One of: {', '.join(field.choices)}."
+            return StringField(label, validators, widget=BS3TextFieldWidget(), description=words)
+        return StringField(label, widget=BS3TextFieldWidget(), description=field.description)
 
-        return {name: field(spec) for name, spec in EXTRA_FIELDS.items()}
+    return {field.name: widget(field) for field in FIELDS if field.in_form}

@@ -20,6 +20,7 @@ from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
 from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
+from airflow_provider_cdf.cdf.reading import ExecutionPolls, ListPoll
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
 #: Executions that are read at once. The rest wait for their turn.
@@ -61,6 +62,8 @@ class SharedClient:
         self._opened: _Opened | None = None
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._looks: set[asyncio.Task[Look]] = set()
+        #: The newest list of what runs.
+        self._list: ListPoll | None = None
         self._quiet_until = 0.0
         self._quiet: CdfError | None = None
 
@@ -90,10 +93,11 @@ class SharedClient:
     async def running(self) -> dict[str, WorkflowExecution] | CdfError:
         """Return all executions that are RUNNING, without tasks, by id in lower case; or what went wrong."""
         found: dict[str, WorkflowExecution] = {}
+        poll = ListPoll(self._list)
         pages = Pages(LIST_WITHIN)
         cursor: str | None = None
         while True:
-            page = await self._tried(partial(calls.poll_executions, cursor=cursor))
+            page = await self._tried(partial(calls.poll_executions, poll=poll, cursor=cursor))
             if isinstance(page, CdfError):
                 return page
             found |= {execution.id.lower(): execution for execution in page.items}
@@ -102,11 +106,16 @@ class SharedClient:
             except CdfError as error:
                 return error
             if cursor is None:
+                self._list = poll
                 return found
 
-    async def look(self, execution_id: str) -> Look:
-        """Read an execution and its tasks, without inputs and outputs; or return what went wrong."""
-        return await self._turn(execution_id, is_heeding=False)
+    async def look(self, execution_id: str, polls: ExecutionPolls) -> Look:
+        """
+        Read an execution and its tasks, without inputs and outputs; or return what went wrong.
+
+        :param polls: who has read the looks before this one.
+        """
+        return await self._turn(execution_id, polls, is_heeding=False)
 
     def begin_look(self, execution_id: str) -> asyncio.Task[Look]:
         """
@@ -114,16 +123,16 @@ class SharedClient:
 
         Where CDF does not want to be asked, it brings what CDF said then.
         """
-        look = asyncio.create_task(self._turn(execution_id, is_heeding=True))
+        look = asyncio.create_task(self._turn(execution_id, ExecutionPolls(), is_heeding=True))
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
         return look
 
-    async def _turn(self, execution_id: str, *, is_heeding: bool) -> Look:
+    async def _turn(self, execution_id: str, polls: ExecutionPolls, *, is_heeding: bool) -> Look:
         async with self._turns:
             if is_heeding and self._quiet is not None and self.quiet_for:
                 return self._quiet
-            return await self._tried(partial(calls.poll_execution, execution_id=execution_id))
+            return await self._tried(partial(calls.poll_execution, execution_id=execution_id, polls=polls))
 
     @property
     def quiet_for(self) -> float:

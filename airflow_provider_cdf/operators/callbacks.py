@@ -122,7 +122,7 @@ def cancel_orphan(context: Context) -> None:
     if not _is_unsettled(operator, context):
         return
     if not operator.cancel_on_kill:
-        if operator.goes_on_alone:
+        if operator.is_left_running:
             operator.log.warning(
                 "The task has failed; its execution goes on in CDF (cancel_on_kill=False). [execution %s]",
                 operator.execution_id,
@@ -176,7 +176,7 @@ def _is_unsettled(operator: Any, context: Context) -> bool:
         # It has not run here: mostly, its own process is dead.
         return not _has_begun_nothing(context)
     if operator.is_settled:
-        return bool(operator.goes_on_alone)  # but not if its task fails after all, as in post_execute
+        return bool(operator.is_left_running)  # but not if its task fails after all, as in post_execute
     return not (
         operator.execution_id is None and context["ti"].try_number == 1 and not operator.has_submitted
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.task_state import GOES_ON, state_within
+from airflow_provider_cdf.task_state import ALIVE, NoAnswerError, state_within
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a killed task has for its cancellation; Airflow sends SIGKILL 5 s after SIGTERM.
 KILL_PATIENCE = 3.0
-#: Seconds of it within which Airflow has to say whether the task goes on; it takes some 0.1.
+#: Seconds of it that Airflow has to say whether a person has ended the task; it takes some 0.1.
 STATE_PATIENCE = 2.0
 #: Seconds between two looks for an execution that a killed task has just started.
 KILL_LOOK_INTERVAL = 0.5
@@ -31,7 +31,7 @@ TASK_HAS_DIED = "The Airflow task that waited for it has died."
 #: Reasons of executions that were cancelled because a process of their task was stopped, or because two had
 #: been started. Should another process of the task live on, it sees by them that the work is still wanted.
 TASK_WAS_KILLED = "The Airflow task that waited for it was killed."
-GOES_ON_WITHOUT = "The Airflow task that started it goes on with another execution."
+ANOTHER_WAS_KEPT = "The Airflow task that started it goes on with another execution."
 
 
 def cancel(hook: CdfHook, execution_id: str, reason: str) -> str:
@@ -63,7 +63,7 @@ def has_ended_badly(execution: WorkflowExecution) -> bool:
 
 def is_given_up(execution: WorkflowExecution) -> bool:
     """Whether it has ended for good, and not because one of several processes of its task was stopped."""
-    reasons = (TASK_WAS_KILLED, GOES_ON_WITHOUT)
+    reasons = (TASK_WAS_KILLED, ANOTHER_WAS_KEPT)
     return execution.status != "TERMINATED" or execution.reason_for_incompletion not in reasons
 
 
@@ -71,17 +71,17 @@ class Cancellation:
     """
     A cancellation on behalf of a signal handler.
 
-    The handler interrupts the task wherever it is, perhaps while it holds a lock of the HTTP client or of the
-    connection to Airflow. So the requests are sent from a thread, over connections of their own.
+    The handler interrupts the task wherever it is, perhaps while it fetches a token, or holds a lock of the
+    HTTP client or of the connection to Airflow. So the requests are sent from a thread, by a login and over
+    connections of their own.
 
     :param hook: a hook that is connected, so that Airflow does not have to be asked for the connection.
     :param execution_id: the execution, if it is known.
     :param submit_id: if it is not, the submission that CDF may be accepting this very moment. What it has
         started is looked for as long as there is time.
     :param since: no execution of the task is older.
-    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled where
-        Airflow says that the task itself goes on: a deploy or a lost heartbeat stops this process, no person
-        the task.
+    :param ti: the task instance, if a retry can go on with the execution. Then nothing is cancelled, unless
+        Airflow says that a person has ended the task: a deploy or a lost heartbeat stops only this process.
     """
 
     def __init__(
@@ -111,18 +111,14 @@ class Cancellation:
         return self._outcome
 
     def _cancel(self) -> None:
-        state = None if self._ti is None else state_within(self._ti, STATE_PATIENCE)
-        if state in GOES_ON:
+        if (why := self._why_it_goes_on()) is not None:
             self._outcome = told(
-                "What it has started in CDF goes on, for the next try.",
-                f"Only its process was stopped; the task is {state} in Airflow.",
-                ids(execution=self.execution_id),
+                "What it has started in CDF goes on, for the next try.", why, ids(execution=self.execution_id)
             )
             log.warning("%s", told("The task was killed.", self._outcome))
             return
-        # In a signal handler, nothing may ask Airflow.
         hook = self._hook.sibling(
-            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, may_ask_airflow=False
+            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, in_signal_handler=True
         )
         try:
             execution_id = self.execution_id or self._find(hook)
@@ -134,8 +130,22 @@ class Cancellation:
             hook.close()
         log.warning("%s", told("The task was killed.", self._outcome))
 
+    def _why_it_goes_on(self) -> str | None:
+        if self._ti is None:
+            return None
+        try:
+            state = state_within(self._ti, STATE_PATIENCE)
+        except NoAnswerError:
+            # Airflow has just answered a person who ends a task, and the worker that asks whether to go on.
+            # So when it does not answer, it is more likely that it is being deployed, and the worker with it.
+            return (
+                f"Airflow has not said within {STATE_PATIENCE:g} s why. Should a person have ended the task, "
+                "there is no next try, and it is to be cancelled in Fusion."
+            )
+        return f"Only its process was stopped; the task is {state} in Airflow." if state in ALIVE else None
+
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
+        from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 
         until = clock.now() + KILL_PATIENCE
         while True:

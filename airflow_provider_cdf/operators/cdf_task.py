@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
@@ -24,10 +26,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: What CDF itself puts into the output of a function task.
-_OF_CDF = frozenset({"callId", "functionId", "response"})
+#: Seconds of a wait at most. It is CDF that ends it: an execution after 24 hours, and the task with that. Not
+#: Airflow's ``[sensors] default_timeout``, which is for tasks that do nothing but wait.
+LONGEST_WAIT = 7 * 24 * 3600.0
 #: Key of an output that holds the result of a function that returned no object.
 RETURN_VALUE = "return_value"
+#: That, and what CDF itself puts into the output of a function task.
+_OF_OTHERS = frozenset({RETURN_VALUE, "callId", "functionId", "response"})
+#: Key of a report that says which of them a function has returned itself.
+OWN_KEYS = "own_keys"
 
 
 class CdfTask:
@@ -133,10 +140,28 @@ def attempt_at(execution: WorkflowExecutionDetails, target: Target) -> TaskExecu
     return next((task for task in execution.executed_tasks if task.id == task_id), None)
 
 
+def own_keys(value: Any) -> list[str]:
+    """
+    Return those keys of what a function has returned that cannot be told from keys of others in the output.
+
+    The report names them, so that :func:`result_of` finds the same result again.
+    """
+    return sorted(_OF_OTHERS & value.keys()) if isinstance(value, dict) else []
+
+
 def result_of(attempt: TaskExecution) -> Any:
-    """Return what a function had returned whose result this package has reported."""
-    result = {key: value for key, value in attempt.output.items() if key != KEY and key not in _OF_CDF}
-    return result[RETURN_VALUE] if result.keys() == {RETURN_VALUE} else result
+    """
+    Return what a function had returned whose result this package has reported.
+
+    :raises AirflowSkipException: if it had skipped.
+    """
+    ours = attempt.output.get(KEY, {})
+    if ours.get("skipped"):
+        raise AirflowSkipException(f"An earlier try has reported that it was skipped. {ids(task=attempt.id)}")
+    others = _OF_OTHERS.difference(ours.get(OWN_KEYS, ()))
+    if RETURN_VALUE in others and RETURN_VALUE in attempt.output:
+        return attempt.output[RETURN_VALUE]
+    return {key: value for key, value in attempt.output.items() if key != KEY and key not in others}
 
 
 class TaskWait(CdfTaskSensor):
@@ -153,6 +178,7 @@ class TaskWait(CdfTaskSensor):
             execution_id="",  # below: what a template has become is refused where it is used
             task_external_id=str(target.task_external_id),
             parent_task_external_id=target.parent_task_external_id,
+            timeout=LONGEST_WAIT,
             **kwargs,
         )
         self.execution_id = str(target.execution_id)

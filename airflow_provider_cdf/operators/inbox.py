@@ -102,27 +102,27 @@ class CdfWaitingTasksOperator(TextFields, BaseOperator):
         return [self._arguments(task) for task in new[:MOST]]
 
     def _waiting(self) -> list[WaitingTask]:
-        from airflow_provider_cdf.waiting_tasks import waiting_in
-
-        found: list[WaitingTask] = []
-        unread: list[CdfError] = []
         executions = self.hook.list_executions(
             workflow_external_id=self.workflow_external_id, version=self.version, status="RUNNING"
         )
-        running = [execution.id for execution in executions]
-        for execution_id in running:
-            try:
-                execution = self.hook.get_execution(execution_id)
-            except CdfError as error:
-                unread.append(error)
-                self.log.warning(
-                    "%s", told("An execution could not be read, and is left for the next time.", error)
-                )
-            else:
-                found += waiting_in(execution, self.task_external_id, self.parent_task_external_id)
-        if unread and len(unread) == len(running):
+        read = [self._waiting_in(execution_id) for execution_id in [one.id for one in executions]]
+        unread = [one for one in read if isinstance(one, CdfError)]
+        if unread and len(unread) == len(read):
             raise unread[-1]
+        found = [task for one in read if not isinstance(one, CdfError) for task in one]
         return sorted(found, key=lambda task: task.start_time or 0)
+
+    def _waiting_in(self, execution_id: str) -> list[WaitingTask] | CdfError:
+        from airflow_provider_cdf.waiting_tasks import waiting_in
+
+        try:
+            execution = self.hook.get_execution(execution_id)
+        except CdfError as error:
+            self.log.warning(
+                "%s", told("An execution could not be read, and is left for the next time.", error)
+            )
+            return error
+        return waiting_in(execution, self.task_external_id, self.parent_task_external_id)
 
     def _runs(self, ti: Any, run_ids: Sequence[str], states: list[str] | None) -> set[str]:
         """Return those of some DAG runs that there are, in some states."""
@@ -138,7 +138,11 @@ class CdfWaitingTasksOperator(TextFields, BaseOperator):
         return {one for chunk in chunks for one in those_counted(chunk, count)}
 
     def _name_those_that_need_a_person(self, ti: Any, waiting: dict[str, WaitingTask]) -> None:
-        for run_id in sorted(self._runs(ti, list(waiting), ["success", "failed"])):
+        ended = self._runs(ti, list(waiting), ["success", "failed"])
+        # CDF was asked before Airflow. So it is asked again: a run may have reported in between, and ended.
+        read = [self._waiting_in(one) for one in {waiting[run_id].execution_id for run_id in ended}]
+        still = {task.run_id for one in read if not isinstance(one, CdfError) for task in one}
+        for run_id in sorted(ended & still):
             self.log.warning(
                 "A DAG run has ended, and its CDF task still waits: clear the run, or report by hand. DAG "
                 "run %r of %r, %s.",
@@ -179,9 +183,9 @@ class CdfStartOperator(TriggerDagRunOperator):
         """Start it."""
         if HAS_TASK_API:
             return super().execute(context)
-        told: Any = self.conf
+        conf: Any = self.conf
         self.logical_date = logical_date(
-            told["start_time"], str(self.trigger_run_id), context["ti"].try_number
+            conf["start_time"], str(self.trigger_run_id), context["ti"].try_number
         )
         try:
             return super().execute(context)

@@ -92,7 +92,7 @@ class _Arguments(TextFields, BaseOperator):
     cancel_on_kill = True
     has_reported = False
     is_settled: bool | None = None
-    goes_on_alone = False
+    is_left_running = False
 
     def __init__(self, *, task_id: str, dag: Any = None, **arguments: Any) -> None:
         super().__init__(task_id=task_id, dag=dag)

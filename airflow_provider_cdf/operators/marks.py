@@ -12,9 +12,7 @@ from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE
 from airflow_provider_cdf.operators.reporting import Target, failure, report, with_note
-from airflow_provider_cdf.operators.upstream import instances
 from airflow_provider_cdf.task_state import state_of
-from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -57,7 +55,7 @@ class LastReport:
 
     def _tell(self) -> None:
         try:
-            state = self._state()
+            state = state_of(self._ti)
         except Exception as error:
             log.warning(
                 "The task was told to stop, and Airflow does not say why (%r): CDF is told nothing.", error
@@ -70,7 +68,9 @@ class LastReport:
                 state,
             )
             return
-        hook = self._hook.sibling(retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE)
+        hook = self._hook.sibling(
+            retry_for=KILL_PATIENCE, request_timeout=KILL_PATIENCE, in_signal_handler=True
+        )
         try:
             if state == "success":
                 output = with_note(None, self._ti, marked="success")
@@ -85,11 +85,3 @@ class LastReport:
             )
         finally:
             hook.close()
-
-    def _state(self) -> str | None:
-        if HAS_TASK_API:
-            return state_of(self._ti)
-        index = -1 if self._ti.map_index is None else self._ti.map_index
-        return next(
-            (one.state for one in instances(self._ti, self._ti.task_id) if one.map_index == index), None
-        )

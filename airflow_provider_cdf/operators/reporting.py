@@ -128,14 +128,14 @@ def _task_to_report_to(
 
     :raises CdfNothingToReportToError: if there is none.
     """
-    from airflow_provider_cdf.cdf.attempts import current_attempt, has_become, is_async_complete
+    from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
 
     name = f"Task {target.task_external_id!r}"
     for attempt in _ended_attempts(execution, target):
         if _is_reported_by(reporter, attempt, status, output):
             return attempt, True
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
-    if task is not None and has_become(task, status):
+    if task is not None and task.has_become(status):
         return task, True
     where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
@@ -250,7 +250,7 @@ def _final_if_confirmed(error: CdfApiError, hook: CdfHook, capability: str) -> C
     if not isinstance(error, CdfRefusedError) or error.code != 403:
         return error
     may = error.inspection
-    is_confirmed = may is not None and capability not in may.granted_in(hook.client.settings.project)
+    is_confirmed = may is not None and bool(may.missing_in(hook.client.settings.project, capability))
     return error if is_confirmed else error.doubted()
 
 

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from airflow_provider_cdf.cdf import calls, clock, conversations, submitting
-from airflow_provider_cdf.cdf.calls import Call
-from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.calls import SUBMIT_ID, Call
+from airflow_provider_cdf.cdf.conversations import RUN_KEY
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.cdf.models import WorkflowExecution
@@ -36,7 +36,7 @@ from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation, Pause, ResultT
 from airflow_provider_cdf.cdf.values import json_object
 from airflow_provider_cdf.operators.cancelling import (
-    GOES_ON_WITHOUT,
+    ANOTHER_WAS_KEPT,
     TASK_HAS_DIED,
     after_cancelling,
     has_ended_badly,
@@ -409,7 +409,7 @@ class Starts:
         keep = min(listed.own, key=_by_usefulness, default=None)
         others = [one for one in listed.own if one is not keep]
         others += listed.earlier if self._may_cancel_earlier else []
-        _, left = yield from self._cancel(others, GOES_ON_WITHOUT)
+        _, left = yield from self._cancel(others, ANOTHER_WAS_KEPT)
         self.left_running = told(*left)
         return keep
 

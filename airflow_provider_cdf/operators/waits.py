@@ -13,7 +13,6 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
-    CdfApiError,
     CdfError,
     CdfExecutionFailedError,
     CdfOutputMissingError,
@@ -24,7 +23,7 @@ from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ende
 from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
-from airflow_provider_cdf.versions import HAS_ON_KILL, HAS_TASK_API
+from airflow_provider_cdf.versions import HAS_ON_KILL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -58,10 +57,10 @@ class WaitsForEnd(BaseOperator):
         #: Whether it is decided what becomes of what this very object has started or found in CDF, or left to
         #: others such as a trigger. ``None`` if it has not run.
         self.is_settled: bool | None = None
-        #: Whether it was started to go on without a task that waits for it.
-        self.goes_on_alone = False
-        #: Until when CDF may not know an execution yet where it is read, on :mod:`cdf.clock`.
-        self._is_known_by = 0.0
+        #: Whether it was started to run on without a task that waits for it.
+        self.is_left_running = False
+        #: When this very object has started the execution, on :mod:`cdf.clock`.
+        self._started_at = -math.inf
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -113,8 +112,8 @@ class WaitsForEnd(BaseOperator):
 
         :param end_time: when ``timeout`` is over, in seconds since the epoch.
         """
-        from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
-        from airflow_provider_cdf.waiting import GoOn, Impossible, Patience, wait_for_end
+        from airflow_provider_cdf.progress import standstill
+        from airflow_provider_cdf.waiting import LAG, GoOn, Impossible, Patience, wait_for_end
 
         patience = Patience(interval=self.poll_interval, max_silence=self.max_poll_silence, now=clock.now())
         has_warned = False
@@ -136,13 +135,13 @@ class WaitsForEnd(BaseOperator):
                 else:
                     for line in self._progress.lines(execution, verdict.observed, now=time.time()):
                         self.log.info(line)
-                    if not has_warned and (tasks := waiting_for_a_report(execution)):
+                    if not has_warned and (warning := standstill(execution)):
                         has_warned = True
-                        self.log.warning(describe_standstill(tasks, execution.id))
+                        self.log.warning(warning)
             if left <= 0:
                 return self._time_is_over(context, end_time, execution)
             # A trigger would take it for unknown if CDF does not know it yet where it is read.
-            if self.deferrable and (execution is not None or clock.now() >= self._is_known_by):
+            if self.deferrable and (execution is not None or clock.now() >= self._started_at + LAG):
                 self._defer(end_time, until)
             self._pause(max(min(patience.next_interval, until - time.time()), 0))
 
@@ -153,7 +152,7 @@ class WaitsForEnd(BaseOperator):
         :param is_last: whether no other look makes up for this one, which therefore takes its time.
         :param within: otherwise, the seconds that are left for it.
         """
-        from airflow_provider_cdf.waiting import contradiction
+        from airflow_provider_cdf.waiting import contradiction, may_not_be_listed_yet
 
         try:
             if is_last:
@@ -162,8 +161,8 @@ class WaitsForEnd(BaseOperator):
                 limit = max(within, 1.0) if math.isfinite(within) else None
                 execution = self._poll_hook.get_execution(str(self.execution_id), within=limit)
         except CdfError as error:
-            if isinstance(error, CdfApiError) and error.code == 404 and clock.now() < self._is_known_by:
-                return None  # started a moment ago: what reads it lags behind
+            if may_not_be_listed_yet(error, started_at=self._started_at, now=clock.now()):
+                return None
             self._failed(patience, error)
             return None
         if not execution.has_ended and (doubt := contradiction(execution)):
@@ -200,11 +199,8 @@ class WaitsForEnd(BaseOperator):
         self.log.warning(
             "Another process of this task has cancelled its execution. [execution %s]", execution.id
         )
-        ti: Any = context["ti"]
-        if not HAS_TASK_API:
-            return
         try:
-            state = state_of(ti)
+            state = state_of(context["ti"])
         except LookupError:
             state = None
         if state not in (None, "running"):
@@ -257,7 +253,7 @@ class WaitsForEnd(BaseOperator):
         )
 
     def _finish(self, context: Context, execution: WorkflowExecutionDetails) -> str:
-        from airflow_provider_cdf.waiting import current_attempt
+        from airflow_provider_cdf.cdf.attempts import current_attempt
 
         self.is_settled = True
         self.log.info("The workflow is COMPLETED. [execution %s]", execution.id)

@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
-    TaskDeferred,
     conf,
 )
 
@@ -39,6 +38,16 @@ else:
 
 #: The parameter by which a function receives the CDF task.
 PARAMETER = "cdf_task"
+#: What an operator ends with that wants to go on otherwise, by name: not each Airflow has each of them.
+_REQUESTS = frozenset(
+    {
+        "AirflowRescheduleException",
+        "DagRunTriggerException",
+        "DownstreamTasksSkipped",
+        "TaskAwaitingInput",
+        "TaskDeferred",
+    }
+)
 
 
 class CdfTaskOperator(TextFields, PythonOperator):
@@ -59,12 +68,13 @@ class CdfTaskOperator(TextFields, PythonOperator):
     Then this task fails, with CDF's reason. A long-running function may ask ``cdf_task.is_waiting()`` to stop
     early.
 
-    ``execution_timeout`` bounds the wait from the start of the try, deferred or not; once the function runs,
-    Airflow counts it anew where the task was deferred.
+    It waits as long as the CDF task may still begin: CDF ends an execution after 24 hours. Airflow's
+    ``[sensors] default_timeout`` does not count. ``execution_timeout`` bounds the wait from the start of the
+    try, deferred or not; once the function runs, Airflow counts it anew where the task was deferred.
 
     :param python_callable: the function. A parameter ``cdf_task`` receives a
         :class:`~airflow_provider_cdf.operators.cdf_task.CdfTask`; ``op_args``, ``op_kwargs`` and the context
-        are as with PythonOperator. A coroutine function needs Airflow 3.2.
+        are as with PythonOperator. It cannot defer. A coroutine function needs Airflow 3.2.
     :param execution_id: UUID of the execution. (templated)
     :param task_external_id: external id of the task, of which the current attempt is taken. (templated)
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant, where several tasks
@@ -152,9 +162,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, and do the work."""
         wait = self._wait()
-        if wait is None:
-            return super().resume_execution(next_method, next_kwargs, context)
-        without_stack(wait.resume)(next_method, next_kwargs, context)
+        if wait is not None:  # otherwise, nothing has deferred
+            without_stack(wait.resume)(next_method, next_kwargs, context)
         return self._work(context, wait)
 
     def on_kill(self) -> None:
@@ -187,7 +196,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
 
     def _work(self, context: Context, wait: TaskWait | None) -> Any:
         """Call the function, and report."""
-        from airflow_provider_cdf.operators.cdf_task import CdfTask, result_of
+        from airflow_provider_cdf.operators.cdf_task import OWN_KEYS, CdfTask, own_keys, result_of
         from airflow_provider_cdf.operators.reporting import with_note
 
         if wait is not None and wait.completed is not None:
@@ -201,9 +210,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         self.op_kwargs = {**self.op_kwargs, PARAMETER: given}
         self._at_work = ti
         try:
-            result = super().execute(context)
-        except TaskDeferred:
-            raise
+            result = self._call(context)
         except AirflowSkipException:
             self._at_work = None
             self._stop_if_killed()
@@ -219,8 +226,20 @@ class CdfTaskOperator(TextFields, PythonOperator):
             value, output = as_output(result)
         except CdfInputError as error:
             raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
-        self._report(ti, "COMPLETED", output)
+        keys = own_keys(value)
+        self._report(ti, "COMPLETED", with_note(output, ti, **{OWN_KEYS: keys}) if keys else output)
         return value
+
+    def _call(self, context: Context) -> Any:
+        try:
+            return super().execute(context)
+        except BaseException as error:
+            if (name := type(error).__name__) not in _REQUESTS:
+                raise
+        raise AirflowFailException(
+            f"The function did not finish: it raised {name}, with which an operator asks Airflow to go on in "
+            "another way. In the middle of a function, it cannot. Make that operator a task of its own."
+        )
 
     def _failed(self, ti: Any, error: BaseException) -> str:
         """Report a failure unless another try follows; say in a sentence what CDF was told, if anything."""

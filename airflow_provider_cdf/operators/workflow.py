@@ -21,7 +21,8 @@ from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellatio
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
 from airflow_provider_cdf.stack import without_stack
-from airflow_provider_cdf.triggers.polling import BROKEN, GIVEN_UP, MAX_POLL_SILENCE
+from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
+from airflow_provider_cdf.triggers.polling import MAX_POLL_SILENCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -35,8 +36,6 @@ __all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
 #: Seconds between checks whether a waiting task has been killed; Airflow sends SIGKILL after 5.
 NAP = 1.0
-#: Seconds after a start within which CDF may not know the execution yet where it is read.
-LAG = 30.0
 
 
 class _KilledError(CdfError):
@@ -180,17 +179,11 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         if next_method != BROKEN:
             return super().resume_execution(next_method, next_kwargs, context)
         self._begin(context)
-        error = (next_kwargs or {}).get("error")
-        if error == GIVEN_UP:
-            self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
-        else:
-            self.log.warning(
-                "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
-            )
+        is_over = resumed_after_failure(next_kwargs, self.log)
         # On the worker, because a trigger that crashed once might do so for ever.
         self.deferrable = False
         end_time = stored(context, "end_time")
-        if error == GIVEN_UP and end_time is not None:
+        if is_over and end_time is not None:
             end_time = min(end_time, time.time())
         return self._to_the_last(lambda: self._go_on_with_what_is_stored(context, end_time))
 
@@ -281,7 +274,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._stop_if_killed()  # while CDF was starting it
         self._store(context, end_time)
         if not self.wait_for_completion:
-            self.is_settled = self.goes_on_alone = True
+            self.is_settled = self.is_left_running = True
             return str(self.execution_id)
         return self._wait(context, end_time)
 
@@ -362,7 +355,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         execution = found.execution
         self.execution_id = execution.id
         if found.is_under_way_anew:
-            self._is_known_by = clock.now() + LAG
+            self._started_at = clock.now()
             self.log.info("CDF has started %s. [execution %s]", what, execution.id)
             return end_time
         self.log.info(

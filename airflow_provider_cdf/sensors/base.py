@@ -26,7 +26,8 @@ from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.stack import without_stack
-from airflow_provider_cdf.triggers.polling import BACKSTOP, BROKEN, GIVEN_UP, MAX_POLL_SILENCE, POLL_INTERVAL
+from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
+from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE, POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING:
@@ -151,14 +152,7 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral, also after one that broke: a trigger that crashed or was given up."""
         if next_method == BROKEN:
-            error = (next_kwargs or {}).get("error")
-            self._is_unserved = error == GIVEN_UP
-            if self._is_unserved:
-                self.log.warning("No triggerer has ended this wait in its time. Looking once more, here.")
-            else:
-                self.log.warning(
-                    "The trigger has broken. Waiting goes on here, in a worker slot. It said: %s", error
-                )
+            self._is_unserved = resumed_after_failure(next_kwargs, self.log)
             # On the worker, because a trigger that crashed once might do so for ever. By way of Airflow's own
             # method, because that is where it applies soft_fail.
             next_method, next_kwargs = "wait_here", {"is_over": self._is_unserved}

@@ -11,14 +11,8 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_cdf.arguments import number_or
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, POLL_INTERVAL, load
-
-try:
-    from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2, which has no watchers
-    from airflow.triggers.base import (  # type: ignore[assignment]
-        BaseTrigger as BaseEventTrigger,
-    )
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.triggers.streams import Snapshot

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_cdf.arguments import number_or
+from airflow_provider_cdf.arguments import number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
-
-try:
-    from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2, which has no watchers
-    from airflow.triggers.base import (  # type: ignore[assignment]
-        BaseTrigger as BaseEventTrigger,
-    )
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution
@@ -97,8 +91,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     :param cdf_conn_id: id of the Airflow connection.
     :param workflow_external_id: external id of the workflow.
     :param version: version of the workflow; all of them without it.
-    :param statuses: the endings that are told, in upper case.
-    :param look_back: seconds for which an execution is looked at after it was created.
+    :param statuses: the endings that are told, one or several, in any case.
     :param poll_interval: seconds between polls, of one request each.
     """
 
@@ -107,8 +100,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         cdf_conn_id: str = "cdf_default",
         workflow_external_id: str = "",
         version: str | None = None,
-        statuses: Sequence[str] = ("COMPLETED",),
-        look_back: float = LOOK_BACK,
+        statuses: str | Sequence[str] = ("COMPLETED",),
         poll_interval: float = POLL_INTERVAL,
         **more: Any,
     ) -> None:
@@ -119,7 +111,6 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         self.workflow_external_id = workflow_external_id
         self.version = version
         self.statuses = statuses
-        self.look_back = look_back
         self.poll_interval = poll_interval
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -130,8 +121,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                 "cdf_conn_id": self.cdf_conn_id,
                 "workflow_external_id": self.workflow_external_id,
                 "version": self.version,
-                "statuses": list(self.statuses),
-                "look_back": self.look_back,
+                "statuses": statuses_of(self.statuses),
                 "poll_interval": self.poll_interval,
             },
         )
@@ -149,7 +139,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         cursor = await self._restore()
         try:
             while True:
-                told: list[WorkflowExecution] = []
+                ended: list[WorkflowExecution] = []
                 try:
                     found = await self._ended(hook)
                 except CdfError as error:
@@ -165,23 +155,25 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                         cursor = Cursor()
                         cursor.tell(found)
                         await self._store(cursor)
-                    told = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
-                    if told:
-                        self.log.info("%d executions of %r have ended.", len(told), self.workflow_external_id)
-                        yield TriggerEvent(_payload(told))
-                await clock.asleep(max(pace.next_interval, TOLD_AFTER if told else 0.0))
-                if told and cursor is not None:
-                    cursor.tell(told)
+                    ended = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
+                    if ended:
+                        self.log.info(
+                            "%d executions of %r have ended.", len(ended), self.workflow_external_id
+                        )
+                        yield TriggerEvent(_payload(ended))
+                await clock.asleep(max(pace.next_interval, TOLD_AFTER if ended else 0.0))
+                if ended and cursor is not None:
+                    cursor.tell(ended)
                     await self._store(cursor)
         finally:
             await hook.aclose()
 
     async def _ended(self, hook: Any) -> list[WorkflowExecution]:
-        since = datetime.now(UTC) - timedelta(seconds=number_or(self.look_back, LOOK_BACK))
+        since = datetime.now(UTC) - timedelta(seconds=LOOK_BACK)
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,
-            status=list(self.statuses),
+            status=statuses_of(self.statuses),
             created_after=since,
         )
         async with aclosing(listed):
@@ -216,9 +208,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
             self.log.warning("Airflow did not store what was told; a restart may tell it again: %s", error)
 
 
-def _payload(told: Sequence[WorkflowExecution]) -> dict[str, Any]:
-    named = told[-MAX_NAMED:]
+def _payload(ended: Sequence[WorkflowExecution]) -> dict[str, Any]:
+    named = ended[-MAX_NAMED:]
     return {
         "executions": [{"id": one.id, "status": str(one.status), "end_time": one.end_time} for one in named],
-        "more": len(told) - len(named),
+        "more": len(ended) - len(named),
     }

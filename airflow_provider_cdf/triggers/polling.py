@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_cdf.arguments import number_or
-from airflow_provider_cdf.arguments import seconds as seconds
-
-try:
-    from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2
-    from airflow.triggers.base import (  # type: ignore[assignment]
-        BaseTrigger as BaseEventTrigger,
-    )
+from airflow_provider_cdf.triggers.base import BaseEventTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
@@ -32,8 +25,6 @@ POLL_INTERVAL = 10.0
 MAX_POLL_SILENCE = 900.0
 #: What the key of every stream begins with: Airflow finds those who share one by their key alone.
 PACKAGE = "airflow_provider_cdf"
-#: The method that Airflow resumes a task with whose trigger has broken, and the error if it was given up.
-BROKEN, GIVEN_UP = "__fail__", "Trigger timeout"
 #: A deferral ends this many seconds after the trigger's own end of the wait, should the trigger be stuck.
 BACKSTOP = 120.0
 

@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.reading import ExecutionPolls
 from airflow_provider_cdf.hooks.shared import LONGEST_RETRY_AFTER, Look, SharedClient, shared_client
-from airflow_provider_cdf.waiting import Pace, contradiction, goes_on
+from airflow_provider_cdf.waiting import Pace, contradiction, is_surely_running
 
 
 class Stream:
@@ -69,7 +70,7 @@ class Snapshot:
         execution = self._found.get(_key(execution_id))
         if isinstance(execution, WorkflowExecutionDetails):
             return execution
-        return execution if execution is not None and goes_on(execution) else None
+        return execution if execution is not None and is_surely_running(execution) else None
 
     async def look(self, execution_id: str) -> Look:
         """Read an execution that is not shown, once for all who ask this snapshot."""
@@ -101,8 +102,9 @@ async def of_execution(
     async with shared_client(cdf_conn_id) as client:
         stream = Stream(client)
         pace = Pace(interval=interval, longest=longest_retry_after)
+        polls = ExecutionPolls()
         while True:
-            look = await client.look(execution_id)
+            look = await client.look(execution_id, polls)
             yield Snapshot(stream, look if isinstance(look, CdfError) else {_key(look.id): look})
             await _pause(pace, look if isinstance(look, CdfError) else contradiction(look), client)
 

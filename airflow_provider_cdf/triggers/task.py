@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow_provider_cdf.arguments import statuses_of
 from airflow_provider_cdf.triggers.doorbell import CdfTaskEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger
 
@@ -23,14 +24,14 @@ class CdfTaskTrigger(ExecutionTrigger):
     The parameters are those of :class:`~airflow_provider_cdf.triggers.polling.ExecutionTrigger`, and:
 
     :param task_external_id: external id of the task.
-    :param target_statuses: the wanted statuses, in upper case.
+    :param target_statuses: the wanted statuses, one or several, in any case.
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
     """
 
     def __init__(
         self,
         task_external_id: str = "",
-        target_statuses: Sequence[str] = ("IN_PROGRESS",),
+        target_statuses: str | Sequence[str] = ("IN_PROGRESS",),
         parent_task_external_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -45,7 +46,7 @@ class CdfTaskTrigger(ExecutionTrigger):
         return path, kwargs | {
             "task_external_id": self.task_external_id,
             "parent_task_external_id": self.parent_task_external_id,
-            "target_statuses": list(self.target_statuses),
+            "target_statuses": statuses_of(self.target_statuses),
         }
 
     def decide(self, execution: WorkflowExecution) -> Verdict:
@@ -55,7 +56,7 @@ class CdfTaskTrigger(ExecutionTrigger):
         return wait_for_task(
             cast("WorkflowExecutionDetails", execution),  # a stream of one execution shows its tasks
             self.task_external_id,
-            self.target_statuses,
+            statuses_of(self.target_statuses),
             parent_task_external_id=self.parent_task_external_id,
         )
 

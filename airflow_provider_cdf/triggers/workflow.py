@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Hashable
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdf.task_state import GOES_ON, state_of
+from airflow_provider_cdf.task_state import ALIVE, state_of
 from airflow_provider_cdf.triggers.endings import CdfWorkflowEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, ExecutionTrigger, load
 
@@ -55,11 +55,11 @@ class CdfWorkflowTrigger(ExecutionTrigger):
 
     def warn(self, execution: WorkflowExecutionDetails) -> None:
         """Warn once that a task of CDF's waits for a report, if that is wanted."""
-        from airflow_provider_cdf.progress import describe_standstill, waiting_for_a_report
+        from airflow_provider_cdf.progress import standstill
 
-        if self.warn_of_standstill and not self._has_warned and (tasks := waiting_for_a_report(execution)):
+        if self.wants_tasks and (warning := standstill(execution)):
             self._has_warned = True
-            self.log.warning(describe_standstill(tasks, execution.id))
+            self.log.warning(warning)
 
     @property
     def wants_tasks(self) -> bool:
@@ -80,7 +80,9 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
             self.log.info(
-                "The execution goes on in CDF (cancel_on_kill=False). [execution %s]", self.execution_id
+                "The execution goes on in CDF, whatever has become of the task that waited for it. "
+                "[execution %s]",
+                self.execution_id,
             )
             return
         # Shielded, because Airflow 3.3 cancels this coroutine anew with each heartbeat, once a second.
@@ -129,7 +131,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
             return False
         # A cleared task that is to run again cannot be told from one that was resumed. It cancels the
         # execution of its earlier life itself, first thing.
-        if state in GOES_ON | {"restarting"}:
+        if state in ALIVE | {"restarting"}:
             self.log.info(
                 "The execution goes on: its task is %s, only the trigger moves. [execution %s]",
                 state,

@@ -47,7 +47,7 @@ class Client:
         client_id, _, secret = login.partition(":")
         form = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": unquote(secret)}
         self.http = httpx.Client(base_url=unquote(host))
-        token = self.http.post(extra["token_url"][0], data=form).raise_for_status().json()["access_token"]
+        token = self.http.post(extra["login_url"][0], data=form).raise_for_status().json()["access_token"]
         self.http.headers["authorization"] = f"Bearer {token}"
         self.project = f"/api/v1/projects/{extra['project'][0]}"
 

@@ -36,8 +36,8 @@ def costs() -> dict[str, Result]:
         "httpx": Case("httpx", 200),
     }
     for case in cases.values():
-        case.interval, case.intervals = 2.0, 2
-    return {name: measure(case) for name, case in cases.items()}
+        case.interval, case.intervals = 2.0, 3
+    return {name: measure(case)[0] for name, case in cases.items()}
 
 
 def test_waiting_costs_a_request_for_each_interval_and_not_for_each_trigger(costs: dict[str, Result]) -> None:
@@ -47,8 +47,9 @@ def test_waiting_costs_a_request_for_each_interval_and_not_for_each_trigger(cost
 
 
 def test_waiting_costs_little_cpu_and_memory_beside_a_poll_for_each_trigger(costs: dict[str, Result]) -> None:
-    assert costs["workflow"].cpu_percent < costs["httpx"].cpu_percent / 2
-    # Beyond what Airflow itself needs for each.
+    # Beyond what the looking, and Airflow itself, need for each.
+    ours, theirs = (costs[who].cpu_percent - costs[NOTHING].cpu_percent for who in ("workflow", "httpx"))
+    assert ours < theirs / 2
     assert costs["workflow"].each - costs[NOTHING].each < 20
     assert costs["task"].each - costs[NOTHING].each < 20
 
@@ -56,7 +57,7 @@ def test_waiting_costs_little_cpu_and_memory_beside_a_poll_for_each_trigger(cost
 @pytest.mark.parametrize("kind", ["numbers", "objects"])
 def test_a_poll_of_a_large_execution_makes_little_of_it(kind: str) -> None:
     content = Cdf(1, tasks=50, output=100_000, kind=kind)._details(execution_id(0))
-    poll = min(_cpu(lambda: reading.execution(content)) for _ in range(5))
+    poll = min(_cpu(lambda: reading.ExecutionPolls().read(content)) for _ in range(5))
     models = min(_cpu(lambda: WorkflowExecutionDetails.model_validate_json(content)) for _ in range(5))
     assert poll < models * 0.6
 

@@ -2,29 +2,31 @@
 What waiting triggers cost: requests, CPU, memory, the event loop's lag, and the delay of an event.
 
 Each case is a process of its own, with Airflow's TriggerRunner and so many triggers, beside a CDF in another
-process. ``python tests/benchmarks/triggerer.py case --help`` runs one; ``performance.py`` runs them all.
+process. ``performance.py`` runs them all.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import json
 import logging
 import os
 import random
+import resource
+import ssl
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import structlog
 from canned_cdf import PROJECT, canned_cdf, execution_id
 
 #: What a user would use instead, and what is needed for it.
@@ -45,7 +47,7 @@ class Case:
     how: str
     number: int
     interval: float = 5.0
-    intervals: int = 4
+    intervals: int = 2
     executions: int = 1000
     connections: int = 1
     tasks: int = 3
@@ -66,22 +68,44 @@ class Result:
     lag_p50: float
     lag_p99: float
     lag_max: float
+    #: The most that this process itself did between two turns of the event loop, milliseconds of CPU; and how
+    #: much of it Python searched for garbage.
+    turn: float
+    garbage: float
     #: Milliseconds from the IN_PROGRESS of a task to the event, mean; 0 if not measured.
     delay: float = 0.0
 
 
-def measure(case: Case) -> Result:
-    """Run a case beside a CDF."""
+def measure(*cases: Case) -> list[Result]:
+    """Run some cases at once, each beside a CDF of its own."""
+    with ExitStack() as stack:
+        programs = [stack.enter_context(_started(case)) for case in cases]
+        for program in programs:
+            assert program.stdout is not None
+            while (line := program.stdout.readline()) != "ready\n":
+                assert line, "a case has failed"
+        for program in programs:
+            assert program.stdin is not None
+            program.stdin.write("go\n")
+            program.stdin.flush()
+        return [Result(**json.loads(program.communicate()[0].splitlines()[-1])) for program in programs]
+
+
+@contextmanager
+def _started(case: Case) -> Iterator[subprocess.Popen[str]]:
     with canned_cdf(case.executions, tasks=case.tasks, output=case.output, kind=case.kind) as url:
-        arguments = [part for name, value in asdict(case).items() for part in (f"--{name}", str(value))]
-        command = [sys.executable, __file__, "case", "--url", url, *arguments]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_environment(url, case))
-    return Result(**json.loads(done.stdout.splitlines()[-1]))
+        command = [sys.executable, __file__, url, json.dumps(asdict(case))]
+        env, pipe = _environment(url, case), subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as program:
+            try:
+                yield program
+            finally:
+                program.kill()
 
 
 def can_be_measured(how: str) -> bool:
     """Whether what a case needs is installed."""
-    needs = {"http": "import airflow.providers.http", "sdk": "import cognite.client"}
+    needs = {"http": "import airflow.providers.http.triggers.http", "sdk": "import cognite.client"}
     command = [sys.executable, "-c", needs.get(how, "pass")]
     return subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
 
@@ -116,9 +140,12 @@ def _triggers(case: Case, url: str) -> list[Any]:
             yield TriggerEvent({})
 
     class HttpxTrigger(Rival):
+        # With one for each, a thousand would take half a minute to start, and 900 MB.
+        tls = ssl.create_default_context()
+
         async def run(self) -> AsyncIterator[TriggerEvent]:
-            headers = {"Authorization": "Bearer token"}
-            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+            common = {"headers": {"Authorization": "Bearer token"}, "timeout": 30, "verify": self.tls}
+            async with httpx.AsyncClient(base_url=url, **common) as client:
                 while True:
                     answer = await client.get(f"{PROJECT}/executions/{self.one}")
                     if answer.json()["status"] != "RUNNING":
@@ -178,16 +205,39 @@ def _triggers(case: Case, url: str) -> list[Any]:
     return [make(number) for number in range(case.number)]
 
 
-async def _lag(lags: list[float]) -> None:
-    while True:
-        began = time.perf_counter()
-        await asyncio.sleep(0.01)
-        lags.append((time.perf_counter() - began - 0.01) * 1000)
+class Lag:
+    """How late a coroutine gets its turn that wants one every 10 ms."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+        self.turns: list[float] = []
+        self.garbage = [0.0]
+        self._began = 0.0
+
+    async def watch(self) -> None:
+        gc.callbacks.append(self._collecting)
+        try:
+            while True:
+                began, used = time.perf_counter(), time.thread_time()
+                await asyncio.sleep(0.01)
+                self.late.append((time.perf_counter() - began - 0.01) * 1000)
+                self.turns.append((time.thread_time() - used) * 1000)
+        finally:
+            gc.callbacks.remove(self._collecting)
+
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.garbage.append((time.thread_time() - self._began) * 1000)
 
 
 async def _run(case: Case, url: str) -> Result:
     from airflow.jobs.triggerer_job_runner import TriggerRunner
 
+    # What each trigger logs once is the same for all, and not what is measured.
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     runner = TriggerRunner()
     me = psutil.Process()
     ended: dict[int, float] = {}
@@ -202,73 +252,57 @@ async def _run(case: Case, url: str) -> Result:
 
     first, *others = _triggers(case, url)
     start(first)
-    await asyncio.sleep(case.interval)  # what it imports and opens for all is not counted for each
+    await asyncio.sleep(3)  # what it imports and opens for all is not counted for each
     gc.collect()
     before = me.memory_info().rss
     for other in others:
         start(other)
-    # The start costs what it costs once; and clients that are slow to be made take a while.
-    await asyncio.sleep(case.interval + case.number * 0.03 * (case.how in RIVALS))
+        await asyncio.sleep(0)  # as Airflow does
+    await asyncio.sleep(case.interval)
     async with httpx.AsyncClient(base_url=url) as asks:
 
         async def counts() -> int:
             said = (await asks.get("/counts")).json()
             return sum(number for kind, number in said.items() if kind != "token")
 
+        async def delay(number: int) -> float:
+            await asyncio.sleep(random.uniform(0, case.interval))
+            moment = (await asks.post(f"/begin/{execution_id(number)}")).json()["moment"]
+            await asyncio.wait([running[number]])
+            return float(ended[number] - moment)
+
+        await counts()
+        gc.collect()  # of what the start has left
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         requests, cpu, began = await counts(), time.process_time(), time.perf_counter()
-        lags: list[float] = []
-        probe = asyncio.create_task(_lag(lags))
+        lag = Lag()
+        probe = asyncio.create_task(lag.watch())
         await asyncio.sleep(case.interval * case.intervals)
         probe.cancel()
         took = time.perf_counter() - began
         cpu = time.process_time() - cpu
         requests = await counts() - requests
         grown = me.memory_info().rss - before
-        delays = []
-        for number in range(case.begun):
-            await asyncio.sleep(random.uniform(0, case.interval / 4))
-            moment = (await asks.post(f"/begin/{execution_id(number)}")).json()["moment"]
-            await asyncio.wait([running[number]])
-            delays.append(ended[number] - moment)
+        delays = await asyncio.gather(*map(delay, range(case.begun)))
     for one in running:
         one.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    lags.sort()
+    late = sorted(lag.late)
     return Result(
         requests_per_interval=requests / (took / case.interval),
         cpu_percent=cpu / took * 100,
-        peak=_peak(me) / 1e6,
+        peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
         # Of a few, what each takes is lost in what all of them take together.
         each=grown / len(others) / 1000 if len(others) >= 99 else 0.0,
-        lag_p50=statistics.median(lags),
-        lag_p99=lags[int(len(lags) * 0.99)],
-        lag_max=lags[-1],
+        lag_p50=statistics.median(late),
+        lag_p99=late[int(len(late) * 0.99)],
+        lag_max=late[-1],
+        turn=max(lag.turns),
+        garbage=max(lag.garbage),
         delay=statistics.fmean(delays) * 1000 if delays else 0.0,
     )
 
 
-def _peak(me: psutil.Process) -> float:
-    import resource
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) or float(me.memory_info().rss)
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["case"])
-    parser.add_argument("--url", required=True)
-    for name, field in Case.__dataclass_fields__.items():
-        parser.add_argument(f"--{name}", type={"str": str, "int": int, "float": float}[str(field.type)])
-    given = vars(parser.parse_args())
-    target = given.pop("url")
-    given.pop("command")
-    # What each trigger logs once is the same for all, and not what is measured.
-    logging.disable(logging.CRITICAL)
-    import structlog
-
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    sys.path.insert(0, str(Path(__file__).parent))
-    result = asyncio.run(
-        _run(Case(**{name: value for name, value in given.items() if value is not None}), target)
-    )
-    print(json.dumps(asdict(result)))
+    print(json.dumps(asdict(asyncio.run(_run(Case(**json.loads(sys.argv[2])), sys.argv[1])))))

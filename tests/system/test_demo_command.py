@@ -104,7 +104,7 @@ def test_two_demos_run_at_once_and_leave_nothing_behind(kept: Demo, tmp_path: Pa
 
 def test_the_other_direction_is_shown_as_well(tmp_path: Path) -> None:
     demo = Demo(tmp_path, "--inbox")
-    assert demo.process.wait(timeout=240) == 0, demo.text()
+    assert demo.process.wait(timeout=600) == 0, demo.text()
     demo.assert_nothing_is_left()
     # CDF begins, and Airflow finds out by itself.
     seen = [demo.text().index(one) for one in ("score: IN_PROGRESS", "waiting: success", "judge: success")]

@@ -1,9 +1,10 @@
 """
 No secret is left anywhere: not in logs, not in Airflow's database.
 
-DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG), through crashes and
-logins that fail, at an identity provider that repeats what it was sent. Then each file of the Airflow home
-and each row of its database is searched for each secret, token, assertion and nonce, in several encodings.
+DAGs wait for CDF by each kind of login on a real Airflow that logs all there is (DEBUG): in tasks, in the
+triggerer and in a failure callback, through crashes and logins that fail, at an identity provider that
+repeats what it was sent. Then each file of the Airflow home and each row of its database is searched for each
+secret, token, assertion and nonce, in several encodings.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.skipif(AIRFLOW_VERSION < (3, 3), reason="older ones have no store of task states"),
+    pytest.mark.skipif(AIRFLOW_VERSION < (3, 1), reason="there test_every_airflow.py searches the logs"),
 ]
 
 SECRET = "Mark3dClientSecret~/with+ signs&%ü"
@@ -58,6 +59,7 @@ class Provider:
     tokens: dict[str, list[str]] = field(default_factory=dict)
 
     def answer(self, path: str, body: str, authorization: str) -> tuple[int, dict[str, Any]]:
+        path = path.partition("?")[0]
         self.assertions += parse_qs(body).get("client_assertion", [])
         if path in self.refuses:
             said = f"I was sent {unquote(body)}, which is {body}, with {authorization}"
@@ -77,8 +79,11 @@ def provider(cdf: CdfEmulator) -> Iterator[Provider]:
     found = Provider(cdf)
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # Azure's managed identities
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
             status, answer = found.answer(self.path, body, self.headers.get("Authorization", ""))
             content = json.dumps(answer).encode()
             self.send_response(status)
@@ -187,13 +192,17 @@ def triggers(airflow: LocalAirflow) -> list[bytes]:
     return [one.encode() if one.startswith("{") else Fernet(key).decrypt(one) for one in found]
 
 
-def connections(cdf: CdfEmulator, provider: Provider, token: str, pem: str) -> dict[str, dict[str, Any]]:
+def connections(
+    cdf: CdfEmulator, provider: Provider, token: str, pem: str, file: Path
+) -> dict[str, dict[str, Any]]:
     """Connections that Airflow stores, one for each kind of login, by their ids."""
     client = {"login": cdf.client_id, "password": SECRET}
     signs = {"auth_method": "private_key_jwt", "private_key": pem}
     given: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
         "cdf_basic": (client, {"login_url": cdf.token_url, "auth_method": "client_secret_basic"}),
         "cdf_token": ({}, {"token": token}),
+        "cdf_file": ({}, {"login_file": str(file)}),
+        "cdf_azure": ({}, {"auth_method": "azure_identity"}),
         "cdf_key": ({"login": cdf.client_id}, {"login_url": f"{provider.url}/key", **signs}),
         "cdf_fails": (client, {"login_url": f"{provider.url}/fails"}),
         "cdf_wrong": ({**client, "password": WRONG_SECRET}, {"login_url": f"{provider.url}/wrong"}),
@@ -238,10 +247,14 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
         secrets.note("the wrong secret", WRONG_SECRET)
         secrets.note("a line of the private key", *pem.splitlines()[1:-1])
         env["AIRFLOW_CONN_CDF_DEFAULT"] = cdf.airflow_connection_uri()
+        # Where azure-identity asks for the token of a managed identity, instead of at 169.254.169.254.
+        env["AZURE_POD_IDENTITY_AUTHORITY_HOST"] = idp.url
+        file = tmp_path / "token"
+        file.write_text(cdf.tokens.issue())
         with LocalAirflow(dags, env=env, home=home) as airflow:
             airflow.wait_until_healthy()
             cluster = Cluster(cdf, airflow)
-            for connection in connections(cdf, idp, cdf.tokens.issue(), pem).values():
+            for connection in connections(cdf, idp, cdf.tokens.issue(), pem, file).values():
                 airflow.api("POST", "/connections", json=connection)
 
             trip = airflow.trigger_dag("cdf_roundtrip")
@@ -250,8 +263,10 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
                 return Run(cluster, mode, run_id=f"{mode}_{login}", connection=f"cdf_{login}")
 
             wrong = [start("without_retry", login) for login in ("wrong", "wrong_key")]
-            deferred = [start("deferred", login) for login in ("basic", "token", "fails")]
+            deferred = [start("deferred", login) for login in ("basic", "token", "file", "azure", "fails")]
             crashes, fails = start("poking", "key"), start("poking", "fails")
+            # Its failure callback runs in the DAG processor, and logs in there to cancel the execution.
+            dies = start("without_retry", "basic")
 
             for run in deferred:
                 run.wait_for("deferred")
@@ -261,6 +276,10 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             crashes.wait_for("running")
             crashes.processes()[0].kill()
             crashes.wait_until(lambda: crashes.task()["try_number"] == 2)
+            dies.wait_for("running")
+            dies.wait_until(lambda: "CDF has started workflow" in dies.log())
+            dies.processes()[0].kill()
+            dies.wait_until(lambda: dies.statuses() == ["TERMINATED"])
             fails.wait_for("running")
             idp.refuses.add("/fails")
             idp.forget_tokens("/fails")
@@ -281,14 +300,14 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
 
     # The search has something to find in each place.
     tables = rows(home / "airflow.db")
-    assert tables.keys() >= {
-        *("log", "xcom", "rendered_task_instance_fields", "serialized_dag", "task_state_store")
-    }
+    assert tables.keys() >= {"log", "xcom", "rendered_task_instance_fields", "serialized_dag"}
+    assert AIRFLOW_VERSION < (3, 3) or "task_state_store" in tables
     assert b"cdf_token" in tables["rendered_task_instance_fields"]
     assert any(b"cdf_token" in one for one in stored)
     logs = [file for file in (home / "logs").rglob("*.log") if "run_id=" in str(file)]
     assert any(b'"level":"debug"' in file.read_bytes() for file in logs)
     assert all(secrets.known[what] for what in ("a token", "a nonce", "an assertion"))
+    assert any(path.startswith("/metadata/identity/oauth2/token") for path in idp.tokens), "by Azure"
 
     forms = secrets.forms()
     found = [

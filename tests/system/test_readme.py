@@ -157,7 +157,7 @@ def test_where_the_work_fails_the_dag_is_red_and_cdf_is_told(reader: Reader) -> 
 
 
 def test_the_connection_that_airflow_stores_leads_to_cdf(reader: Reader) -> None:
-    _, add_and_test = blocks("Use it on your own Airflow", "bash")
+    _, _, add_and_test, _ = blocks("Use it on your own Airflow", "bash")
 
     done = reader.runs(f"unset AIRFLOW_CONN_CDF_DEFAULT; airflow db migrate; {add_and_test}")
 

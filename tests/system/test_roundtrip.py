@@ -56,7 +56,7 @@ def test_run_and_wait_is_deferred_and_hands_over_a_tasks_output(cluster: Cluster
 AN_EXECUTION = r"\[execution 11111111-2222-4333-8444-555555555555, "
 MISTAKES = {
     "wrong_secret": r"The identity provider does not accept the client\. The token endpoint at "
-    r"127\.0\.0\.1:\d+ said \(HTTP 401\)",
+    r"127\.0\.0\.1:\d+/oauth2/token said \(HTTP 401\)",
     "unknown_project": r"CDF refused to create a session to run the workflow \(HTTP 40.*has no access to "
     r"project 'unheard-of'; the projects of its token are: 'emulator'\..*\[project 'unheard-of', ",
     "unreachable_host": r"Could not create a session to run the workflow: no answer from "

@@ -29,6 +29,19 @@ def _database_at_hand(airflow_db: None) -> None:
     """In Airflow 2, tasks ask the database themselves."""
 
 
+@pytest.fixture(autouse=not HAS_TASK_API)
+def _no_session_left_behind() -> Iterator[None]:
+    """
+    Airflow 2 remembers a database session for a process's only task, and refuses to run another one with it.
+
+    Rendering outside of a task makes one, too, and then ``dag.test()`` tries for ever.
+    """
+    yield
+    from airflow.utils import task_instance_session
+
+    vars(task_instance_session)["__current_task_instance_session"] = None
+
+
 @pytest.fixture(autouse=True)
 def _well_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever error of this package a test expects, its message reads as all of them are to read."""

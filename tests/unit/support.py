@@ -7,6 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from traceback import format_exception
 from types import SimpleNamespace
 from typing import Any
 
@@ -170,6 +171,14 @@ def run_to_end(operator: Any, context: dict[str, Any]) -> Any:
                 return operator.resume_execution(deferred.method_name, next_kwargs, context)
             except TaskDeferred as again:
                 deferred = again
+
+
+def broken(error: Exception) -> tuple[str, dict[str, Any]]:
+    """Return what Airflow resumes a task with whose trigger has raised an error."""
+    try:
+        raise error
+    except type(error):
+        return "__fail__", {"error": "Trigger failure", "traceback": format_exception(error)}
 
 
 async def first_event(trigger: Any) -> Any:

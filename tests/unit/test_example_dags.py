@@ -128,10 +128,11 @@ def states(run: Any) -> dict[str, str]:
 
 
 class TestDecorator:
+    @pytest.mark.parametrize("name", ["cdf_task_decorator", "cdf_task_operator"])
     def test_carries_the_value_through_airflow_and_back(
-        self, airflow_db: None, cdf_default: CdfEmulator, project: Project
+        self, name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
     ) -> None:
-        run = run_dag(examples_folder() / "cdf_task_decorator.py")
+        run = run_dag(examples_folder() / f"{name}.py")
 
         execution = execution_of(project, run)
         tasks = {task["externalId"]: task for task in execution["executedTasks"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -30,9 +30,13 @@ class Inbox(FakeTaskInstance):
 
     runs: dict[str, str] = field(default_factory=dict)
     questions: int = 0
+    #: What happens just before Airflow answers for the first time.
+    meanwhile: Callable[[], None] = lambda: None
 
     def get_dr_count(self, *, dag_id: str, run_ids: list[str], states: list[str] | None) -> int:
         assert dag_id == "work"
+        if not self.questions:
+            self.meanwhile()
         self.questions += 1
         return sum(
             1 for one in run_ids if one in self.runs and self.runs[one] in (states or [self.runs[one]])
@@ -172,6 +176,36 @@ class TestLog:
         assert ended in said
         assert running not in said
 
+    def test_does_not_name_a_run_that_has_reported_since_cdf_was_read(
+        self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        reported, ended = start(project, workflow), start(project, workflow)
+        ti.runs = {f"cdf__{reported}": "success", f"cdf__{ended}": "failed"}
+        ti.meanwhile = lambda: project.update(reported, "COMPLETED")
+
+        assert listed(ti, workflow) == []
+
+        said = capsys.readouterr().out
+        assert f"cdf__{reported}" not in said
+        assert f"cdf__{ended}" in said
+
+    def test_does_not_name_a_run_whose_execution_cannot_be_read_again(
+        self, cdf: CdfEmulator, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow = project.define(function_task("score", waits=True))
+        ended = start(project, workflow)
+        ti.runs = {f"cdf__{ended}": "failed"}
+        ti.meanwhile = lambda: cdf.faults.add("GET", "*/executions/*", status=400)
+        try:
+            assert listed(ti, workflow) == []
+        finally:
+            cdf.faults.clear()
+
+        said = capsys.readouterr().out
+        assert "An execution could not be read, and is left for the next time." in said
+        assert f"cdf__{ended}" not in said
+
     def test_names_what_cdf_is_about_to_give_up_while_its_run_is_queued(
         self, project: Project, ti: Inbox, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -223,18 +257,22 @@ def test_counts_tell_which(counted: set[str]) -> None:
     assert those_counted([], count) == set()
 
 
+EVERY_MINUTE = timedelta(minutes=1)
+
+
 class TestDag:
     def make(self, **arguments: Any) -> Any:
         given = {
             "trigger_dag_id": "work",
             "workflow_external_id": "pump_health",
             "task_external_id": "score",
-            "schedule": timedelta(minutes=1),
         }
         return cdf_inbox("inbox", **{**given, **arguments})
 
     def test_lists_and_starts(self) -> None:
-        dag = self.make(version="1", parent_task_external_id="each", cdf_conn_id="other")
+        dag = self.make(
+            schedule=timedelta(minutes=1), version="1", parent_task_external_id="each", cdf_conn_id="other"
+        )
         assert dag.task_ids == ["waiting", "start"]
         assert dag.get_task("start").upstream_task_ids == {"waiting"}
         waiting = dag.get_task("waiting")
@@ -246,7 +284,7 @@ class TestDag:
         assert (dag.catchup, dag.max_active_runs) == (False, 1)
 
     def test_starts_each_run_once_and_without_a_date(self) -> None:
-        mapped = self.make().get_task("start")
+        mapped = self.make(schedule="@hourly").get_task("start")
         operator = mapped.unmap({"trigger_run_id": "cdf__x", "conf": {"execution_id": "y"}})
         assert isinstance(operator, CdfStartOperator)
         assert (operator.trigger_dag_id, operator.trigger_run_id) == ("work", "cdf__x")
@@ -254,13 +292,17 @@ class TestDag:
         assert operator.logical_date is None
 
     def test_can_be_stored(self) -> None:
-        stored = DagSerialization.from_dict(DagSerialization.to_dict(self.make()))
+        stored = DagSerialization.from_dict(
+            DagSerialization.to_dict(self.make(schedule=timedelta(minutes=1)))
+        )
         assert set(stored.task_dict) == {"waiting", "start"}
 
-    def test_is_woken_by_a_watcher_without_a_schedule(self) -> None:
+    @pytest.mark.skipif(not HAS_TASK_API, reason="Airflow 3")
+    @pytest.mark.parametrize("schedule", [{}, {"schedule": "watcher"}], ids=str)
+    def test_is_woken_by_a_watcher_without_a_schedule(self, schedule: dict[str, Any]) -> None:
         from airflow.serialization.serialized_objects import DagSerialization
 
-        dag = self.make(schedule=None, version="1", poll_interval=3, cdf_conn_id="other")
+        dag = self.make(**schedule, version="1", poll_interval=3, cdf_conn_id="other")
         ((asset,),) = [list(condition.objects) for condition in [dag.timetable.asset_condition]]
         (watcher,) = asset.watchers
         assert watcher.trigger.serialize()[1] == {
@@ -276,10 +318,15 @@ class TestDag:
             "start",
         }
 
+    def test_is_started_by_hand_where_airflow_is_told_so(self) -> None:
+        dag = self.make(schedule=None)
+        assert dag.schedule is None
+
     def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
         with pytest.raises(ValueError, match="schedule"):
-            self.make(schedule=None)
+            self.make()
+        assert self.make(schedule=None).schedule is None
 
 
 class TestAirflow2:

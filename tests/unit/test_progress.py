@@ -11,8 +11,8 @@ from airflow_provider_cdf.progress import (
     MAX_NAMED,
     SILENCE,
     Progress,
-    describe_standstill,
     span,
+    standstill,
     table,
     waiting_for_a_report,
 )
@@ -171,16 +171,21 @@ def test_what_waits_for_a_report_is_asynchronous_and_in_progress() -> None:
     )
     waiting = waiting_for_a_report(seen)
     assert [one.external_id for one in waiting] == ["approve"]
-    told = describe_standstill(waiting, ID)
+    told = standstill(seen)
+    assert told is not None
     assert told.startswith("CDF waits for a report on 'approve'. This Airflow task waits for the end of the ")
     assert "wait_for_completion=False" in told
     assert told.endswith(f"[execution {ID}]")
 
 
 def test_a_standstill_names_twenty_tasks_at_most() -> None:
-    tasks = execution(*(task(f"task {number}", "IN_PROGRESS") for number in range(200))).executed_tasks
-    message = describe_standstill(tasks, ID)
-    assert "'task 19' and 180 more." in message
+    waits = {"input": {"isAsyncComplete": True}}
+    tasks = (task(f"task {number}", "IN_PROGRESS", **waits) for number in range(200))
+    assert "'task 19' and 180 more." in str(standstill(execution(*tasks)))
+
+
+def test_where_nothing_waits_for_a_report_there_is_no_standstill() -> None:
+    assert standstill(execution(task("load", "IN_PROGRESS"))) is None
 
 
 def test_a_time_that_is_none_is_no_error() -> None:

@@ -96,7 +96,9 @@ class TestOrder:
 
 
 class TestNeighbours:
-    @pytest.mark.parametrize("how", ["group >> task", "task << group", "chain", "group >> group"])
+    @pytest.mark.parametrize(
+        "how", ["group >> task", "task << group", "chain", "group >> group", "report >> task", "by its id"]
+    )
     def test_behind_the_group_wait_for_the_report(self, how: str) -> None:
         with DAG("plant") as dag:
             with group() as cdf:
@@ -113,6 +115,10 @@ class TestNeighbours:
                     cdf >> after
                 elif how == "task << group":
                     after << cdf
+                elif how == "report >> task":
+                    cdf.report >> after
+                elif how == "by its id":
+                    dag.get_task("score.report") >> after
                 else:
                     chain(cdf, after)
         assert upstream(dag, next_id) == {"report"}
@@ -127,7 +133,6 @@ class TestNeighbours:
             empty("before") >> cdf
         assert upstream(dag, "score.waits") == {"before"}
         assert upstream(dag, "score.work") == {"waits"}
-        assert not dag.has_task("score.outcome")
 
     def test_the_same_outcome_serves_all_of_them(self) -> None:
         with DAG("plant") as dag:
@@ -145,8 +150,8 @@ class TestNeighbours:
                 empty("work")
             first >> second
         assert upstream(dag, "grade.waits") == {"report"}
-        assert dag.has_task("score.outcome")
-        assert not dag.has_task("grade.outcome")
+        assert dag.get_task("score.outcome").upstream_task_ids == {"score.report"}
+        assert dag.get_task("grade.outcome").upstream_task_ids == {"grade.report"}
 
 
 class TestUse:
@@ -180,6 +185,15 @@ class TestUse:
             with pytest.raises(RuntimeError, match="inside its with block"):
                 cdf.output = {}
 
+    def test_a_second_with_block_is_refused(self) -> None:
+        with DAG("plant") as dag:
+            with group() as cdf:
+                empty("work")
+            with pytest.raises(RuntimeError, match="has one with block"), cdf:
+                empty("more")
+        assert not dag.has_task("score.more")
+        assert not dag.has_task("more")
+
     def test_an_error_inside_is_what_is_shown(self) -> None:
         with DAG("plant") as dag, pytest.raises(ZeroDivisionError), group():
             _ = 1 / 0
@@ -192,10 +206,8 @@ class TestUse:
 def test_the_outcome_fails_where_the_report_has_not_been_made(state: str, fails: bool) -> None:
     from airflow.providers.common.compat.sdk import AirflowFailException
 
-    with DAG("plant") as dag:
-        with group() as cdf:
-            pass
-        cdf >> empty("next")
+    with DAG("plant") as dag, group():
+        pass
     ti = FakeTaskInstance(task_id="score.outcome", states={"score.report": {"score.report": state}})
     outcome = dag.get_task("score.outcome").prepare_for_execution()
     context = {"ti": ti}

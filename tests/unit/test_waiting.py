@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_cdf.cdf.attempts import current_attempt
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -24,7 +25,6 @@ from airflow_provider_cdf.waiting import (
     Impossible,
     Patience,
     Reached,
-    current_attempt,
     describe_bad_end,
     failed_tasks,
     may_not_be_listed_yet,

@@ -11,7 +11,7 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.logins.answers import lifetime, refused
 from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
-from airflow_provider_cdf.cdf.retry import is_transient_status
+from airflow_provider_cdf.cdf.statuses import is_transient_status
 
 if TYPE_CHECKING:
     from azure.identity import ManagedIdentityCredential, WorkloadIdentityCredential
@@ -54,7 +54,12 @@ class AzureIdentity(Credentials):
     def _ask(self) -> GivenToken | CdfLoginError:
         try:
             import azure.identity  # noqa: F401 - only to see whether it is there
-            from azure.core.exceptions import AzureError, HttpResponseError
+            from azure.core.exceptions import (
+                AzureError,
+                HttpResponseError,
+                ServiceRequestError,
+                ServiceResponseError,
+            )
         except ImportError:
             return CdfLoginError(
                 "azure-identity is not installed. Install it on each worker and triggerer: "
@@ -67,7 +72,17 @@ class AzureIdentity(Credentials):
             status = error.status_code if isinstance(error, HttpResponseError) else None
             words = without_secrets(error.message, [])
             said = f"{self.where[0].upper()}{self.where[1:]} said"
-            return refused("", words, said, is_transient=status is not None and is_transient_status(status))
+            is_transient = (
+                isinstance(error, ServiceRequestError | ServiceResponseError)  # the connection failed
+                if status is None
+                else is_transient_status(status)
+            )
+            return refused("", words, said, is_transient=is_transient)
+        except OSError as error:  # of the file with the token that a workload identity exchanges
+            return CdfLoginError(
+                f"The token of the workload identity cannot be read. {_WORKLOAD} names no readable file: "
+                f"{error.strerror or type(error).__name__}."
+            )
         except ValueError as error:  # of a workload identity whose environment lacks something
             return CdfLoginError(
                 f"The workload identity is not complete. azure-identity says: {without_secrets(error, [])}"

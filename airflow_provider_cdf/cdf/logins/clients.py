@@ -40,9 +40,10 @@ class _Client(Credentials):
 
     @property
     def where(self) -> str:
-        # Not the whole URL: Airflow takes a connection's `token_url` for a secret, because of its name, and
-        # would print `***`.
-        return f"the token endpoint at {httpx.URL(self.token_url).netloc.decode()}"
+        # Without the scheme: Airflow takes a connection's `token_url` for a secret, because of its name, and
+        # would print `***` for all of it.
+        url = httpx.URL(self.token_url)
+        return f"the token endpoint at {url.netloc.decode()}{url.path}"
 
     def _request(
         self, form: Mapping[str, str | None], headers: Mapping[str, str] | None = None

@@ -117,19 +117,26 @@ def _is_like_a_path(text: str) -> bool:
 
 def read_file(path: str, what: str) -> str | CdfLoginError:
     """
-    Read a small file of this machine.
+    Read a small file of this machine. What writes it may have just taken it away, or emptied it.
 
     :param what: what it holds, for messages.
     """
     try:
         with Path(path).open("rb") as file:
-            return file.read(64 * 1024).decode("utf-8-sig", errors="replace")
+            text = file.read(64 * 1024).decode("utf-8-sig", errors="replace")
+        if text.strip():
+            return text
+        return CdfLoginError(
+            f"The file with the {what} is empty. It is {file_named(path)}.", is_transient=True
+        )
     except (OSError, ValueError) as error:  # no path has a zero byte
         reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        is_transient = isinstance(error, FileNotFoundError)
     if _is_like_a_path(path):
         return CdfLoginError(
             f"The file with the {what} cannot be read here: {reason}. It is {Path(path).name!r}, and must be "
-            "on each worker and triggerer."
+            "on each worker and triggerer.",
+            is_transient=is_transient,
         )
     return CdfLoginError(
         f"The file with the {what} cannot be read: the connection has what is no path of a file here. It is "

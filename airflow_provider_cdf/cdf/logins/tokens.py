@@ -79,6 +79,4 @@ class TokenFile(Credentials):
         text = read_file(self.path, "access token")
         if isinstance(text, CdfLoginError):
             return text
-        if not text.strip():
-            return CdfLoginError(f"The file with the access token is empty. It is {self.where}.")
         return GivenToken(without_bearer(text), FILE_LIFETIME)

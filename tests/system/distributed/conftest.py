@@ -1,4 +1,4 @@
-"""The cluster that the tests of this folder share."""
+"""The cluster that the tests of a file share. A file that needs another one makes its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from clusters import Cluster
 from distributed_cluster import start_cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    yield from start_cluster(tmp_path_factory.mktemp("distributed"), {})
+    yield from start_cluster(tmp_path_factory.mktemp("distributed"))

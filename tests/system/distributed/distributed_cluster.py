@@ -23,10 +23,18 @@ START = 240
 PATIENT = {name: value for name, value in IMPATIENT.items() if "QUEUED_TIMEOUT" not in name}
 
 
-def start_cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
-    """Start a cluster that has its connection in Airflow's database, and its XComs in files."""
+def start_cluster(
+    folder: Path, settings: dict[str, str] | None = None, *, slots: int = 4
+) -> Iterator[Cluster]:
+    """
+    Start a cluster that has its connection in Airflow's database, and its XComs in files.
+
+    :param folder: for DAGs and XComs, see :func:`xcoms_of`.
+    :param settings: environment variables beyond those of all tests.
+    :param slots: tasks that each worker runs at a time.
+    """
     try:
-        shape = Distributed()
+        shape = Distributed(slots=slots)
     except LocalAirflowError as error:
         pytest.skip(str(error))
     dags = folder / "dags"
@@ -40,9 +48,9 @@ def start_cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
         "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
         "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "64",
         "AIRFLOW__CORE__XCOM_BACKEND": "airflow.providers.common.io.xcom.backend.XComObjectStorageBackend",
-        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{folder / 'xcoms'}",
+        "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_PATH": f"file://{xcoms_of(dags)}",
         "AIRFLOW__COMMON_IO__XCOM_OBJECTSTORAGE_THRESHOLD": "0",
-        **settings,
+        **(settings or {}),
     }
     with emulator() as cdf, LocalAirflow(dags, shape=shape, env=env) as airflow:
         command = ["connections", "add", "cdf_default", "--conn-uri", cdf.airflow_connection_uri()]
@@ -55,3 +63,8 @@ def start_cluster(folder: Path, settings: dict[str, str]) -> Iterator[Cluster]:
         )
         airflow.wait_until_healthy(START)
         yield Cluster(cdf, airflow)
+
+
+def xcoms_of(dags: Path) -> Path:
+    """Where a cluster with these DAGs keeps its XComs."""
+    return dags.parent / "xcoms"

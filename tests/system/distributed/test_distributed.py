@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 import pytest
 from clusters import Cluster
+from distributed_cluster import xcoms_of
 from runs import Run
 
 pytestmark = pytest.mark.slow
@@ -22,6 +23,9 @@ def test_the_examples_end_well_with_one_execution_each(cluster: Cluster) -> None
                 if execution.metadata.get("airflow_run_id") == run_id
             ]
         assert statuses == ["COMPLETED"]
+        # The connection is in the database, and what a task has pushed is in a file.
+        assert "AIRFLOW_CONN_CDF_DEFAULT" not in airflow.env
+        assert [file for file in xcoms_of(airflow.dags_folder).rglob("*") if run_id in file.parts]
 
 
 def test_a_try_that_is_started_again_while_it_waits_goes_on_with_its_execution(cluster: Cluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +21,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_starts_nothing_twice(cluster: Cluster) -> None:
     run = Run(cluster, "poking")
     run.wait_for_log("CDF has started workflow", seconds=120)
-    time.sleep(45)
+    workers = [cluster.airflow.processes[name] for name in ("worker-1", "worker-2")]
+    run.wait_until(lambda: any(worker.has_said("ignoring redelivered message") for worker in workers), 300)
     assert run.statuses() == ["RUNNING"]
     run.finish_in_cdf()
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id, timeout=240) == "success"

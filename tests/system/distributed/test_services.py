@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_cdf.demo.local_airflow import LocalAirflowError
 from airflow_provider_cdf.demo.processes import MARK, Process, end_all, marked
 from airflow_provider_cdf.demo.services import Postgres, Redis, Service, missing_programs
 
@@ -77,6 +79,18 @@ def test_what_it_has_taken_survives_a_kill(service: Service) -> None:
     process.popen.wait()
     started(service)
     assert read(service) == "message"
+
+
+def test_root_without_the_user_postgres_is_told_so(
+    tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", nobody)
+    with pytest.raises(LocalAirflowError, match="no user 'postgres' here"):
+        Postgres(tmp_path, {**os.environ, MARK: mark}).start()
 
 
 def test_it_is_known_by_its_mark_and_ends_with_the_cluster(service: Service, mark: str) -> None:

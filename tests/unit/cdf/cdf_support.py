@@ -109,11 +109,16 @@ class Network:
 
     :param answers: what CDF answers, one request after the other.
     :param login: what the identity provider answers instead of a new token, every time.
+    :param inspection: what the token may do: CDF's answer to the question after a refusal. By default it
+        gives none, so why it was refused remains unknown.
     """
 
-    def __init__(self, *answers: Answer, login: Answer | None = None) -> None:
+    def __init__(
+        self, *answers: Answer, login: Answer | None = None, inspection: Answer | None = None
+    ) -> None:
         self.answers = list(answers)
         self.login = login
+        self.inspection = inspection or httpx.Response(403)
         self.token_requests: list[httpx.Request] = []
         self.requests: list[httpx.Request] = []
 
@@ -131,7 +136,7 @@ class Network:
             return self._give(self.login or self._new_token(), request)
         is_inspection = request.url.path.endswith("/token/inspect")
         if is_inspection and self.requests and not self.requests[-1].url.path.endswith("/token/inspect"):
-            return httpx.Response(403)  # the question after a refusal; why it was refused remains unknown
+            return self._give(self.inspection, request)
         self.requests.append(request)
         assert self.answers, f"nothing more should have been sent, but was: {request.method} {request.url}"
         return self._give(self.answers.pop(0), request)

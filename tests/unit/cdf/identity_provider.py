@@ -133,6 +133,11 @@ class IdentityProvider:
             return
         self.calls.append((request.path, json.loads(request.body) if request.body else None))
         if request.path.endswith("/sessions"):
+            (item,) = json.loads(request.body)["items"]
+            if item.get("clientSecret", self.secret) != self.secret:
+                words = "Failed to fetch a token with the client credentials"
+                request.reply({"error": {"code": 400, "message": words}}, status=400)
+                return
             request.reply({"items": [{"id": 1, "status": "READY", "type": "x", "nonce": "the-nonce"}]})
         elif request.path.endswith("/token/inspect"):
             request.reply({"subject": "s", "projects": [], "capabilities": []})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
+import re
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from secrets import token_urlsafe
 from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus
 
@@ -20,6 +23,7 @@ from cdf_support import (
     BASE_URL,
     SECRET,
     SESSION,
+    TASK_ID,
     TOKEN_URL,
     Answering,
     FakeTime,
@@ -32,14 +36,19 @@ from cdf_support import (
 from airflow_provider_cdf.cdf import auth as auth_module
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf import client as client_module
-from airflow_provider_cdf.cdf.auth import shared_login
+from airflow_provider_cdf.cdf.auth import Login, shared_login
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
+from airflow_provider_cdf.cdf.retry import is_transient, was_not_executed
 from airflow_provider_cdf.cdf.settings import Settings
 
 CREDENTIALS = ClientCredentials(TOKEN_URL, "the-client", SECRET, scope="a b")
 INSPECTION = {"subject": "s", "projects": [], "capabilities": []}
+
+
+def login_of(credentials: ClientCredentials, ca_bundle: str | None = None) -> Login:
+    return shared_login(replace(settings(), credentials=credentials, ca_bundle=ca_bundle))
 
 
 def login(**answer: Any) -> Callable[[httpx.Request], httpx.Response]:
@@ -191,10 +200,21 @@ def test_a_token_is_told_to_whoever_keeps_it_out_of_logs_before_it_is_used(sende
     assert told == ["token-1"]
 
 
+def test_of_a_json_web_token_the_end_is_kept_out_of_logs(sender: Sender) -> None:
+    """Airflow's masker makes one pattern of all that it was ever told: whole tokens hold it up."""
+    token = f"{token_urlsafe(40)}.{token_urlsafe(900)}.{token_urlsafe(256)}"
+    for issued in (token, f"eyJ{token}"):
+        told: list[str] = []
+        network = Network(inspected, login=login(access_token=issued))
+        config = settings(token_url=f"{TOKEN_URL}/{len(issued)}", on_token=told.append)
+        sender.send(network, calls.inspect_token(), config)
+        (said,) = told
+        assert issued.endswith(said)
+        assert len(said) == (43 if issued.startswith("eyJ") else len(issued))  # 256 bits of it
+
+
 def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> None:
-    assert shared_login(CREDENTIALS) is shared_login(
-        ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b")
-    )
+    assert login_of(CREDENTIALS) is login_of(ClientCredentials(TOKEN_URL, "the-client", SECRET, "a b"))
     others = [
         ClientCredentials(TOKEN_URL, "the-client", "new secret", "a b"),
         ClientCredentials(TOKEN_URL, "the-client", SECRET, "a"),
@@ -202,13 +222,40 @@ def test_all_clients_of_a_process_share_the_login_of_the_same_credentials() -> N
         ClientCredentials(TOKEN_URL, "other", SECRET, "a b"),
         ClientCredentials("https://other.example.com", "the-client", SECRET, "a b"),
     ]
-    assert len({id(shared_login(one)) for one in [CREDENTIALS, *others]}) == 6
+    assert len({id(login_of(one)) for one in [CREDENTIALS, *others]}) == 6
+    assert login_of(CREDENTIALS, ca_bundle="/ca.pem") is not login_of(CREDENTIALS)
+
+
+def test_a_connection_with_a_wrong_ca_bundle_leaves_another_one_of_the_same_client_alone(
+    sender: Sender, time: FakeTime
+) -> None:
+    wrong = Network(login=httpx.ConnectError("certificate verify failed"))
+    with pytest.raises(CdfUnreachableError, match="certificate verify failed"):
+        sender.send(wrong, calls.inspect_token(), settings(ca_bundle="/of-another-plant.pem"))
+    right = Network()
+    inspect(sender, right)
+    assert len(right.token_requests) == 1
+
+
+def test_a_process_keeps_the_logins_that_it_uses(sender: Sender, time: FakeTime) -> None:
+    """Each press of Test, and each secret that was renewed, would stay in memory otherwise."""
+    network = Network()
+    for number in range(2 * auth_module.MOST_LOGINS):
+        time.seconds += 1
+        inspect(sender, network)  # the one that is in use all the time
+        network.answers.append(inspected)
+        old = replace(settings().credentials, client_secret=f"secret-{number}")
+        sender.send(network, calls.inspect_token(), replace(settings(), credentials=old))
+    kept = {login.credentials.secrets[0] for login in auth_module._shared.values()}
+    assert len(kept) == len(auth_module._shared) == auth_module.MOST_LOGINS
+    assert SECRET in kept
+    assert len(network.token_requests) == 1 + 2 * auth_module.MOST_LOGINS
 
 
 def test_secret_and_token_are_in_no_repr(sender: Sender) -> None:
     network = Network(login=login(expires_in=3600))
     inspect(sender, network)
-    flow = shared_login(settings().credentials)
+    flow = shared_login(settings())
     shown = repr(settings()) + repr(flow) + repr(flow.credentials) + repr(flow._token)
     assert SECRET not in shown
     assert "the-token" not in shown
@@ -274,6 +321,54 @@ def test_a_client_without_access_does_not_log_in_for_each_request(sender: Sender
     time.seconds += auth_module.TRUST_A_REPLACEMENT
     ask()
     assert len(network.token_requests) == 3
+
+
+LOST_SECRET = httpx.Response(401, json={"error": "invalid_client", "error_description": "Unknown secret."})
+UPDATE = calls.update_task("my project", TASK_ID, "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("login", "words", "may_succeed_later"),
+    [
+        (LOST_SECRET, "invalid_client: Unknown secret", False),
+        (httpx.Response(503), "HTTP 503", True),
+        (httpx.ConnectError("refused"), "no answer from the token endpoint at idp.example.com", True),
+        (httpx.ReadTimeout(""), "no answer from the token endpoint at idp.example.com", True),
+    ],
+    ids=["refused", "down", "unreachable", "slow"],
+)
+def test_a_401_that_no_other_token_follows_is_what_is_told(
+    sender: Sender, login: Any, words: str, may_succeed_later: bool
+) -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        network.login = login
+        return httpx.Response(401, json={"error": {"code": 401, "message": "Unauthorized"}})
+
+    network = Network(refuse)
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, UPDATE)
+    error = caught.value
+    # CDF has got the request: it may have been the second copy of one that was carried out.
+    assert (error.code, was_not_executed(error)) == (401, False)
+    assert "Nothing was sent" not in str(error)
+    assert words in str(error)
+    assert str(error).startswith("CDF refused to set the task to COMPLETED (HTTP 401): Unauthorized. ")
+    assert "Look at Airflow connection 'cdf_default'." in str(error)
+    assert is_transient(error) is may_succeed_later
+
+
+def test_a_401_after_which_cdf_is_not_reached_any_more_is_what_is_told(
+    sender: Sender, time: FakeTime
+) -> None:
+    refusal = httpx.Response(401, json={"error": {"code": 401, "message": "Unauthorized"}})
+    with pytest.raises(CdfApiError, match=r"Unauthorized\..*ConnectError: refused") as caught:
+        sender.send(Network(refusal, httpx.ConnectError("refused")), UPDATE)
+    assert caught.value.code == 401
+    assert is_transient(caught.value)
+    time.seconds += auth_module.TRUST_A_REPLACEMENT
+    with pytest.raises(CdfUnreachableError) as unclear:
+        sender.send(Network(refusal, httpx.ReadError("reset")), UPDATE)
+    assert unclear.value.sent
 
 
 def test_other_errors_of_cdf_fetch_no_new_token(sender: Sender) -> None:
@@ -385,23 +480,32 @@ def test_a_login_that_did_not_work_is_not_tried_again_for_a_while(
 ) -> None:
     """By nobody: 500 triggers with an expired secret would lock the client out."""
     network = Network(login=failure)
-    messages = set()
+    news = set()
     for pause in (2, 4, 8, 16, 32, 60, 60):
         before = len(network.token_requests)
         start = time.seconds
+        messages = []
         for left in (pause, pause / 2, 0.1):
             time.seconds = start + pause - left
             with pytest.raises(CdfError) as caught:
                 sender.send(network, calls.inspect_token())
-            messages.add(str(caught.value))
+            messages.append(str(caught.value))
             assert caught.value.retry_after == pytest.approx(left)
         assert len(network.token_requests) == before + 1
         time.seconds += 0.2
-    assert len(messages) == 1, "each is told the same"
+        news.add(messages[0])
+        assert "before" not in messages[0]
+        # Later ones are told that it is old, and for how long nothing is asked.
+        assert messages[1] == messages[2]
+        old = r"hat was at (\d\d):(\d\d):(\d\d) UTC, and no login is tried before (\d\d):(\d\d):(\d\d) UTC"
+        (times,) = re.findall(old, messages[1])
+        said, again = (sum(map(operator.mul, map(int, one), (3600, 60, 1))) for one in (times[:3], times[3:]))
+        assert (again - said) % 86_400 == pytest.approx(pause, abs=1)
+    assert len(news) == 1
     network.login = None
     inspect(sender, network)
     network.login = failure
-    shared_login(settings().credentials)._token = None
+    shared_login(settings())._token = None
     with pytest.raises(CdfError) as caught:
         sender.send(network, calls.inspect_token())
     assert caught.value.retry_after == 2, "the next failure begins anew"
@@ -724,13 +828,13 @@ fetching = threading.Thread(target=client.send, args=(calls.inspect_token(),))
 fetching.start()
 assert arrived.wait(20)
 # The child is made while another thread fetches a token, and a third one holds the lock of that login.
-auth.shared_login(settings.credentials)._lock.acquire()
+auth.shared_login(settings)._lock.acquire()
 child = os.fork()
 if child == 0:
     signal.alarm(10)  # ends a child that waits for what nobody in it will ever do
     client.send(calls.inspect_token())
     os._exit(0)
-auth.shared_login(settings.credentials)._lock.release()
+auth.shared_login(settings)._lock.release()
 _, status = os.waitpid(child, 0)
 may_answer.set()
 fetching.join()

@@ -32,6 +32,7 @@ from cdf_support import (
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import calls, client, pages
 from airflow_provider_cdf.cdf import sender as sender_module
+from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -39,6 +40,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.reading import ExecutionPolls
 from airflow_provider_cdf.cdf.retry import is_transient
 
 RUN = calls.run("my project", "pump", "1", nonce="n0nce")
@@ -188,6 +190,54 @@ def test_a_403_names_the_capability_that_is_missing(
     message = str(refused(sender, envelope(403, "Forbidden"), call))
     assert f"needs the capability {capability} for" in message
     assert "'the-client'" in message
+
+
+ORCHESTRATION, SESSIONS = "workflowOrchestrationAcl", "sessionsAcl"
+CREATE_SESSION = calls.create_session("p", client_id="c", client_secret="s", what_for="run workflow 'w'")
+
+
+@pytest.mark.parametrize(
+    ("call", "granted", "words"),
+    [
+        (
+            CREATE_SESSION,
+            {ORCHESTRATION: ["READ"]},
+            f"lacks the capabilities {SESSIONS}:CREATE, {ORCHESTRATION}:WRITE in",
+        ),
+        (
+            calls.run("p", "pump", "1", nonce="n0nce"),
+            {SESSIONS: ["CREATE"]},
+            f"lacks the capabilities {ORCHESTRATION}:WRITE, {ORCHESTRATION}:READ in",
+        ),
+        (
+            calls.run("p", "pump", "1", nonce="n0nce"),
+            {ORCHESTRATION: ["READ"], SESSIONS: ["CREATE"]},
+            f"lacks the capability {ORCHESTRATION}:WRITE in",
+        ),
+        # An Airflow that only reports needs no sessions.
+        (calls.update_task("p", TASK_ID, "failed"), {}, f"lacks the capability {ORCHESTRATION}:WRITE in"),
+        (
+            CREATE_SESSION,
+            {ORCHESTRATION: ["READ", "WRITE"], SESSIONS: ["CREATE"]},
+            f"needs the capability {SESSIONS}:CREATE for",
+        ),
+    ],
+)
+def test_a_403_names_all_that_cdf_says_is_missing_for_a_run(
+    sender: Sender, call: calls.Call[Any], granted: dict[str, list[str]], words: str
+) -> None:
+    inspection = {
+        "subject": "s",
+        "projects": [{"projectUrlName": "my project", "groups": [1]}],
+        "capabilities": [
+            {acl: {"actions": actions}, "projectScope": {"projects": ["my project"]}}
+            for acl, actions in granted.items()
+        ],
+    }
+    network = Network(envelope(403, "Forbidden"), inspection=httpx.Response(200, json=inspection))
+    with pytest.raises(CdfApiError) as caught:
+        sender.send(network, call)
+    assert f"Client 'the-client' {words}" in str(caught.value)
 
 
 def test_a_403_without_a_known_capability_names_none(sender: Sender) -> None:
@@ -720,7 +770,7 @@ def test_what_cdf_says_about_an_execution_is_cut_and_one_line(sender: Sender, of
     long = "x\n\x1b[31m" * 200_000
     task = {**TASK, "reasonForIncompletion": long}
     network = Network(answers(workflowExternalId=long, reasonForIncompletion=long, executedTasks=[task]))
-    call = READ if of == "read" else calls.poll_execution("my project", EXECUTION_ID)
+    call = READ if of == "read" else calls.poll_execution("my project", EXECUTION_ID, ExecutionPolls())
     read = sender.send(network, call)
     said = [
         read.workflow_external_id,
@@ -759,3 +809,27 @@ def test_a_tokens_projects_are_named_without_secrets_and_not_all(sender: Sender)
     with pytest.raises(CdfApiError, match=r"'q0 \*\*\*'.*'q9 \*\*\*' and 40 more") as caught:
         sender.send(forbidden, READ)  # type: ignore[arg-type]
     assert SECRET not in str(caught.value)
+
+
+def test_what_a_token_may_do_is_asked_within_the_time_of_the_call(sender: Sender, time: FakeTime) -> None:
+    asked: list[float] = []
+
+    def forbidden(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/oauth2/token"):
+            return httpx.Response(200, json={"access_token": "token-1", "expires_in": 3600})
+        if request.url.path.endswith("/inspect"):
+            asked.append(request.extensions["timeout"]["read"])
+        time.seconds += 0.75
+        return envelope(403)
+
+    transport = httpx.MockTransport(forbidden)
+
+    def ask(within: float | None) -> Any:
+        if sender.is_async:
+            return asyncio.run(AsyncCdfClient(settings(), transport=transport).send(READ, within=within))
+        return CdfClient(settings(), transport=transport).send(READ, within=within)
+
+    for within in (1.0, None):
+        with pytest.raises(CdfApiError, match="HTTP 403"):
+            ask(within)
+    assert asked == [0.25, sender_module.INSPECT_WITHIN]

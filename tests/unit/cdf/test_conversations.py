@@ -186,7 +186,7 @@ class Cdf:
         self.lag = lag
         #: What is left of each nonce's time, and whose session it is.
         self.nonces: dict[str, tuple[float, int]] = {}
-        self.sessions = 0
+        self.tokens = self.sessions = 0
         #: The statuses of sessions.
         self.states: dict[int, str] = {}
         #: What the token may do.
@@ -194,7 +194,7 @@ class Cdf:
         self.has_version = self.has_workflow = True
         self.executions: list[dict[str, Any]] = []
         #: What happens to the next requests of a kind: "session", "run", "list", "version" or "workflow"
-        #: (GET), "byids" and "revoke" (of sessions), "inspect" (of the token).
+        #: (GET), "byids" and "revoke" (of sessions), "inspect" (of the token); and "token", a login.
         self.plan: dict[str, list[Any]] = {}
         #: The kinds of requests that came, and when.
         self.journal: list[tuple[str, float]] = []
@@ -207,7 +207,10 @@ class Cdf:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/token"):
-            return done({"access_token": "t", "expires_in": 3600})
+            faults = self.plan.get("token")
+            fault = faults.pop(0) if faults else None
+            self.tokens += 1
+            return fault(request) if fault else done({"access_token": f"t{self.tokens}", "expires_in": 3600})
         kind = self.kind_of(request)
         self.journal.append((kind, self.clock.now()))
         assert len(self.journal) < 1000, "it goes on for ever"
@@ -680,6 +683,25 @@ def test_a_refusal_may_be_the_answer_to_a_second_copy(
     assert execution.id == cdf.executions[0]["id"]
     assert "revoke" not in cdf.kinds  # the execution runs under that session
     assert set(cdf.states.values()) == {"ACTIVE"}
+
+
+@pytest.mark.parametrize("login", [503, 401])
+def test_a_401_and_a_login_that_fails_may_be_the_answer_to_a_second_copy(
+    sender: Sender, cdf: Cdf, login: int
+) -> None:
+    def twice(request: httpx.Request) -> httpx.Response:
+        cdf.do("run", request)
+        return says(401, "Unauthorized")
+
+    cdf.lag = 30
+    cdf.plan = {"token": [None, *[cdf.answers(login)] * 3], "run": [twice]}
+    if login == 503:
+        assert start(sender, cdf).id == cdf.executions[0]["id"]
+    else:
+        with pytest.raises(CdfUnreachableError, match="It could not be looked up") as caught:
+            start(sender, cdf)
+        assert caught.value.sent
+    assert len(cdf.executions) == cdf.sessions == cdf.kinds.count("run") == 1
 
 
 @refusals
@@ -1161,6 +1183,8 @@ def test_a_reported_failure_that_the_workflow_skips_is_success(sender: Sender, s
 def test_the_task_is_found_however_its_id_is_written(sender: Sender) -> None:
     network = Network(refusal(), execution_with({"status": "COMPLETED"}))
     assert sender.perform(network, update(task_id=TASK_ID.upper())).id == TASK_ID
+    network = Network(refusal(), execution_with({"status": "COMPLETED", "id": TASK_ID.upper()}))
+    assert sender.perform(network, update(task_id=TASK_ID)).id == TASK_ID
 
 
 @unclear

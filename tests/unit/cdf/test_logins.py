@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import re
 import ssl
@@ -11,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote_plus
@@ -23,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec
 from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf import calls, sessions
+from airflow_provider_cdf.cdf import calls, clock, sessions
 from airflow_provider_cdf.cdf.auth import shared_login
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError, CdfUnreachableError
 from airflow_provider_cdf.cdf.logins.azure import AzureIdentity
@@ -32,6 +34,7 @@ from airflow_provider_cdf.cdf.logins.clients import ClientAssertion, ClientCrede
 from airflow_provider_cdf.cdf.logins.keys import SigningKey
 from airflow_provider_cdf.cdf.logins.tokens import StaticToken, TokenFile
 from airflow_provider_cdf.cdf.models import SessionType
+from airflow_provider_cdf.cdf.retry import is_transient
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -86,7 +89,7 @@ def refusal(sender: Sender, config: Settings, kind: type[CdfError] = CdfLoginErr
 
 def secrets_of(config: Settings) -> list[str]:
     credentials = config.credentials
-    known = [*credentials.secrets, *shared_login(credentials).known_tokens]
+    known = [*credentials.secrets, *shared_login(config).known_tokens]
     known += [quote_plus(secret) for secret in credentials.secrets]
     if isinstance(credentials, ClientAssertion):
         known += credentials.key.lines
@@ -148,8 +151,6 @@ def test_a_wrong_scope_or_audience_is_told_of(
 
 
 def test_a_header_that_is_repeated_is_left_out(sender: Sender, idp: IdentityProvider) -> None:
-    import base64
-
     pair = f"{quote_plus(CLIENT)}:{quote_plus(SECRET)}"
     idp.refusal = Refused("invalid_client", "Basic " + base64.b64encode(pair.encode()).decode())
     config = from_connection(idp, password=SECRET, auth_method="client_secret_basic")
@@ -179,7 +180,7 @@ def test_the_usual_mistakes_with_entra_have_a_sentence_of_their_own(
     assert message.startswith(problem)
     assert check in message
     assert f"(HTTP 401): invalid_client: AADSTS{number}: Something. Trace ID" in message
-    assert idp.url.removeprefix("http://") in message
+    assert f"The token endpoint at {idp.token_url.removeprefix('http://')} said" in message
 
 
 # -- a client that signs ----------------------------------------------------------------------------------
@@ -264,7 +265,7 @@ def test_each_login_signs_anew(sender: Sender, signing: IdentityProvider) -> Non
     signing.lifetime = 0  # unstated, so that a 401 is what renews it
     config = signs(signing, PAIR.pem(), PAIR.thumbprint())
     for _ in range(3):
-        shared_login(config.credentials)._token = None
+        shared_login(config)._token = None
         log_in(sender, config)
     assert len({claims["jti"] for _, claims in signing.assertions}) == 3
 
@@ -371,7 +372,8 @@ def test_an_assertion_and_the_key_are_kept_out_of_logs(sender: Sender, signing: 
     log_in(sender, settings(signing, config.credentials, on_token=told.append))
     assert set(PAIR.pem().splitlines()[1:-2]) <= set(told)
     assert told[-1] == signing.issued[0]
-    assert signing.token_requests[0]["client_assertion"] in told
+    assert signing.token_requests[0]["client_assertion"][-43:] in told
+    assert all(len(secret) <= 64 for secret in told)
 
 
 # -- a ready token ----------------------------------------------------------------------------------------
@@ -460,6 +462,47 @@ def test_a_token_file_that_holds_none_is_told_of(
     assert message.startswith(words)
     assert "'cdf-token'" in message
     assert idp.shown == []
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "blank"])
+@pytest.mark.parametrize("kind", ["token", "key"])
+def test_a_file_that_is_just_being_written_is_read_again(
+    sender: Sender,
+    signing: IdentityProvider,
+    time: FakeTime,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    content: str | None,
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+    config = (
+        signs(signing, str(path), PAIR.thumbprint())
+        if kind == "key"
+        else with_token(signing, login_file=str(path))
+    )
+    sleep = time.sleep
+
+    def written(seconds: float) -> None:
+        path.write_text(PAIR.pem() if kind == "key" else signing.issue())
+        sleep(seconds)
+
+    monkeypatch.setattr(clock, "sleep", written)
+    monkeypatch.setattr(time, "sleep", written)  # what asleep() calls
+    sender.send(None, calls.list_executions("p"), replace(config, retry_for=30))
+    assert len(time.pauses) == 1
+
+
+@pytest.mark.parametrize("path", ["no path, but a t0ken of some letters", "/", "\0"])
+def test_what_is_no_file_is_not_read_again(
+    sender: Sender, idp: IdentityProvider, time: FakeTime, path: str
+) -> None:
+    config = replace(with_token(idp, login_file="/somewhere"), credentials=TokenFile(path), retry_for=30)
+    with pytest.raises(CdfLoginError, match="cannot be read"):
+        sender.send(None, calls.list_executions("p"), config)
+    assert time.pauses == []
 
 
 @pytest.mark.parametrize("begin", ["Bearer ", "bearer  "])
@@ -551,11 +594,7 @@ def test_no_secret_is_in_a_repr(idp: IdentityProvider) -> None:
         with_token(idp, token="a-t0ken"),
     ]
     for config in all_kinds:
-        shown = (
-            repr(config)
-            + repr(shared_login(config.credentials))
-            + str(vars(shared_login(config.credentials)))
-        )
+        shown = repr(config) + repr(shared_login(config)) + str(vars(shared_login(config)))
         for secret in secrets_of(config):
             assert secret not in shown
 
@@ -586,6 +625,7 @@ def sdk_session_body(idp: IdentityProvider, credentials: Any) -> Any:
 def test_a_session_is_made_with_the_secret_as_by_the_official_sdk(
     sender: Sender, idp: IdentityProvider
 ) -> None:
+    pytest.importorskip("cognite.client", reason="compares with Cognite's own SDK")
     from cognite.client.credentials import OAuthClientCredentials
 
     mine = session_body(sender, idp, from_connection(idp, password=SECRET))
@@ -597,6 +637,7 @@ def test_a_session_is_made_with_the_secret_as_by_the_official_sdk(
 def test_a_session_is_made_from_a_token_as_by_the_official_sdk(
     sender: Sender, idp: IdentityProvider, tmp_path: Path, way: str
 ) -> None:
+    pytest.importorskip("cognite.client", reason="compares with Cognite's own SDK")
     from cognite.client.credentials import Token
 
     token = idp.issue()
@@ -666,6 +707,7 @@ def test_a_session_with_a_secret_needs_one() -> None:
 def test_a_token_is_asked_for_as_by_the_official_sdk(
     sender: Sender, idp: IdentityProvider, asked: dict[str, str], sdk: dict[str, Any]
 ) -> None:
+    pytest.importorskip("cognite.client", reason="compares with Cognite's own SDK")
     from cognite.client.credentials import OAuthClientCredentials
 
     idp.scope, idp.audience = asked.get("scopes"), asked.get("audience")
@@ -677,6 +719,7 @@ def test_a_token_is_asked_for_as_by_the_official_sdk(
 
 @pytest.mark.parametrize("cluster", ["westeurope-1", "api", "az-eastus-1"])
 def test_entra_is_asked_as_by_the_official_sdk(cluster: str) -> None:
+    pytest.importorskip("cognite.client", reason="compares with Cognite's own SDK")
     from cognite.client.credentials import OAuthClientCredentials
 
     theirs = OAuthClientCredentials.default_for_entra_id("the-tenant", CLIENT, SECRET, cluster)
@@ -790,6 +833,15 @@ def test_a_workload_identity_without_its_environment_is_told_of(
     assert "'client_id'" in message
 
 
+def test_a_workload_identity_whose_token_is_not_there_is_told_of(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    message = refusal(sender, azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE))
+    assert message.startswith("The token of the workload identity cannot be read. ")
+    assert "AZURE_FEDERATED_TOKEN_FILE names no readable file: No such file or directory." in message
+
+
 def test_a_workload_identity_logs_in(
     sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -815,6 +867,25 @@ def test_a_workload_identity_logs_in(
     assert idp.shown == idp.issued
 
 
+def test_an_azure_that_does_not_answer_may_do_so_later(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(request: Answering) -> None:
+        if request.body:
+            request.hang_up()
+        else:
+            request.reply({})
+
+    (tmp_path / "token").write_text("from-kubernetes")
+    with tls_server(hang_up, tmp_path) as url:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", url)
+        monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+        with pytest.raises(CdfLoginError, match="Azure's workload identity said: ") as caught:
+            log_in(sender, azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE))
+    assert is_transient(caught.value)
+
+
 @contextmanager
 def tls_server(answer: Callable[[Answering], None], folder: Path) -> Iterator[str]:
     """A loopback server that speaks TLS, with a certificate of its own in ``certificate.pem``."""
@@ -834,6 +905,65 @@ def test_azures_library_is_loaded_by_those_who_need_it_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# -- what any library logs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind", ["post", "basic", "key", "token", "login_file", "managed identity", "workload identity"]
+)
+def test_no_library_logs_a_secret_before_airflow_masks_it(
+    sender: Sender,
+    idp: IdentityProvider,
+    imds: list[dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    """Airflow's masking knows a token only after the login, so at DEBUG nothing may be said of it before."""
+
+    def workload(request: Answering) -> None:
+        asked.append(request.body.decode())
+        request.reply({"access_token": idp.issue(), "expires_in": 3599, "token_type": "Bearer"})
+
+    asked: list[str] = []
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "token").write_text("from-kubernetes")
+    with tls_server(workload, tmp_path) as url:
+        match kind:
+            case "post" | "basic":
+                idp.method = f"client_secret_{kind}"
+                config = from_connection(idp, password=SECRET, auth_method=idp.method)
+            case "key":
+                idp.method, idp.pair = "private_key_jwt", PAIR
+                config = signs(idp, PAIR.pem(), PAIR.thumbprint())
+            case "token":
+                config = with_token(idp, token=idp.issue())
+            case "login_file":
+                (tmp_path / "token").write_text(idp.issue())
+                config = with_token(idp, login_file=str(tmp_path / "token"))
+            case "managed identity":
+                config = azure(idp, scopes=SCOPE)
+            case _:
+                monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
+                monkeypatch.setenv("AZURE_AUTHORITY_HOST", url)
+                monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+                config = azure(idp, "the-identity", tenant_id="the-tenant", scopes=SCOPE)
+        sender.perform(None, sessions.open_session(config, "run workflow 'w'"), config)
+    assert any("from-kubernetes" in body for body in asked) == (kind == "workload identity")
+
+    said = "\n".join(logging.Formatter().format(record) for record in caplog.records)
+    assert "send_request_headers" in said, "httpcore logs at DEBUG"
+    for secret in (*secrets_of(config), *idp.issued, "the-nonce", "from-kubernetes", *sent_by(idp)):
+        for form in (secret, quote_plus(secret), base64.b64encode(secret.encode()).decode()):
+            assert form not in said
+
+
+def sent_by(idp: IdentityProvider) -> list[str]:
+    """The assertions that the provider was sent."""
+    return [form["client_assertion"] for form in idp.token_requests if "client_assertion" in form]
 
 
 # -- beside the event loop --------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,7 @@ from airflow_provider_cdf.progress import Progress, table, waiting_for_a_report
 from airflow_provider_cdf.waiting import contradiction, describe_bad_end, wait_for_end, wait_for_task
 
 EXECUTION = "11111111-2222-4333-8444-555555555555"
+REFUSALS = (ValidationError, reading.UnreadableError)
 #: What a server may say instead of anything.
 ODD = [
     None,
@@ -104,7 +107,7 @@ def meaning(read: Callable[[bytes], WorkflowExecutionDetails], content: bytes) -
     """All that is decided by an execution, and all that is told of it."""
     try:
         execution = read(content)
-    except (ValidationError, RecursionError):
+    except REFUSALS:
         return "refused"
     names = [("approve", None), ("child", None), ("child", "north"), ("child", "fan"), ("missing", None)]
     return repr(
@@ -146,6 +149,20 @@ def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     return execution
 
 
+def a_poll(content: bytes) -> WorkflowExecutionDetails:
+    return reading.ExecutionPolls().read(content)
+
+
+def a_later_poll(content: bytes) -> WorkflowExecutionDetails:
+    polls = reading.ExecutionPolls()
+    polls.read(json.dumps(WHOLE).encode())
+    return polls.read(content)
+
+
+def a_page(content: bytes) -> ExecutionPage:
+    return reading.ListPoll().read(content)
+
+
 def full(content: bytes) -> WorkflowExecutionDetails:
     return WorkflowExecutionDetails.model_validate_json(content)
 
@@ -157,7 +174,9 @@ def whole(content: bytes) -> WorkflowExecutionDetails:
 @pytest.mark.parametrize(
     "path", [path for path in places(WHOLE) if path], ids=lambda path: ".".join(map(str, path))
 )
-@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
+@pytest.mark.parametrize(
+    "read", [a_poll, a_later_poll, whole], ids=["for a poll", "for a later poll", "whole"]
+)
 def test_whatever_stands_anywhere_means_the_same_as_to_the_models_alone(
     read: Callable[[bytes], WorkflowExecutionDetails], path: tuple[Any, ...]
 ) -> None:
@@ -166,7 +185,7 @@ def test_whatever_stands_anywhere_means_the_same_as_to_the_models_alone(
         assert meaning(read, content) == meaning(full, content), odd
 
 
-@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
+@pytest.mark.parametrize("read", [a_poll, whole], ids=["for a poll", "whole"])
 def test_many_changes_at_once_mean_the_same_too(read: Callable[[bytes], WorkflowExecutionDetails]) -> None:
     dice = random.Random(7)
     for _ in range(500):
@@ -198,17 +217,60 @@ def test_many_changes_at_once_mean_the_same_too(read: Callable[[bytes], Workflow
     ],
     ids=lambda content: repr(content[:12]),
 )
-@pytest.mark.parametrize("read", [reading.execution, whole], ids=["for a poll", "whole"])
-def test_what_is_no_execution_is_refused_by_the_models(
+@pytest.mark.parametrize("read", [a_poll, whole], ids=["for a poll", "whole"])
+def test_what_is_no_execution_is_refused(
     read: Callable[[bytes], WorkflowExecutionDetails], content: bytes
 ) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(REFUSALS):
         read(content)
 
 
-@pytest.mark.skipif(not reading._HAS_MSGSPEC, reason="Airflow 3 brings msgspec")
+BY_MSGSPEC = pytest.mark.skipif(not reading._HAS_MSGSPEC, reason="Airflow 3 brings msgspec")
+
+
+@BY_MSGSPEC
+def test_an_execution_that_has_not_changed_keeps_its_model() -> None:
+    polls = reading.ExecutionPolls()
+    first = polls.read(json.dumps(WHOLE).encode())
+    assert polls.read(json.dumps(WHOLE, indent=1).encode()) is first
+    assert polls.read(json.dumps({**WHOLE, "input": {"not": "looked at"}}).encode()) is first
+    ended = polls.read(json.dumps({**WHOLE, "status": "COMPLETED"}).encode())
+    assert ended.status == "COMPLETED"
+    assert polls.read(json.dumps(WHOLE).encode()).status == "RUNNING"
+
+
+@BY_MSGSPEC
+def test_an_answer_that_cannot_be_read_does_not_count_as_one_that_has_not_changed() -> None:
+    polls = reading.ExecutionPolls()
+    polls.read(json.dumps(WHOLE).encode())
+    with pytest.raises(ValidationError):
+        polls.read(b'{"id": 5}')
+    assert polls.read(odd(b'"\xff"')).status == "COMPLETED"
+
+
+@BY_MSGSPEC
+def test_a_listed_execution_that_has_not_changed_keeps_its_model() -> None:
+    def listed(name: str, **more: Any) -> dict[str, Any]:
+        return {"id": name, "workflowExternalId": "pumps", "status": "RUNNING", **more}
+
+    def said(*items: dict[str, Any]) -> bytes:
+        return json.dumps({"items": items}).encode()
+
+    before = reading.ListPoll()
+    a, b = before.read(said(listed("a"), listed("b"))).items
+    now = reading.ListPoll(before)
+    assert now.read(said(listed("c"), listed("a"))).items[1] is a
+    (changed,) = now.read(said(listed("b", endTime=1))).items
+    assert (changed.id, changed.end_time) == ("b", 1)
+    # What was not in the list has been forgotten.
+    (again,) = reading.ListPoll(now).read(said(listed("b"))).items
+    assert again is not b
+    assert again == b
+
+
+@BY_MSGSPEC
 def test_a_poll_keeps_no_inputs_and_outputs() -> None:
-    read = reading.execution(json.dumps(WHOLE).encode())
+    read = a_poll(json.dumps(WHOLE).encode())
     assert (read.input, read.metadata) == ({}, {})
     assert {repr(one.output) for one in read.executed_tasks} <= {
         "{}",
@@ -227,10 +289,10 @@ def test_all_is_read_where_all_is_wanted() -> None:
 def test_a_page_keeps_what_tells_whether_executions_go_on() -> None:
     items = [{**WHOLE, "id": "a"}, {"id": 5}, "odd", {**WHOLE, "id": "b", "endTime": 1}]
     content = json.dumps({"items": items, "nextCursor": "c"}).encode()
-    page = reading.page(content)
+    page = a_page(content)
     assert [one.id for one in page.items] == ["a", "b"]
     assert page.next_cursor == "c"
-    proper = reading.page(json.dumps({"items": [items[0], items[3]]}).encode())
+    proper = a_page(json.dumps({"items": [items[0], items[3]]}).encode())
     assert [(one.id, one.status, one.end_time, one.metadata) for one in proper.items] == [
         ("a", "RUNNING", None, {}),
         ("b", "RUNNING", 1, {}),
@@ -241,8 +303,8 @@ def test_without_msgspec_the_models_read_all(monkeypatch: pytest.MonkeyPatch) ->
     """Airflow below 3.0 does not bring it."""
     monkeypatch.setattr(reading, "_HAS_MSGSPEC", False)
     content = json.dumps(WHOLE).encode()
-    assert meaning(reading.execution, content) == meaning(full, content)
-    assert isinstance(reading.page(json.dumps({"items": [WHOLE]}).encode()), ExecutionPage)
+    assert meaning(a_poll, content) == meaning(full, content)
+    assert isinstance(a_page(json.dumps({"items": [WHOLE]}).encode()), ExecutionPage)
 
 
 def without_msgspec(content: bytes) -> WorkflowExecutionDetails:
@@ -250,7 +312,7 @@ def without_msgspec(content: bytes) -> WorkflowExecutionDetails:
 
 
 READERS = pytest.mark.parametrize(
-    "read", [reading.execution, whole, without_msgspec], ids=["for a poll", "whole", "by the models alone"]
+    "read", [a_poll, whole, without_msgspec], ids=["for a poll", "whole", "by the models alone"]
 )
 
 
@@ -259,7 +321,7 @@ def test_of_a_list_that_is_wrong_only_the_first_item_is_told_of() -> None:
     wrong = [{}] * (MOST_ITEMS - 1)
     executions = json.dumps({**WHOLE, "executedTasks": wrong}).encode()
     projects = json.dumps({"projects": wrong}).encode()
-    for read in (reading.execution, whole, without_msgspec):
+    for read in (a_poll, whole, without_msgspec):
         with pytest.raises(ValidationError) as told:
             read(executions)
         assert told.value.error_count() < 10
@@ -292,11 +354,51 @@ def test_a_definition_with_more_tasks_than_any_has_is_not_read(
 def test_a_page_with_more_items_than_any_has_is_unreadable(item: dict[str, Any]) -> None:
     slim = {name: value for name, value in item.items() if not isinstance(value, dict | list)}
     content = json.dumps({"items": [slim] * (MOST_ITEMS + 1)}).encode()
-    for read in (reading.page, lambda content: reading.whole(content, ExecutionPage)):
+    for read in (a_page, lambda content: reading.whole(content, ExecutionPage)):
         with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
             read(content)
     with pytest.raises(ValidationError, match=f"at most {MOST_ITEMS} items"):
         reading.whole(content, SessionStates)
+
+
+#: 32 MB of the smallest items, in the answers that a triggerer reads at every poll.
+CROWDED = {
+    "executedTasks": (reading.ExecutionPolls, {**WHOLE, "executedTasks": "HERE"}),
+    "definition": (reading.ExecutionPolls, {**WHOLE, "workflowDefinition": {"tasks": "HERE"}}),
+    "dynamicTasks": (
+        reading.ExecutionPolls,
+        {**WHOLE, "executedTasks": [task("fan", taskType="dynamic", output={"dynamicTasks": "HERE"})]},
+    ),
+    "items": (reading.ListPoll, {"items": "HERE"}),
+}
+
+
+@BY_MSGSPEC
+@pytest.mark.slow
+@pytest.mark.parametrize("item", ["{}", "[]", "1"])
+@pytest.mark.parametrize("where", CROWDED)
+def test_millions_of_items_are_not_made_for_a_poll(where: str, item: str) -> None:
+    """3 KB of gzip can hold them. A triggerer that has no memory left takes all its triggers with it."""
+    reader, answer = CROWDED[where]
+    before, after = json.dumps(answer).split('"HERE"')
+    program = (
+        "import resource, sys\n"
+        "from airflow_provider_cdf.cdf import reading\n"
+        "before, item, after = sys.argv[1:]\n"
+        "many = (item + ',') * (2 ** 25 // (len(item) + 1))\n"
+        "content = f'{before}[{many}{item}]{after}'.encode()\n"
+        "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "at_first = used()\n"
+        "try:\n"
+        f"    reading.{reader.__name__}().read(content)\n"
+        "except reading.UnreadableError as error:\n"
+        "    print(used() - at_first, error)\n"
+    )
+    command = [sys.executable, "-c", program, before, item, after]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    megabytes, _, words = done.stdout.partition(" ")
+    assert "it has too many values" in words
+    assert int(megabytes) < 200
 
 
 def odd(what: bytes, status: str = "COMPLETED") -> bytes:
@@ -328,7 +430,7 @@ def test_one_odd_character_makes_no_execution_unreadable(
     execution = (tolerant if read is without_msgspec else read)(odd(what))
     assert execution.has_ended
     assert execution.executed_tasks[0].end_time == 1_700_000_001_000
-    if read is not reading.execution and read_as is not None:
+    if read is not a_poll and read_as is not None:
         assert execution.input == execution.executed_tasks[0].output == {"is": read_as}
         json.dumps(execution.model_dump(mode="json"), ensure_ascii=False).encode()
 
@@ -352,5 +454,5 @@ def test_an_odd_character_does_not_hide_what_is_wrong(
 ) -> None:
     read = tolerant if read is without_msgspec else read
     for content in (odd(b'"\xff"')[:-5], odd(b'"\xff"') + b"{", odd(b'"\xff"').replace(b'"id"', b'"di"')):
-        with pytest.raises(ValidationError):
+        with pytest.raises(REFUSALS):
             read(content)

@@ -14,8 +14,9 @@ from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, i
 from operators.operator_support import context, make
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import calls
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError
+from airflow_provider_cdf.cdf import auth, calls, sessions
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfRefusedError
+from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -178,16 +179,95 @@ def test_a_sibling_tells_its_hook(plant: Plant) -> None:
 
     assert hook.client.settings.credentials == sibling.client.settings.credentials
     plant.env.delenv("AIRFLOW_CONN_PLANT")
-    hook.sibling(retry_for=0, may_ask_airflow=False).client.send(calls.inspect_token())
+    hook.sibling(retry_for=0, in_signal_handler=True).client.send(calls.inspect_token())
     assert plant.reads == 2
 
 
 def test_in_a_signal_handler_nothing_asks_airflow(plant: Plant) -> None:
+    plant.env.setattr(lookup, "_mask", lambda secret: pytest.fail("Airflow was asked to mask something"))
     plant.connect(password="wr0ng-secret")
-    hook = CdfHook("plant").sibling(retry_for=0, may_ask_airflow=False)
+    hook = CdfHook("plant").sibling(retry_for=0, in_signal_handler=True)
     with pytest.raises(CdfLoginError):
         hook.client.send(calls.inspect_token())
     assert plant.reads == 1
+    plant.idp.secret = "wr0ng-secret"
+    hook.client._own_login._failure = None  # type: ignore[union-attr] - no pause for this test
+    hook.client.send(calls.inspect_token())
+
+
+# -- sessions -----------------------------------------------------------------------------------------------
+
+
+def make_session(plant: Plant, hook: CdfHook, known: Settings) -> None:
+    conversation = sessions.open_session(known, "run the workflow")
+    if plant.is_async:
+        asyncio.run(_make_session(hook, conversation))
+    else:
+        hook.client.perform(conversation)
+
+
+async def _make_session(hook: CdfHook, conversation: Any) -> None:
+    await (await hook.aclient()).perform(conversation)
+
+
+@pytest.mark.parametrize("is_token_good", [True, False], ids=["token still good", "token expired too"])
+def test_a_session_is_made_with_the_secret_that_was_renewed(plant: Plant, is_token_good: bool) -> None:
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    known = hook.client.settings  # as who starts a run knows them, from the begin of a task
+    reads = plant.reads
+    plant.idp.secret = "r3newed-secret"
+    plant.connect(password=plant.idp.secret)
+    if not is_token_good:
+        plant.idp.tokens.clear()
+
+    for _ in range(2):
+        make_session(plant, hook, known)
+
+    made = [body["items"][0]["clientSecret"] for path, body in plant.idp.calls if path.endswith("/sessions")]
+    assert made[-2:] == ["r3newed-secret"] * 2
+    assert plant.reads == reads + 1
+
+
+def test_a_session_that_stays_refused_is_told_after_one_look_into_airflow(plant: Plant) -> None:
+    plant.connect(password=SECRET)
+    hook = CdfHook("plant")
+    plant.ask(hook)
+    known, reads = hook.client.settings, plant.reads
+    plant.idp.secret = "not the connection's"
+    with pytest.raises(CdfRefusedError, match="client credentials") as caught:
+        make_session(plant, hook, known)
+    assert SECRET not in str(caught.value)
+    assert plant.reads == reads + 1
+
+
+# -- the Test button ----------------------------------------------------------------------------------------
+
+
+def press_test(plant: Plant) -> str:
+    hook = CdfHook("plant")
+    is_good, words = asyncio.run(hook.atest_connection()) if plant.is_async else hook.test_connection()
+    assert not is_good
+    return words
+
+
+def test_a_test_is_about_now(plant: Plant) -> None:
+    plant.connect(password="r3newed-secret")
+    for _ in range(3):
+        assert "does not accept the client" in press_test(plant)
+    assert len(plant.idp.refusals) == 3
+    plant.idp.secret = "r3newed-secret"
+    assert press_test(plant).startswith("CDF knows client")
+
+
+def test_a_test_does_not_trust_a_token_of_before(plant: Plant) -> None:
+    plant.connect(password=SECRET)
+    plant.ask(CdfHook("plant"))
+    plant.idp.secret = "r3newed-secret"
+    assert "does not accept the client" in press_test(plant)
+    plant.ask(CdfHook("plant"))  # what is under way is not told of it
+    assert len(auth._shared) == 1
 
 
 # -- waits on a worker ------------------------------------------------------------------------------------

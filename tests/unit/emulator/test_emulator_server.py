@@ -45,7 +45,7 @@ def test_airflow_reads_the_connection_back() -> None:
         assert connection.conn_type == "cdf"
         assert (connection.host, connection.port) == (cdf.url, None)
         assert (connection.login, connection.password) == ("id:@/", "s%3A/:@?&")
-        assert connection.extra_dejson == {"project": "a/b&c", "token_url": cdf.token_url}
+        assert connection.extra_dejson == {"project": "a/b&c", "login_url": cdf.token_url}
         again = Connection.from_uri(connection.get_uri(), "cdf")
         assert (again.host, again.password) == (connection.host, connection.password)
 
@@ -148,7 +148,7 @@ def test_program_prints_how_to_connect_and_stops_when_told(tmp_path: Path) -> No
         connection = Connection.from_uri(uri, "cdf_default")
         login = {"client_id": connection.login, "client_secret": connection.password}
         form = {"grant_type": "client_credentials", **login}
-        assert httpx.post(connection.extra_dejson["token_url"], data=form).status_code == 200
+        assert httpx.post(connection.extra_dejson["login_url"], data=form).status_code == 200
         os.kill(program.pid, signal.SIGINT)
         assert program.wait() == 0
 

@@ -60,6 +60,14 @@ def test_variables_and_triggers(tmp_path: Path) -> None:
     assert execution.input == {"x": 1, "version": "1"}
 
 
+def test_one_path_may_come_without_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "pumps.Workflow.yaml"
+    file.write_text("externalId: pumps")
+    for path in (file, str(file)):
+        cdf = CdfEmulator(path)  # type: ignore[arg-type] - as in a first try
+        assert [one.external_id for one in cdf.engine.store.workflows] == ["pumps"]
+
+
 def test_variables_of_a_directory_win_in_it(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

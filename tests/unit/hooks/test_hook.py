@@ -324,6 +324,15 @@ class TestTestConnection:
         assert cdf.project in message
         assert cdf.client_id in message
 
+    def test_says_whose_a_token_is(self, call: Call, connect: Any, cdf: CdfEmulator) -> None:
+        token = cdf.tokens.issue()
+        connect({"token_url": None, "token": token}, login=None, password=None)
+
+        ok, message = self.check(call, token)
+
+        assert ok
+        assert f" as the access token of '{cdf.client_id}', which may run workflows there." in message
+
     def test_wrong_secret(self, call: Call, connect: Any, cdf: CdfEmulator) -> None:
         connect(password=WRONG_SECRET)
 
@@ -348,6 +357,14 @@ class TestTestConnection:
 
         assert not ok
         assert "127.0.0.1:9" in message
+
+    def test_all_that_is_missing_is_named(self, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(routes_sessions, "_CAPABILITIES", {"workflowOrchestrationAcl": ["READ"]})
+
+        ok, message = self.check(call)
+
+        assert not ok
+        assert "lacks workflowOrchestrationAcl:WRITE, sessionsAcl:CREATE there." in message
 
     @pytest.mark.parametrize("acl", ["workflowOrchestrationAcl", "sessionsAcl"])
     def test_missing_capability(self, acl: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from clear_errors import assert_clear
-from support import Project
+from support import FakeTaskInstance, Project
 
+from airflow_provider_cdf import task_state
 from airflow_provider_cdf.cdf import submitting
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -65,3 +66,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline, "CALLBACK_PATIENCE", deadline.ALL_CALLBACKS_WITHIN)
     monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 0.2)
     monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", 0.01)
+
+
+@pytest.fixture
+def airflow_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of Airflow 2 reads the states of tasks from the database."""
+    monkeypatch.delattr(FakeTaskInstance, "get_task_states")
+    monkeypatch.setattr(task_state, "HAS_TASK_API", False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
+from moved import AirflowRescheduleException
 from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
@@ -30,7 +32,9 @@ from airflow_provider_cdf.operators import task as task_module
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.work import CdfTaskOperator
-from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
+from airflow_provider_cdf.task_state import state_of
+from airflow_provider_cdf.triggers.task import CdfTaskTrigger
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -71,6 +75,12 @@ def raising(error: BaseException) -> Callable[[], Any]:
         raise error
 
     return function
+
+
+def skips_others() -> BaseException:
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    return DownstreamTasksSkipped(tasks=["next"])
 
 
 def told(project: Project, execution_id: str, status: str = "FAILED_WITH_TERMINAL_ERROR") -> dict[str, Any]:
@@ -117,6 +127,20 @@ class TestTheWork:
             "risk": 0.2
         }
         assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.2
+
+    def test_waits_longer_than_airflow_lets_sensors_wait(
+        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__SENSORS__DEFAULT_TIMEOUT", "3600")
+        first, second = function_task("first", waits=True), function_task("score", waits=True)
+        execution_id = project.run(project.define(first, {**second, "dependsOn": [{"externalId": "first"}]}))
+        operator = make(dict, execution_id, deferrable=True)
+
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context(ti, operator))
+
+        trigger: Any = deferred.value.trigger
+        assert trigger.end_time - ti.start_date.timestamp() == pytest.approx(7 * 24 * 3600)
 
     @pytest.mark.parametrize("value", [None, 7, "text", [1, 2], True])
     def test_what_is_no_object_becomes_one(
@@ -260,6 +284,27 @@ class TestFailure:
         assert "Nothing was sent" not in message
         assert said in told(project, execution_id)["error"]["message"]
 
+    @pytest.mark.parametrize(
+        "asks",
+        [
+            lambda: TaskDeferred(trigger=CdfTaskTrigger(), method_name="execute_complete"),
+            lambda: AirflowRescheduleException(datetime.now(UTC)),
+            pytest.param(
+                skips_others, marks=pytest.mark.skipif(not HAS_TASK_API, reason="an exception of Airflow 3")
+            ),
+        ],
+        ids=["defer", "reschedule", "skip others"],
+    )
+    def test_to_finish_because_another_operator_is_called_is_reported_at_once(
+        self, asks: Any, execution_id: str, project: Project, ti: FakeTaskInstance, clear: Any
+    ) -> None:
+        ti.max_tries = 5
+        with pytest.raises(AirflowFailException) as error:
+            work(ti, raising(asks()), execution_id)
+
+        clear(error.value, "The function did not finish: it raised", "a task of its own")
+        assert "did not finish" in told(project, execution_id)["error"]["message"]
+
     def test_does_not_hide_behind_a_report_that_fails(
         self, cdf: CdfEmulator, execution_id: str, project: Project, ti: FakeTaskInstance
     ) -> None:
@@ -324,12 +369,60 @@ class TestAnEarlierTry:
 
         assert again == first == {"risk": 0.4}
 
+    def test_that_has_skipped_is_skipped_again(
+        self, deferrable: bool, execution_id: str, ti: FakeTaskInstance
+    ) -> None:
+        ti.max_tries = 1
+        with pytest.raises(AirflowSkipException):
+            work(ti, raising(AirflowSkipException("nothing to do")), execution_id)
+        ti.try_number = 2
+
+        with pytest.raises(AirflowSkipException, match="An earlier try has reported that it was skipped"):
+            work(ti, raising(AssertionError("called again")), execution_id, deferrable=deferrable)
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"response": 5, "score": 1},
+            {"functionId": 1},
+            {"return_value": 5},
+            {"callId": 3, "return_value": 1},
+        ],
+        ids=str,
+    )
+    def test_gives_all_that_its_function_had_returned(
+        self, result: dict[str, Any], execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        ti.max_tries = 1
+        assert work(ti, lambda: result, execution_id) == result
+        ti.try_number = 2
+
+        assert work(ti, raising(AssertionError("called again")), execution_id) == result
+        output = project.task(execution_id, "score", "COMPLETED")["output"]
+        assert {key: output[key] for key in result} == result
+
     def test_that_has_reported_no_object(self, execution_id: str, ti: FakeTaskInstance) -> None:
         ti.max_tries = 1
         work(ti, lambda: [1, 2], execution_id)
         ti.try_number = 2
 
         assert work(ti, raising(AssertionError("called again")), execution_id) == [1, 2]
+
+    def test_that_has_reported_is_not_known_by_the_id_of_an_attempt_alone(
+        self, deferrable: bool, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        """As docs/patterns.md says of the direct way."""
+        ti.max_tries = 1
+        cdf_task_id = project.task(execution_id, "score")["id"]
+        by_id = {"cdf_task_id": cdf_task_id, "deferrable": deferrable}
+        first = make(lambda: {"risk": 0.4}, None, **by_id)
+        run_to_end(first, context(ti, first))
+        ti.try_number = 2
+
+        again = make(lambda: {"risk": 0.5}, None, **by_id)
+        with pytest.raises(CdfNothingToReportToError, match="There is no task to report COMPLETED to"):
+            run_to_end(again, context(ti, again))
+        assert project.task(execution_id, "score", "COMPLETED")["output"]["risk"] == 0.4
 
     def test_of_another_run_of_the_task_counts_for_nothing(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
@@ -517,12 +610,20 @@ class TestKill:
     def test_reports_nothing_where_airflow_does_not_say_why(
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unreachable(self: Any) -> Any:
+        def unreachable(ti: Any) -> Any:
             raise ConnectionError
 
-        monkeypatch.setattr(marks.LastReport, "_state", unreachable)
+        monkeypatch.setattr(marks, "state_of", unreachable)
         self.kill(ti, execution_id, "failed")
         assert waits(project, execution_id)
+
+    @pytest.mark.usefixtures("airflow_2")
+    def test_of_a_mapped_task_reads_its_own_state_from_the_database_of_airflow_2(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        ti.map_index = 2
+        self.kill(ti, execution_id, "failed")
+        assert told(project, execution_id)["map_index"] == 2
 
     def test_of_a_mapped_task_asks_for_its_own_state(
         self, execution_id: str, project: Project, ti: FakeTaskInstance
@@ -546,14 +647,13 @@ class TestKill:
         self, execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         given_back, answered = threading.Event(), threading.Event()
-        ask = marks.LastReport._state
 
-        def state(self: Any) -> Any:
+        def state(ti: Any) -> Any:
             given_back.wait(60)
             answered.set()
-            return ask(self)
+            return state_of(ti)
 
-        monkeypatch.setattr(marks.LastReport, "_state", state)
+        monkeypatch.setattr(marks, "state_of", state)
         monkeypatch.setattr(marks.LastReport.wait, "__defaults__", (0.01,))
 
         def then() -> None:

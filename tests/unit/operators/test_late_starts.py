@@ -28,7 +28,7 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators.cancelling import GOES_ON_WITHOUT, Cancellation
+from airflow_provider_cdf.operators.cancelling import ANOTHER_WAS_KEPT, Cancellation
 from airflow_provider_cdf.operators.identity import Try
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
@@ -489,7 +489,7 @@ class TestAFirstTryThatRunsTwice:
         younger = project.run(
             workflow, metadata={"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.id}.1.younger"}
         )
-        project.cancel(younger, GOES_ON_WITHOUT)
+        project.cancel(younger, ANOTHER_WAS_KEPT)
         ti.states = {ti.task_id: {ti.task_id: "running"}}
         operator = make(workflow, ti, wait_for_completion=True)
         operator._begin(context(ti, operator, store=store))

@@ -25,8 +25,9 @@ from airflow.providers.common.compat.sdk import (
 )
 from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
-from support import FakeTaskInstance, Project, first_event, function_task, run_to_end
+from support import FakeTaskInstance, Project, broken, first_event, function_task, run_to_end
 
+from airflow_provider_cdf import waiting
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
     CdfError,
@@ -549,6 +550,23 @@ def test_defers_only_when_cdf_knows_the_execution_where_it_is_read(
     assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 5
 
 
+def test_waits_as_long_as_others_until_cdf_knows_the_execution_where_it_is_read(
+    cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    monkeypatch.setattr(clock, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    workflow = project.define(function_task("approve", waits=True))
+    operator = make(workflow, deferrable=True, poll_interval=10)
+    cdf.faults.add("GET", "*/executions/*", status=404, times=6)
+
+    with pytest.raises(TaskDeferred):
+        operator.execute(context(ti))
+
+    assert now[0] - 1000 == pytest.approx(waiting.LAG)
+    assert cdf.journal.count("GET", f"*/executions/{operator.execution_id}") == 7
+
+
 class TestTimeout:
     def test_cancels_the_execution(
         self, project: Project, ti: FakeTaskInstance, deferrable: bool, clear: Any
@@ -795,6 +813,19 @@ class TestBrokenTrigger:
         assert ti.xcoms.get("end_time") == deferred.value.trigger.end_time
         assert ("end_time" in ti.xcoms) is (timeout is not None)
 
+    def test_the_log_says_why_one_has_crashed(
+        self, project: Project, ti: FakeTaskInstance, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        workflow, execution_id = self.deferred(project, ti)
+        project.update(project.task(execution_id, "approve")["id"], "COMPLETED")
+        capsys.readouterr()
+
+        make(workflow).resume_execution(*broken(KeyError("pump")), context(ti))
+
+        said = capsys.readouterr().out
+        assert "The trigger has broken. Waiting goes on here" in said
+        assert "The reason: KeyError: 'pump'" in said
+
     def test_one_that_crashed_without_a_word_is_waited_on_for_on_the_worker(
         self, project: Project, ti: FakeTaskInstance
     ) -> None:
@@ -951,6 +982,19 @@ class TestOnKill:
             retry.execute(context(dataclasses.replace(ti, try_number=2)))
         assert retry.execution_id == execution["id"]
 
+    @pytest.mark.parametrize(("state", "status"), [("running", "RUNNING"), ("failed", "TERMINATED")])
+    @pytest.mark.usefixtures("airflow_2")
+    def test_reads_the_database_of_airflow_2(
+        self, state: str, status: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: state}})
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == status
+
     @pytest.mark.parametrize("state", ["failed", "success", "restarting", "removed", None])
     def test_by_a_person_cancels_the_execution_though_a_retry_is_left(
         self, state: str | None, project: Project, ti: FakeTaskInstance
@@ -974,18 +1018,38 @@ class TestOnKill:
         (execution,) = project.executions(workflow)
         assert execution["status"] == "TERMINATED"
 
-    def test_cancels_the_execution_where_airflow_does_not_tell_the_state_in_time(
-        self, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("answer", ["late", "an error"])
+    def test_leaves_the_execution_to_the_retry_where_airflow_does_not_tell_the_state(
+        self, answer: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # The interrupted task may hold the lock of its line to Airflow.
+        # Its API is away, as in a deploy, and the worker has given up on its heartbeats.
         workflow = project.define(function_task("approve", waits=True))
-        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05)
         answered = threading.Event()
-        monkeypatch.setattr(FakeTaskInstance, "get_task_states", lambda self, **_: answered.wait(20))
 
-        self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
+        def get_task_states(self: FakeTaskInstance, **_: object) -> None:
+            if answer == "late":
+                answered.wait(20)
+            raise RuntimeError("API_SERVER_ERROR")
+
+        monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05 if answer == "late" else 20)
+        monkeypatch.setattr(FakeTaskInstance, "get_task_states", get_task_states)
+
+        told = self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
 
         answered.set()
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        assert "goes on, for the next try" in told
+        assert "it is to be cancelled in Fusion" in told
+
+    def test_of_a_task_that_airflow_does_not_know_any_more_cancels_the_execution(
+        self, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        ti = dataclasses.replace(ti, max_tries=1, states={})  # its DAG run was deleted
+
+        self.kill_while_waiting(make(workflow), project, ti)
+
         (execution,) = project.executions(workflow)
         assert execution["status"] == "TERMINATED"
 

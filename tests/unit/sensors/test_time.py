@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
-from support import FakeTaskInstance, run_to_end
+from support import FakeTaskInstance, broken, run_to_end
 from triggers.scripted_cdf import ScriptedCdf, execution, scripted_cdf, task
 
 from airflow_provider_cdf import waiting
@@ -455,11 +455,26 @@ class TestWhatIsTold:
     ) -> None:
         cdf.looks = [COMPLETED]
 
-        make(deferrable=True).resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": ti})
+        make(deferrable=True).resume_execution(*broken(KeyError("pump")), {"ti": ti})
 
         assert log.messages[0] == (
-            "The trigger has broken. Waiting goes on here, in a worker slot. It said: Trigger failure"
+            "The trigger has broken. Waiting goes on here, in a worker slot. The reason: KeyError: 'pump'"
         )
+        assert "The traceback of the trigger:" in log.text
+
+    @pytest.mark.parametrize("said", [{"error": "Trigger failure"}, {}, None], ids=str)
+    def test_that_a_trigger_has_broken_without_a_traceback(
+        self, said: Any, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance, log: pytest.LogCaptureFixture
+    ) -> None:
+        cdf.looks = [COMPLETED]
+
+        make(deferrable=True).resume_execution("__fail__", said, {"ti": ti})
+
+        reason = (said or {}).get("error", "unknown")
+        assert log.messages[0] == (
+            f"The trigger has broken. Waiting goes on here, in a worker slot. The reason: {reason}"
+        )
+        assert "traceback" not in log.text
 
 
 class TestParent:

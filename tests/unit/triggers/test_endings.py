@@ -123,6 +123,7 @@ class TestTells:
         told = watch(workflow, None, monkeypatch, both, nothing, statuses=["FAILED", "COMPLETED"])
         assert ids(told) == [ended[2:]]
         assert watch(workflow, None, monkeypatch, both, nothing, version="2") == []
+        assert ids(watch(workflow, None, monkeypatch, both, nothing, statuses="failed")) == [[ended[-1]]]
 
     def test_an_execution_again_that_cdf_has_retried(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +237,6 @@ def test_the_cursor_stays_small() -> None:
 
 @pytest.mark.parametrize("value", ["soon", -1, None])
 def test_never_refuses_what_was_stored(value: Any) -> None:
-    trigger = CdfWorkflowEventTrigger(poll_interval=value, look_back=value, from_a_newer_release=True)
+    trigger = CdfWorkflowEventTrigger(poll_interval=value, from_a_newer_release=True)
     path, kwargs = trigger.serialize()
     assert CdfWorkflowEventTrigger(**json.loads(json.dumps(kwargs))).serialize() == (path, kwargs)

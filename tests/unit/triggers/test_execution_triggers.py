@@ -31,7 +31,7 @@ from triggers.scripted_cdf import (
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.triggers import streams
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
-from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
+from airflow_provider_cdf.triggers.workflow import CdfWorkflowEventTrigger, CdfWorkflowTrigger
 from airflow_provider_cdf.waiting import Pace, Patience
 
 EXECUTION = "11111111-2222-4333-8444-555555555555"
@@ -163,9 +163,12 @@ class TestStorage:
     def test_two_with_the_same_arguments_serialize_alike(self, kind: type, kwargs: dict[str, Any]) -> None:
         assert kind(**kwargs).serialize() == kind(**kwargs).serialize()
 
-    @pytest.mark.parametrize("statuses", [("COMPLETED",), ["COMPLETED"]], ids=["tuple", "list"])
-    def test_statuses_are_stored_as_a_list(self, statuses: Any) -> None:
-        stored = CdfTaskTrigger(target_statuses=statuses).serialize()[1]["target_statuses"]
+    @pytest.mark.parametrize("statuses", [("COMPLETED",), ["COMPLETED"], "COMPLETED", "completed"], ids=repr)
+    @pytest.mark.parametrize(
+        ("kind", "name"), [(CdfTaskTrigger, "target_statuses"), (CdfWorkflowEventTrigger, "statuses")]
+    )
+    def test_statuses_are_stored_as_a_list(self, kind: type, name: str, statuses: Any) -> None:
+        stored = kind(**{name: statuses}).serialize()[1][name]
 
         assert stored == ["COMPLETED"]
         assert type(stored) is list

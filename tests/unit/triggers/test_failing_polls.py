@@ -51,15 +51,21 @@ class Time:
         await asyncio.to_thread(self.meanwhile.pop(0))
 
     @contextlib.asynccontextmanager
-    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
+    async def timeout(self, seconds: float | None) -> AsyncIterator[Time]:
         """Stand in for ``asyncio.timeout``."""
         self._ends = math.inf if seconds is None else self.now + seconds
         try:
-            yield
+            yield self
         except asyncio.CancelledError:
             raise TimeoutError from None
         finally:
             self._ends = math.inf
+
+    def when(self) -> float | None:
+        return None if self._ends == math.inf else self._ends
+
+    def reschedule(self, when: float | None) -> None:
+        self._ends = math.inf if when is None else when
 
 
 def nothing() -> None:
@@ -71,7 +77,9 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """The time of the trigger and of its login, without jitter."""
     time = Time()
     monkeypatch.setattr(waits, "time", time)
-    monkeypatch.setattr(waits, "asyncio", SimpleNamespace(timeout=time.timeout))
+    monkeypatch.setattr(
+        waits, "asyncio", SimpleNamespace(timeout=time.timeout, get_running_loop=lambda: time)
+    )
     monkeypatch.setattr(streams, "asyncio", SimpleNamespace(sleep=time.sleep))
     monkeypatch.setattr(streams, "random", SimpleNamespace(uniform=lambda low, high: (low + high) / 2))
     monkeypatch.setattr(clock, "now", time.monotonic)
@@ -322,6 +330,30 @@ class TestOutages:
 
         assert approval.answers == [200, 200]
         assert time.pauses == [20, 10]
+
+    def test_of_a_secrets_backend_are_outlived_too(
+        self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow says then that there is no such connection."""
+        uri = approval.cdf.airflow_connection_uri()
+        monkeypatch.delenv("AIRFLOW_CONN_CDF_DEFAULT")
+        time.meanwhile = [lambda: monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", uri), approval.approve]
+
+        assert wait(approval)["outcome"] == "reached"
+
+        assert approval.answers == [200, 200]
+        assert time.pauses == [20, 10]
+
+    def test_of_a_connection_that_is_not_there_end_the_wait_after_its_silence(
+        self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_CDF_DEFAULT")
+        time.meanwhile = [nothing] * 2
+
+        event = wait(approval, max_poll_silence=50)
+
+        assert (event["outcome"], event["is_permanent"]) == ("error", False)
+        assert "Airflow found no connection 'cdf_default'." in event["message"]
 
 
 class TestContradiction:

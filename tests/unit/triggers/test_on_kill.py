@@ -126,7 +126,12 @@ def test_the_execution_of_a_task_that_counts_on_it_goes_on(
 
 
 def test_where_cancelling_is_not_wanted_nobody_is_asked(
-    states: Mock, execution_id: str, project: Project, cdf: CdfEmulator, ti: FakeTaskInstance
+    states: Mock,
+    execution_id: str,
+    project: Project,
+    cdf: CdfEmulator,
+    ti: FakeTaskInstance,
+    log: pytest.LogCaptureFixture,
 ) -> None:
     states.return_value = {ti.run_id: {ti.task_id: "failed"}}
 
@@ -134,6 +139,11 @@ def test_where_cancelling_is_not_wanted_nobody_is_asked(
 
     states.assert_not_called()
     assert cdf.journal.count(path=f"*/{execution_id}*") == 0
+    # A sensor has no argument cancel_on_kill.
+    assert log.messages == [
+        "The execution goes on in CDF, whatever has become of the task that waited for it. "
+        f"[execution {execution_id}]"
+    ]
     assert project.execution(execution_id)["status"] == "RUNNING"
 
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG
 
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
-RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=1)}
 
-for name, deferrable in (("deferred", True), ("poking", False)):
+class PollsOnceResumed(CdfWorkflowRunOperator):
+    """Goes on to wait on its worker, so that the task is running and its trigger gone."""
+
+    def execute_complete(self, *arguments: Any, **kwargs: Any) -> Any:
+        self.deferrable = False
+        return super().execute_complete(*arguments, **kwargs)
+
+
+# A restart of everything costs a task several tries: on each worker, and while the api-server is away.
+RETRIES = {"retries": 10, "retry_delay": timedelta(seconds=1)}
+
+for name, kind, deferrable in (
+    ("deferred", CdfWorkflowRunOperator, True),
+    ("resumed", PollsOnceResumed, True),
+    ("poking", CdfWorkflowRunOperator, False),
+):
     with DAG(f"many_{name}", schedule=None, default_args=RETRIES):
-        CdfWorkflowRunOperator(
+        kind(
             task_id="run",
             workflow_external_id="pump_health",
             version="1",
