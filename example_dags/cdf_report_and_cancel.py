@@ -46,7 +46,7 @@ with DAG(
     stop = CdfWorkflowCancelOperator(
         task_id="stop",
         execution_id=run.output["execution_id"],  # is there also where the task "run" died after the start
-        only_after_failure=True,
+        unless_succeeded=True,
     )
 
     report >> stop >> ended

@@ -202,6 +202,15 @@ class TestFanOut:
         assert execution["status"] == "COMPLETED"
         assert risks == {"inspect_P-101": 0.72, "inspect_P-102": 0.14, "inspect_P-103": 0.39}
 
+    @pytest.mark.parametrize("name", ["cdf_fan_out", "cdf_fan_out_each"])
+    def test_of_no_children_is_no_failure(
+        self, name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag_where(cdf_default, name, list_pumps={"tasks": []})
+
+        assert run.state == "success"
+        assert execution_of(project, run, "fleet_check")["status"] == "COMPLETED"
+
     @pytest.mark.parametrize(
         ("name", "status", "of_others"),
         [

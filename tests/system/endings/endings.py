@@ -108,7 +108,7 @@ def end(way: str, event: str) -> None:
     steps: list[Any] = [report]
     if way in ("cancel_teardown", "both"):
         stop = CdfWorkflowCancelOperator(
-            task_id="stop", execution_id=run.output["execution_id"], only_after_failure=True
+            task_id="stop", execution_id=run.output["execution_id"], unless_succeeded=True
         )
         steps.append(stop)
     chain(*steps, ended)
