@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import DecoratedOperator
 
+from airflow_provider_cdf.operators.address import refuse_mistakes
 from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
 from airflow_provider_cdf.operators.work import PARAMETER, CdfTaskOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
@@ -57,6 +58,7 @@ class _CdfTaskDecorator(_TaskDecorator[..., Any, CdfDecoratedOperator]):
         expanded: Any = super()._expand(*args, **kwargs)
         # As for any mapped task: the DAG processor takes its callbacks from here.
         arguments = expanded.operator.partial_kwargs
+        refuse_mistakes(arguments)
         arguments["on_failure_callback"] = with_callback(arguments.get("on_failure_callback"), report_failure)
         return expanded
 

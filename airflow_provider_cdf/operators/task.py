@@ -21,12 +21,11 @@ from airflow_provider_cdf.fields import (
     is_from_mapped,
     is_literal,
     refuse_operators,
-    refuse_wrong_ids,
 )
 from airflow_provider_cdf.operators.address import (
     ADDRESS,
-    check_address,
     mistake_in_address,
+    refuse_mistakes,
     target_of,
     which,
 )
@@ -122,10 +121,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         }
         #: Why it is not known which task is meant.
         self.mistake = mistake_in_address(execution_id, task_external_id, cdf_task_id)
-        if self.mistake and not is_from_mapped(self):
-            raise ValueError(self.mistake)
         if not is_from_mapped(self):  # whose values execute() checks
-            _refuse_mistakes(status, output, skipped_status, **address)
+            refuse_mistakes(address)
+            _refuse_mistakes(status, output, skipped_status)
             if status is None:
                 _refuse_other_rules(kwargs)
         follows_from_work = status is None and "trigger_rule" not in kwargs
@@ -157,7 +155,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         A ``status`` that it is expanded over is that of work that was done: where a task before has failed,
         the failure is reported, as without a status.
         """
-        _refuse_mistakes_among(kwargs)
+        _refuse_mistakes_among(kwargs, is_whole=False)
         if kwargs.get("status") is None:
             kwargs.pop("status", None)  # so that it may be expanded over
             _refuse_other_rules(kwargs)
@@ -165,7 +163,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             # Airflow looks for what a mapped task depends on under the names of template fields only.
             kwargs["task_output"] = kwargs.pop("output")
         follows_from_work = "status" not in kwargs and "trigger_rule" not in kwargs
-        partial = with_checks(super().partial(**kwargs), _refuse_mistakes_in_one)
+        partial = with_checks(super().partial(**kwargs), _refuse_mistakes_among)
         partial_with_callback(partial, report_failure)
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
@@ -233,7 +231,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             skipped_status=None if self.skipped_status is None else check_reportable(self.skipped_status),
         )
         if end.status is None:
-            raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
+            raise AirflowSkipException("No execution id was given, so there is nothing to report to.")
         if end.blamed:
             causes = root_causes(end.blamed, self, ti, end.good)
             self._fail(ti, end.status, failure(ti, causes), causes)
@@ -295,14 +293,13 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         return mapped is not None and "status" not in mapped.partial_kwargs
 
 
-def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:
+def _refuse_mistakes(status: Any, output: Any, skipped_status: Any) -> None:
     """
     Refuse what a DAG file says itself, and cannot be meant.
 
     :raises ValueError: while the file is parsed.
     """
-    refuse_operators(status=status, output=output, **address)
-    refuse_wrong_ids(None, execution_id=address.get("execution_id"), cdf_task_id=address.get("cdf_task_id"))
+    refuse_operators(status=status, output=output)
     try:
         for given in (status, skipped_status):
             if given is not None and is_literal(given):
@@ -322,29 +319,19 @@ def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: A
         raise ValueError(error.problem) from None
 
 
-def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
+def _refuse_mistakes_among(arguments: Mapping[str, Any], *, is_whole: bool = True) -> None:
     """
-    Refuse mistakes in the arguments of a mapped task.
+    Refuse mistakes in the arguments of a mapped task, by default in those of one map index.
 
     :raises ValueError: while the file is parsed.
     """
+    refuse_mistakes(arguments, is_whole=is_whole)
     output = arguments.get("output")
-    named = ("status", "skipped_status", "execution_id", "task_external_id", "cdf_task_id")
     _refuse_mistakes(
-        output=arguments.get("task_output") if output is None else output,
-        parent_task_external_id=arguments.get("parent_task_external_id"),
-        **{name: arguments.get(name) for name in named},
+        arguments.get("status"),
+        arguments.get("task_output") if output is None else output,
+        arguments.get("skipped_status"),
     )
-
-
-def _refuse_mistakes_in_one(arguments: Mapping[str, Any]) -> None:
-    """
-    Refuse mistakes in the arguments of one map index.
-
-    :raises ValueError: while the file is parsed.
-    """
-    check_address(*(arguments.get(name) for name in ("execution_id", "task_external_id", "cdf_task_id")))
-    _refuse_mistakes_among(arguments)
 
 
 def _refuse_other_rules(arguments: Mapping[str, Any]) -> None:
