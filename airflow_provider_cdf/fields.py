@@ -19,7 +19,7 @@ _TEXT = "renders_to_text"
 
 class TextFields:
     """
-    A mixin for operators and sensors, before ``BaseOperator``: what CDF knows as text stays text.
+    A mixin before ``BaseOperator`` or ``BaseNotifier``: what CDF knows as text stays text.
 
     With ``render_template_as_native_obj=True``, Airflow makes a Python value of every templated string that
     looks like one, also where there is no template in it: the version "1" arrives as a number, and "2024_01"
@@ -48,41 +48,47 @@ class TextFields:
         for name in ids:
             setattr(self, name, _id_from_xcom(getattr(self, name), context))
         render(
-            parent, [name for name in texts if name not in ids], context, text_env(self), seen_oids, **more
+            parent,
+            [name for name in texts if name not in ids],
+            context,
+            text_env(self, context),
+            seen_oids,
+            **more,
         )
         for name in texts:
             setattr(self, name, as_text(getattr(self, name)))
         render(parent, others, context, jinja_env, seen_oids, **more)
 
     def _render(self, template: Template, context: Context, dag: Any = None) -> Any:
-        # Airflow asks the operator and the DAG how to put a rendered template together.
+        # Airflow asks the operator, or the notifier, and the DAG how to put a rendered template together.
         if getattr(template.environment, _TEXT, False):
             return template.render(context)
         return super()._render(template, context, dag=dag)  # type: ignore[misc]  # BaseOperator's
 
 
-def text_env(operator: Any) -> Environment:
-    """Return the environment that renders an operator's templates to text."""
-    dag = operator.get_dag()
+def text_env(templated: Any, context: Context) -> Environment:
+    """Return the environment that renders the templates of an operator, or a notifier, to text."""
+    # A notifier is of no DAG but the one that calls it.
+    dag = templated.get_dag() if hasattr(templated, "get_dag") else context.get("dag")
     env: Environment = (
-        operator.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
+        templated.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
     )
     # An operator may say so itself since Airflow 3.2.
-    if any(getattr(one, "render_template_as_native_obj", None) for one in (operator, dag)):
+    if any(getattr(one, "render_template_as_native_obj", None) for one in (templated, dag)):
         setattr(env, _TEXT, True)
     return env
 
 
-def render_only(operator: Any, fields: Iterable[str], context: Context) -> None:
+def render_only(templated: Any, fields: Iterable[str], context: Context) -> None:
     """Render some text fields, for a callback that needs no others, and before which no code has run."""
-    env = text_env(operator)
+    env = text_env(templated, context)
     for name in fields:
-        value = getattr(operator, name)
+        value = getattr(templated, name)
         if name in _IDS and isinstance(value, XComArg):
             rendered = _id_from_xcom(value, context)
         else:
-            rendered = operator.render_template(value, context, env)
-        setattr(operator, name, as_text(rendered))
+            rendered = templated.render_template(value, context, env)
+        setattr(templated, name, as_text(rendered))
 
 
 def _id_from_xcom(xcom: XComArg, context: Context) -> Any:

@@ -14,7 +14,6 @@ from airflow_provider_cdf.cdf.errors import CdfAmbiguousTaskError
 from airflow_provider_cdf.cdf.models import (
     TaskDefinition,
     TaskExecution,
-    TaskStatus,
     TaskType,
     WorkflowExecutionDetails,
 )
@@ -148,10 +147,3 @@ def _reference(task: TaskDefinition) -> tuple[str, str] | None:
 def _subworkflow(task: TaskDefinition) -> Mapping[str, Any]:
     what = task.parameters.get("subworkflow")
     return what if isinstance(what, Mapping) else {}
-
-
-def has_become(task: TaskExecution, wanted: str) -> bool:
-    """Whether a task is as a report wants it to be."""
-    # What a reported failure becomes where the task's onFailure is skipTask.
-    is_skipped = wanted != TaskStatus.COMPLETED and task.status == TaskStatus.COMPLETED_WITH_ERRORS
-    return task.status == wanted or is_skipped

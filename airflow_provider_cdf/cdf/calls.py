@@ -19,7 +19,6 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from airflow_provider_cdf.cdf import reading
-from airflow_provider_cdf.cdf.attempts import has_become
 from airflow_provider_cdf.cdf.checks import (
     MAX_CANCEL_REASON,
     check_metadata,
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-#: Metadata key by which the execution of one submission is told from all others.
+#: Metadata key by which the execution of one submission is found when its answer was lost.
 SUBMIT_ID = "airflow_submit_id"
 #: The most that a list answers at once.
 PAGE_SIZE = 1000
@@ -392,7 +391,7 @@ def update_task(
 
     def is_about(answer: TaskExecution) -> str | None:
         other = is_another(answer)
-        return other or (None if has_become(answer, wanted) else f"a task that is {answer.status}")
+        return other or (None if answer.has_become(wanted) else f"a task that is {answer.status}")
 
     return Call(
         purpose=f"set the task to {wanted}",
@@ -409,9 +408,7 @@ def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExe
     """Return what says so if an answer is about another id than the one that was asked for."""
 
     def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
-        return (
-            None if answer.id.lower() == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
-        )
+        return None if answer.id == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
 
     return is_about
 

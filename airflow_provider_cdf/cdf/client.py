@@ -141,7 +141,7 @@ class CdfClient(Sender):
         here = os.getpid()
         opened = self._given or self._opened.get(here)
         if opened is None:
-            opened = self._opened.setdefault(here, self._network(Network))
+            opened = self._opened.setdefault(here, Network(self.tls))
             for pid in [pid for pid in list(self._opened) if pid != here]:
                 # The parent's: dropped, not closed, because the parent goes on with them.
                 self._opened.pop(pid, None)
@@ -302,7 +302,7 @@ class AsyncCdfClient(Sender):
         here = (os.getpid(), asyncio.get_running_loop())
         opened = self._opened.get(here)
         if opened is None:
-            opened = self._opened[here] = self._network(AsyncNetwork)
+            opened = self._opened[here] = AsyncNetwork(self.tls)
             for pid, loop in list(self._opened):
                 # Dropped, not closed: the parent process goes on with its own, and an ended loop cannot.
                 if pid != here[0] or loop.is_closed():

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from airflow_provider_cdf.cdf import calls, checks, clock
+from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
@@ -35,8 +36,6 @@ from airflow_provider_cdf.cdf.submitting import Trace, submit, unknown
 
 log = logging.getLogger(__name__)
 
-#: Metadata key by which the execution of one submission is found when its answer was lost.
-SUBMIT_ID = calls.SUBMIT_ID
 #: Metadata key that all executions of one logical run have in common, where an operator starts them.
 RUN_KEY = "airflow_run_key"
 #: Seconds within which an execution that CDF has agreed to cancel has to end.

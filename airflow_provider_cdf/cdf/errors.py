@@ -59,7 +59,7 @@ class CdfConnectionError(CdfError, AirflowFailException):
 
 
 class CdfConnectionUnreadError(CdfError):
-    """Airflow could not be asked for the connection just now. Nothing was sent."""
+    """Airflow gave no connection: it has none, or could not be asked just now. Nothing was sent."""
 
 
 class CdfLoginError(CdfError):

@@ -7,6 +7,7 @@ import binascii
 import html
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import unquote
 
 #: Characters of foreign text that a message repeats.
@@ -26,8 +27,9 @@ def one_line(text: object, limit: int = LONGEST) -> str:
     whole = text if isinstance(text, str) else str(text)
     # Runs of blanks become one, so a little more than the limit is looked at.
     begin = whole[: 4 * limit]
-    printable = "".join(character if character.isprintable() else " " for character in begin)
-    line = " ".join(printable.split())
+    if not begin.isprintable():
+        begin = "".join(character if character.isprintable() else " " for character in begin)
+    line = " ".join(begin.split())
     return line if len(line) <= limit and len(whole) <= len(begin) else line[: limit - 1].rstrip() + "…"
 
 
@@ -59,21 +61,32 @@ def without_secrets(text: object, secrets: Iterable[str]) -> str:
 
     :param text: what came; anything but text is taken as Python writes it.
     """
-    secrets = [secret for secret in secrets if len(secret) > 3]  # shorter ones are part of any word
+    known = tuple(secret for secret in secrets if len(secret) > 3)  # shorter ones are part of any word
     shown = (text if isinstance(text, str) else str(text))[:MOST]
-    for secret in secrets:
+    for secret in known:
         shown = shown.replace(secret, "***")
-    parts = {part for secret in secrets for form in _forms(secret) for part in _parts(_letters(form))}
-    sizes = {len(part) for part in parts}
+    by_size = _parts_of(known)
     looked_at = 0
-    for form in _decoded(shown, layers=2):
+    for form in _decoded(shown, layers=2, least=min(by_size, default=MOST)):
         looked_at += len(form)
         if looked_at > MOST_DECODED:
             return "(left out, because it is encoded too many times)"
         letters = _letters(form)
-        if any(letters[at : at + size] in parts for size in sizes for at in range(len(letters) - size + 1)):
-            return "(left out, because it repeats a secret)"
+        for size, parts in by_size.items():
+            if not parts.isdisjoint(letters[at : at + size] for at in range(len(letters) - size + 1)):
+                return "(left out, because it repeats a secret)"
     return one_line(shown)
+
+
+@lru_cache(maxsize=32)  # a token has thousands of parts, and an execution may have hundreds of reasons
+def _parts_of(secrets: tuple[str, ...]) -> dict[int, set[str]]:
+    """Return what must not be in a text, by its length."""
+    by_size: dict[int, set[str]] = {}
+    for secret in secrets:
+        for form in _forms(secret):
+            for part in _parts(_letters(form)):
+                by_size.setdefault(len(part), set()).add(part)
+    return by_size
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -95,14 +108,14 @@ def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text)).lower()
 
 
-def _decoded(text: str, layers: int) -> Iterator[str]:
-    """The text, and what it is the encoding of."""
+def _decoded(text: str, layers: int, least: int) -> Iterator[str]:
+    """The text, and what it is the encoding of, where that has so many characters."""
     for form in dict.fromkeys((text, *_unescaped(text))):
         yield form
-        if layers:
-            for run in _BASE64.findall(form):
-                for skipped in range(4):
-                    yield from _decoded(_from_base64(run[skipped:]), layers - 1)
+        for run in _BASE64.findall(form) if layers else ():
+            for skipped in range(4):
+                if (len(run) - skipped) * 3 // 4 >= least:
+                    yield from _decoded(_from_base64(run[skipped:]), layers - 1, least)
 
 
 def _unescaped(text: str) -> Iterator[str]:

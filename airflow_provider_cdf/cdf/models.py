@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     OnErrorOmit,
+    StringConstraints,
     ValidationError,
 )
 from pydantic.alias_generators import to_camel
@@ -148,6 +149,8 @@ def _none() -> None:
     return None
 
 
+#: In lower case, because it is compared.
+_Uuid: TypeAlias = Annotated[str, StringConstraints(to_lower=True)]
 _Text: TypeAlias = Annotated[str | None, _Else(_none)]
 _Int: TypeAlias = Annotated[int | None, _Else(_none)]
 #: Milliseconds since the epoch. What is no time, such as 10**400, does not fit a float either.
@@ -214,7 +217,7 @@ class TaskExecution(_Answer):
     :param end_time: milliseconds since the epoch.
     """
 
-    id: str
+    id: _Uuid
     external_id: str
     status: TaskStatus
     task_type: Annotated[TaskType | None, _Else(_none)] = None
@@ -233,6 +236,12 @@ class TaskExecution(_Answer):
         SCHEDULED and IN_PROGRESS go on whatever else is said.
         """
         return self.status in _ENDED_TASK or (bool(self.end_time) and self.status not in _GOES_ON)
+
+    def has_become(self, wanted: str) -> bool:
+        """Whether this attempt is as a report wants it to be."""
+        # What a reported failure becomes where the task's onFailure is skipTask.
+        is_skipped = wanted != TaskStatus.COMPLETED and self.status == TaskStatus.COMPLETED_WITH_ERRORS
+        return self.status == wanted or is_skipped
 
     @property
     def is_async_complete(self) -> bool | None:
@@ -259,7 +268,7 @@ class WorkflowExecution(_Answer):
     :param metadata: strings by the specification; recorded executions hold numbers too.
     """
 
-    id: str
+    id: _Uuid
     workflow_external_id: str
     status: WorkflowStatus
     version: _Text = None
@@ -403,18 +412,24 @@ class TokenInspection(_Answer):
     projects: _List[TokenProject]
     capabilities: Annotated[_List[dict[str, Any]], _Else(list)] = Field(default_factory=list)
 
-    def granted_in(self, project: str) -> set[str]:
-        """Return what the token may do in a project, such as ``workflowOrchestrationAcl:READ``."""
-        if all(one.project_url_name != project for one in self.projects):
-            return set()
+    def reaches(self, project: str) -> bool:
+        """Whether the token has any access to a project."""
+        return any(one.project_url_name == project for one in self.projects)
+
+    def missing_in(self, project: str, *wanted: str) -> list[str]:
+        """
+        Return which capabilities the token lacks in a project; all of them if it does not reach the project.
+
+        :param wanted: such as ``workflowOrchestrationAcl:READ``.
+        """
         granted: set[str] = set()
-        for capability in self.capabilities:
+        for capability in self.capabilities if self.reaches(project) else ():
             scope = capability.get("projectScope")
             if isinstance(scope, dict) and ("allProjects" in scope or project in _list_in(scope, "projects")):
                 for acl, grant in capability.items():
                     if acl.endswith("Acl"):
                         granted |= {f"{acl}:{action}" for action in _list_in(grant, "actions")}
-        return granted
+        return [capability for capability in wanted if capability not in granted]
 
 
 def _list_in(said: Any, name: str) -> list[Any]:

@@ -10,20 +10,22 @@ threads.
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
+import anyio.abc
 import httpcore
 import httpx
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.hosts import is_loopback
 
 #: When the request that this thread or coroutine has under way ends, on :func:`clock.now`.
 request_ends: ContextVar[float | None] = ContextVar("airflow_provider_cdf_request_ends", default=None)
@@ -34,13 +36,11 @@ PIECE = 16 * 1024
 PoolT = TypeVar("PoolT", httpcore.ConnectionPool, httpcore.AsyncConnectionPool)
 
 
-def is_loopback(hostname: str) -> bool:
-    """Whether a host is this machine: plain http is fine there, and no proxy may see it."""
-    if hostname.lower() == "localhost":
-        return True
+def can_be_asked(hostname: str) -> bool:
+    """Whether the HTTP library takes a host name, which it may stumble over as late as at a request."""
     try:
-        return ipaddress.ip_address(hostname.strip("[]")).is_loopback
-    except ValueError:
+        return bool(httpx.URL(scheme="https", host=hostname).host)
+    except (ValueError, httpx.InvalidURL):
         return False
 
 
@@ -145,6 +145,10 @@ class Stream(httpcore.NetworkStream):
 class Backend(httpcore.SyncBackend):
     """Connections, for threads."""
 
+    def __init__(self) -> None:
+        #: By host, the address that was reached last.
+        self._reached: dict[str, str] = {}
+
     def connect_tcp(
         self,
         host: str,
@@ -153,26 +157,72 @@ class Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Stream:
-        # A name may have many addresses, and each would get the whole time.
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from None
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        addresses.sort(key=lambda address: address != self._reached.get(host))
         failed: Exception = httpcore.ConnectError("the name has no address")
-        for address in dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found):
+        for tried, address in enumerate(addresses):
             left = time_left(httpcore.ConnectTimeout)
+            # Each gets its share: one that leads nowhere (IPv6 behind a firewall) must not take it all.
+            share = None if left is None else left / (len(addresses) - tried)
             try:
-                return Stream(super().connect_tcp(address, port, left, local_address, socket_options))
+                stream = super().connect_tcp(address, port, share, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
+            else:
+                self._reached[host] = address
+                return Stream(stream)
         raise failed
 
 
-class AsyncStream(httpcore.AsyncNetworkStream):
-    """A connection, for coroutines."""
+class Received(anyio.abc.ByteStream):
+    """
+    What has come from a socket. It shows what was not read yet.
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+    anyio takes as much from a socket as has come, and keeps what it is not asked for where nothing shows it.
+    """
+
+    #: More bytes than any event loop takes from a socket at once.
+    ALL = 1024 * 1024
+
+    def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
+        self.rest = b""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        if self.rest:
+            await asyncio.sleep(0)  # others have their turn, as they have while one waits for a socket
+        else:
+            self.rest = await self._stream.receive(self.ALL)
+        piece, self.rest = self.rest[:max_bytes], self.rest[max_bytes:]
+        return piece
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes
+
+
+class AsyncStream(httpcore.AsyncNetworkStream):
+    """
+    A connection, for coroutines.
+
+    :param received: what lies between the socket and the stream.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, received: Received) -> None:
+        self._stream, self._received = stream, received
         self.leftovers = Leftovers()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
@@ -194,10 +244,12 @@ class AsyncStream(httpcore.AsyncNetworkStream):
         timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
     ) -> AsyncStream:
         left = time_left(httpcore.ConnectTimeout)
-        return AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, left))
+        encrypted = await self._stream.start_tls(ssl_context, server_hostname, left)
+        return AsyncStream(encrypted, self._received)
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and (self.leftovers.distrusted or self._has_decrypted()):
+        is_asked = info == "is_readable"
+        if is_asked and (self.leftovers.distrusted or self._received.rest or self._has_decrypted()):
             return True
         return self._stream.get_extra_info(info)
 
@@ -227,22 +279,31 @@ class AsyncBackend(httpcore.AnyIOBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> AsyncStream:
         left = time_left(httpcore.ConnectTimeout)
-        return AsyncStream(await super().connect_tcp(host, port, left, local_address, socket_options))
+        stream: Any = await super().connect_tcp(host, port, left, local_address, socket_options)
+        # Below TLS, too, where httpcore has no public place for it.
+        stream._stream = Received(stream._stream)
+        return AsyncStream(stream, stream._stream)
 
 
 class _Pools(Generic[PoolT]):
-    """One pool of connections for each server, directly or through the proxy that the environment names."""
+    """
+    One pool of connections for each server, directly or through the proxy that the environment names.
 
-    def __init__(self, kind: type[PoolT], backend: Any, tls: ssl.SSLContext) -> None:
+    :param tls: what connections are checked with, by now: a CA bundle may be renewed on disk.
+    """
+
+    def __init__(self, kind: type[PoolT], backend: Any, tls: Callable[[], ssl.SSLContext]) -> None:
         self._kind: type[PoolT] = kind
+        tls()  # now, because what is wrong with it is no failure of a request
         self._backend, self._tls = backend, tls
-        self._by_origin: dict[tuple[str, str], PoolT] = {}
+        self._by_origin: dict[tuple[str, str, ssl.SSLContext], PoolT] = {}
 
     def pool_for(self, url: httpx.URL) -> PoolT:
-        origin = (url.scheme, url.host)
+        tls = self._tls()
+        origin = (url.scheme, url.netloc.decode(), tls)
         if origin not in self._by_origin:
             pool = self._kind(
-                ssl_context=self._tls,
+                ssl_context=tls,
                 proxy=_proxy_for(url),
                 network_backend=self._backend,
                 max_connections=100,  # these three as in httpx
@@ -258,7 +319,9 @@ class _Pools(Generic[PoolT]):
 
 def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     """Return the proxy that ``HTTPS_PROXY``, ``ALL_PROXY`` and so on name for a URL, but for ``NO_PROXY``."""
-    if is_loopback(url.host) or proxy_bypass(url.host):
+    port = url.port or (443 if url.scheme == "https" else 80)
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    if is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(f"{host}:{port}"):
         return None
     proxies = getproxies()
     named = proxies.get(url.scheme) or proxies.get("all")
@@ -329,7 +392,7 @@ class _AsyncBody(httpx.AsyncByteStream):
 class Network(httpx.BaseTransport):
     """The network, for threads."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: Callable[[], ssl.SSLContext]) -> None:
         self._pools = _Pools(httpcore.ConnectionPool, Backend(), tls)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -344,7 +407,7 @@ class Network(httpx.BaseTransport):
 class AsyncNetwork(httpx.AsyncBaseTransport):
     """The network, for the coroutines of one event loop."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: Callable[[], ssl.SSLContext]) -> None:
         self._pools = _Pools(httpcore.AsyncConnectionPool, AsyncBackend(), tls)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_cdf.cdf import calls, checks, clock
-from airflow_provider_cdf.cdf.attempts import has_become, is_async_complete
+from airflow_provider_cdf.cdf.attempts import is_async_complete
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
@@ -118,7 +118,7 @@ def _reported_task(
     if task is None:
         return None
     which = f"[task {task.id}, execution {execution.id}]"
-    if task.has_ended and not has_become(task, wanted):
+    if task.has_ended and not task.has_become(wanted):
         raise CdfNothingToReportToError(
             f"Task {task.external_id!r} was not set to {wanted}: it has already ended {task.status}. "
             f"The workflow is {execution.status}. {which}"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from tenacity import RetryCallState
@@ -23,6 +20,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.cdf.statuses import is_ambiguous_status
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +46,6 @@ def is_ambiguous(error: BaseException) -> bool:
     if isinstance(error, CdfApiError):
         return is_ambiguous_status(error.code)
     return isinstance(error, CdfAnswerError)
-
-
-def is_ambiguous_status(code: int) -> bool:
-    """Whether an answer with this HTTP status leaves open if the request was carried out."""
-    return code == 408 or code >= 500
-
-
-def is_transient_status(code: int) -> bool:
-    """Whether the same request may get another answer than this HTTP status later."""
-    return code == 429 or is_ambiguous_status(code)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -110,26 +98,6 @@ def retrying(call: Call[Any], seconds: float, within: float | None = None) -> Ma
         return clock.now() + state.upcoming_sleep >= end
 
     return {"retry": retry, "wait": wait, "stop": stop, "before_sleep": _say, "reraise": True}
-
-
-def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a ``Retry-After`` asks for; it is a number or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d*)?", value, re.ASCII):
-        return float(value)
-    until = _date(value)
-    if until is None:
-        return None
-    # By the clock of the one who says it: ours may be minutes off.
-    return max(0.0, (until - (_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds())
-
-
-def _date(value: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _say(state: RetryCallState) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -26,12 +28,12 @@ from airflow_provider_cdf.cdf.errors import (
     CdfRefusedError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.foreign import without_secrets
+from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
-from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
-from airflow_provider_cdf.cdf.retry import is_ambiguous_status, is_transient, read_retry_after
+from airflow_provider_cdf.cdf.retry import is_transient
 from airflow_provider_cdf.cdf.settings import Settings, Source
+from airflow_provider_cdf.cdf.statuses import is_ambiguous_status
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer, tls
 
 log = logging.getLogger(__name__)
@@ -41,10 +43,9 @@ MAX_NAMED = 10
 #: Seconds within which it is asked what a token may do, once CDF has refused it something.
 INSPECT_WITHIN = 5.0
 
-#: How many of the texts that CDF has said are kept with what was made of them.
-MOST_CLEANED = 200
-
-NetworkT = TypeVar("NetworkT", Network, AsyncNetwork)
+#: How many of the texts that CDF has said are kept with what was made of them. An execution may have 200
+#: tasks, each with 11 attempts.
+MOST_CLEANED = 5_000
 
 
 class Sender:
@@ -54,7 +55,8 @@ class Sender:
         # A login is for the credentials that it was made for, so there no others are looked for.
         self.settings = settings if login is None else replace(settings, source=None)
         self._own_login = login
-        self._cleaned: dict[str, str] = {}
+        # A wait reads the same words at each poll.
+        self._cleaned = lru_cache(MOST_CLEANED)(lambda words: without_secrets(words, self._secrets))
 
     def renew(self, read: Settings) -> None:
         """Log in by settings that were read again from now on, if they are for the same CDF."""
@@ -104,14 +106,20 @@ class Sender:
     def _inspect_ends(self, give_up_at: float | None) -> float:
         return min(clock.now() + INSPECT_WITHIN, self._ends(give_up_at))
 
-    def _network(self, kind: type[NetworkT]) -> NetworkT:
+    def tls(self) -> ssl.SSLContext:
+        """
+        Return what connections are checked with. The first time in a process it takes 30 ms.
+
+        :raises CdfConnectionError: if the CA bundle cannot be read.
+        """
         try:
-            return kind(tls(self.settings.ca_bundle))
+            return tls(self.settings.ca_bundle)
         except OSError:
-            raise CdfConnectionError(
+            failed = CdfConnectionError(
                 f"{self.settings.label} cannot be used: its CA bundle "
                 f"{Path(self.settings.ca_bundle or '').name!r} cannot be read. Nothing was sent to CDF."
-            ) from None
+            )
+        raise failed
 
     def _read(self, call: Call[AnswerT], answer: Answer) -> AnswerT:
         if not answer.is_success:
@@ -193,7 +201,7 @@ class Sender:
             code=code,
             cdf_message=words,
             request_id=self._request_id(call, answer),
-            retry_after=read_retry_after(answer.headers) if why_alone is None else why_alone.retry_after,
+            retry_after=answer.retry_after if why_alone is None else why_alone.retry_after,
             is_auto_retryable=is_auto_retryable or may_log_in_later,
             is_cdfs_own=error is not None,
         )
@@ -204,16 +212,13 @@ class Sender:
         client = who[:1].upper() + who[1:]
         inspection = refusal.inspection
         if inspection is not None:
-            if all(one.project_url_name != project for one in inspection.projects):
+            if not inspection.reaches(project):
                 return (
                     f"{client} has no access to project {project!r}; the projects of its token are: "
                     f"{self.named(inspection.projects)}. "
                     f"Look at the project of {self.settings.label}."
                 )
-            granted = inspection.granted_in(project)
-            if call.capability not in granted:
-                needed = dict.fromkeys((call.capability, *call.also_needed))
-                missing = [capability for capability in needed if capability not in granted]
+            if missing := inspection.missing_in(project, call.capability, *call.also_needed):
                 what = "capability" if len(missing) == 1 else "capabilities"
                 return f"{client} lacks the {what} {', '.join(missing)} in project {project!r}."
         if refusal.code == 401:
@@ -256,12 +261,7 @@ class Sender:
 
     def clean(self, words: str) -> str:
         """Return what CDF says in one line of at most 500 characters, without secrets of this client."""
-        # A wait reads the same words at each poll, and to search them takes milliseconds.
-        if words not in self._cleaned:
-            if len(self._cleaned) >= MOST_CLEANED:
-                self._cleaned.clear()
-            self._cleaned[words] = without_secrets(words, self._secrets)
-        return self._cleaned[words]
+        return self._cleaned(words[:MOST])
 
     def named(self, projects: Sequence[TokenProject]) -> str:
         """Return the first of a token's projects, in words."""

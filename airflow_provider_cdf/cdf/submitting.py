@@ -168,7 +168,7 @@ def _is_unused(settings: Settings, session: Session) -> Conversation[bool]:
 def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
     """Whether the token, which the sender has asked about, may not do what was refused."""
     inspection = refusal.inspection if isinstance(refusal, CdfApiError) else None
-    return inspection is not None and capability not in inspection.granted_in(project)
+    return inspection is not None and bool(inspection.missing_in(project, capability))
 
 
 def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:

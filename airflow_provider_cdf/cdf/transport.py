@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import ssl
 import zlib
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import httpcore
@@ -32,7 +33,7 @@ MOST_OF_AN_ERROR = 64 * 1024
 #: Unpacked at once, bytes: one or two milliseconds.
 STEP = 256 * 1024
 #: The headers that are read. A cookie is not kept, so none is ever sent.
-HEADERS = ("content-type", "retry-after", "date", "x-request-id", "cdf-is-auto-retryable")
+HEADERS = ("retry-after", "date", "x-request-id", "cdf-is-auto-retryable")
 #: What is raised before anything of a request was sent.
 _BEFORE_SENDING = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
@@ -81,6 +82,18 @@ class Answer:
             return "an empty answer"
         return "an HTML page" if self.content.lstrip()[:1] == b"<" else "something that is no JSON object"
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that ``Retry-After`` asks for; it is a number or a date."""
+        value = self.headers.get("Retry-After", "").strip()
+        if re.fullmatch(r"\d{1,9}(\.\d*)?", value, re.ASCII):
+            return float(value)
+        until = _date(value)
+        if until is None:
+            return None
+        # By the clock of the one who says it: ours may be minutes off.
+        return max(0.0, (until - (_date(self.headers.get("Date", "")) or datetime.now(UTC))).total_seconds())
+
     def json_object(self) -> dict[str, Any] | None:
         """Return a small answer that is a JSON object; ``None`` if it is none. UTF-8, whatever it claims."""
         try:
@@ -88,6 +101,14 @@ class Answer:
         except (ValueError, RecursionError):
             return None
         return said if isinstance(said, dict) else None
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 class NoAnswer(Exception):  # noqa: N818 - not all of them are errors of this side
@@ -233,19 +254,37 @@ async def aexchange(
     raise failed
 
 
-@cache
+#: By path, when a CA bundle was changed, and what was made of it.
+_made: dict[str | None, tuple[int, ssl.SSLContext]] = {}
+
+
 def tls(ca_bundle: str | None = None) -> ssl.SSLContext:
     """
-    Return what connections are checked with. Loading it takes 30 ms, so once a process.
+    Return what connections are checked with. It is made once a process, in 30 ms, and when it has changed.
 
-    :param ca_bundle: a file or directory of certificates to trust instead of the usual ones.
+    :param ca_bundle: a file or directory of certificates to trust instead of the usual ones, or of those that
+        ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name.
     :raises OSError: if there is none, or none that can be read (``ssl.SSLError`` is one, too).
     """
-    if ca_bundle is None:
+    path = ca_bundle or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    made = _made.get(path)
+    try:
+        changed = os.stat(path).st_mtime_ns if path else 0
+        if made is None or made[0] != changed:
+            made = _made[path] = changed, _certificates(path)
+    except OSError:
+        if made is None:
+            raise
+        # A renewal is half done.
+    return made[1]
+
+
+def _certificates(path: str | None) -> ssl.SSLContext:
+    if path is None:
         return httpx.create_ssl_context()
-    if Path(ca_bundle).is_dir():
-        return ssl.create_default_context(capath=ca_bundle)
-    return ssl.create_default_context(cafile=ca_bundle)
+    if os.path.isdir(path):
+        return ssl.create_default_context(capath=path)
+    return ssl.create_default_context(cafile=path)
 
 
 def _limit(request: httpx.Request, ends: float) -> None:

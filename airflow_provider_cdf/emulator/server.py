@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from airflow_provider_cdf.emulator.api.app import create_app
 from airflow_provider_cdf.emulator.api.driver import Driver
-from airflow_provider_cdf.emulator.api.http import ConventionMiddleware, RefusalMiddleware, is_loopback
+from airflow_provider_cdf.emulator.api.http import ConventionMiddleware, RefusalMiddleware
 from airflow_provider_cdf.emulator.api.resources import Resources
 from airflow_provider_cdf.emulator.api.tokens import Tokens
 from airflow_provider_cdf.emulator.control.faults import FaultMiddleware, Faults
@@ -31,6 +31,7 @@ from airflow_provider_cdf.emulator.rules.engine import Engine
 from airflow_provider_cdf.emulator.rules.functions import Functions
 from airflow_provider_cdf.emulator.rules.pace import Pace
 from airflow_provider_cdf.emulator.toolkit import load
+from airflow_provider_cdf.hosts import is_loopback
 
 
 class CdfEmulator:

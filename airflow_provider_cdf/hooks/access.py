@@ -30,17 +30,14 @@ def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
     settings = client.settings
     who = settings.credentials.who
-    if (
-        inspection.subject and not settings.credentials.ids
-    ):  # a token, which does not say by itself whose it is
+    # A ready token does not say by itself whose it is.
+    if inspection.subject and not settings.credentials.ids:
         who += f" of {one_line(inspection.subject, 60)!r}"
     where = f"project {settings.project!r} at {settings.base_url}"
-    if all(project.project_url_name != settings.project for project in inspection.projects):
+    if not inspection.reaches(settings.project):
         known = client.named(inspection.projects)
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
-    granted = inspection.granted_in(settings.project)
-    missing = [capability for capability in TO_RUN if capability not in granted]
-    if missing:
+    if missing := inspection.missing_in(settings.project, *TO_RUN):
         return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."
     return True, f"Logged in to {where} as {who}, which may run workflows there."
 

@@ -60,7 +60,9 @@ class CdfHook(BaseHook):
         """The client for threads, made at first use."""
         from airflow_provider_cdf.cdf.client import CdfClient
 
-        return CdfClient(self.read_settings())
+        # Of several that are made at once the first one stays. The others have opened nothing.
+        client: CdfClient = self.__dict__.setdefault("client", CdfClient(self.read_settings()))
+        return client
 
     def read_settings(self) -> Settings:
         """
@@ -73,7 +75,7 @@ class CdfHook(BaseHook):
         try:
             settings = self._own(lookup.read_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         else:
             if self.is_connected:  # what only a sibling of this hook has found out
                 self.client.renew(settings)
@@ -113,20 +115,13 @@ class CdfHook(BaseHook):
     async def aclient(self) -> AsyncCdfClient:
         """Return the client for coroutines, made at first use."""
         from airflow_provider_cdf.cdf.client import AsyncCdfClient
-        from airflow_provider_cdf.cdf.transport import tls
-        from airflow_provider_cdf.hooks import lookup
 
         if self._async_client is None:
-            settings = await self.aread_settings()
-            try:
-                # In a thread, because the first one of a process reads the CA certificates.
-                await asyncio.to_thread(tls, settings.ca_bundle)
-                self._async_client = AsyncCdfClient(settings)
-            except Exception as error:
-                failed = lookup.unread(self.cdf_conn_id, error)
-            else:
-                return self._async_client
-            raise failed
+            made = AsyncCdfClient(await self.aread_settings())
+            # In a thread, because the first one of a process reads the CA certificates.
+            await asyncio.to_thread(made.tls)
+            # Of several that are made at once the first one stays. The others have opened nothing.
+            self._async_client = self._async_client or made
         return self._async_client
 
     async def aread_settings(self) -> Settings:
@@ -136,7 +131,7 @@ class CdfHook(BaseHook):
         try:
             return self._own(await lookup.aread_settings(self, self.cdf_conn_id))
         except Exception as error:
-            failed = lookup.unread(self.cdf_conn_id, error)
+            failed = lookup.error_of(self.cdf_conn_id, error)
         raise failed
 
     def _own(self, settings: Settings) -> Settings:

@@ -37,7 +37,7 @@ def read_connection(
     values = Values(host, port, login, password, extra)
     # A tool that shows a traceback with its local variables must not find the secret among them.
     del password, extra
-    project = values.text("project") or values.missing("extra 'project'")
+    project = _project(values)
     base_url = _base_url(values)
     credentials = read_login(values, base_url)
     session_type = read_session_type(values, credentials)
@@ -60,10 +60,22 @@ def read_connection(
     )
 
 
+def _project(values: Values) -> str:
+    project = values.text("project") or values.missing("extra 'project'")
+    # It becomes a part of URLs.
+    if project in (".", "..") or not project.isprintable():
+        values.problems.append(f"extra 'project' must be the name of a project, not {project!r}")
+    return project
+
+
 def _base_url(values: Values) -> str:
     host = values.host
     if not host:
         return values.missing("host (the CDF base URL, or the name of a cluster)")
+    if values.port and not 0 < values.port < 2**16:
+        values.problems.append(f"port must be from 1 to 65535, not {values.port}")
+    if host.count(":") > 1 and "[" not in host and "://" not in host:
+        host = f"[{host}]"  # an IPv6 address, whose brackets Airflow takes off a connection's URI
     if "://" not in host:
         is_cluster_name = re.fullmatch(r"[A-Za-z0-9-]+", host) and host != "localhost"
         host = f"https://{host}.cognitedata.com" if is_cluster_name else f"https://{host}"
@@ -74,7 +86,7 @@ def _base_url(values: Values) -> str:
 
 
 def _ca_bundle(values: Values) -> str | None:
-    path = values.text("verify")
+    path = values.path("verify")
     # Path.exists() raises for a text that is too long for a path, and quotes it.
     if path is not None and not os.path.exists(path):
         values.problems.append(

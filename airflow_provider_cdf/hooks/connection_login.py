@@ -91,7 +91,7 @@ def _client(values: Values, base_url: str, way: str, method: str) -> Credentials
         if method == "private_key_jwt":
             values.problems.append("extra 'idp': 'cdf' takes no 'auth_method': 'private_key_jwt'")
     else:
-        token_url = values.url(values.text(way) or "", f"extra {way!r}")
+        token_url = values.url(values.text(way) or "", f"extra {way!r}", may_have_query=True)
     audience = values.text("audience")
     if method != "private_key_jwt":
         return ClientCredentials(
@@ -104,7 +104,7 @@ def _client(values: Values, base_url: str, way: str, method: str) -> Credentials
         )
     thumbprint = values.text("certificate_thumbprint")
     digits = thumbprint_digits(thumbprint or "")
-    key = values.text("private_key") or ""
+    key = values.path("private_key") or ""
     if thumbprint and not digits:
         values.problems.append(
             "extra 'certificate_thumbprint' must be 40 hex digits (SHA-1, as Entra shows it) or 64 (SHA-256)"
@@ -139,10 +139,9 @@ def _ready_token(values: Values, way: str) -> Credentials:
         ("login", "password", "auth_method", "private_key", "certificate_thumbprint", "scopes", "audience"),
         repr(way),
     )
-    given = values.text(way) or ""
     if way == "login_file":
-        return TokenFile(given)
-    given = without_bearer(given)
+        return TokenFile(values.path(way) or "")
+    given = without_bearer(values.text(way) or "")
     if not _TOKEN.fullmatch(given):
         values.problems.append("extra 'token' has blanks or signs in it that no access token has")
     return StaticToken(given)

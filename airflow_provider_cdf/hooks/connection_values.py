@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_cdf.cdf.network import is_loopback
+from airflow_provider_cdf.cdf.network import can_be_asked
 from airflow_provider_cdf.hooks.connection_fields import FIELDS, Field, Kind
+from airflow_provider_cdf.hosts import is_loopback
 
 #: A name, an IPv4 address, or an IPv6 address without its brackets.
 _HOSTNAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
@@ -81,12 +83,12 @@ class Values:
         elif not self.secret.isprintable():
             self.problems.append("password (the client secret) has a character in it that cannot be printed")
 
-    def url(self, url: str, name: str, default_port: int | None = None) -> str:
+    def url(self, url: str, name: str, port: int | None = None, *, may_have_query: bool = False) -> str:
         """Return a URL in its usual form; empty, with a problem noted, if it is none that may be used."""
         # The URL itself is not repeated in messages: people have put passwords and keys into it.
         try:
             parts = urlsplit(url)
-            hostname, port = parts.hostname or "", parts.port or default_port
+            hostname, port = parts.hostname or "", parts.port or port
         except ValueError:
             hostname, port = "", None
         if "@" in url:
@@ -95,8 +97,9 @@ class Values:
             )
         elif (
             not _HOSTNAME.fullmatch(hostname)
+            or not can_be_asked(hostname)
             or parts.scheme not in ("http", "https")
-            or parts.query
+            or (parts.query and not may_have_query)
             or parts.fragment
         ):
             self.problems.append(f"{name} is not of the form https://name or https://name/path")
@@ -109,6 +112,11 @@ class Values:
             authority = f"[{hostname}]" if ":" in hostname else hostname
             return parts._replace(netloc=f"{authority}:{port}" if port else authority).geturl()
         return ""
+
+    def path(self, name: str) -> str | None:
+        """Return a field that is a path, with the home directory in the place of ``~``."""
+        text = self.text(name)
+        return os.path.expanduser(text) if text else None
 
     def _read(self, field: Field, value: object) -> str | bool | float | None:
         if field.kind is Kind.FLAG:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from asgiref.sync import sync_to_async
 
-from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfConnectionUnreadError, CdfError
+from airflow_provider_cdf.cdf.errors import CdfConnectionUnreadError, CdfError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.hooks.connection import label, read_connection
 from airflow_provider_cdf.versions import HAS_ASYNC_CONNECTIONS, MASKING
@@ -27,7 +27,7 @@ def read_settings(hook: BaseHook, conn_id: str) -> Settings:
     """
     Read a connection, by the hook's own ``get_connection``.
 
-    :raises Exception: of any kind, for :func:`unread`.
+    :raises Exception: of any kind, for :func:`error_of`.
     """
     connection = hook.get_connection(conn_id)
     return _settings(conn_id, connection, connection.extra_dejson)
@@ -59,24 +59,27 @@ async def find(hook: BaseHook, conn_id: str) -> Connection:
     return await sync_to_async(hook.get_connection)(conn_id)
 
 
-def unread(conn_id: str, error: Exception) -> CdfError:
-    """Return what is told about a connection that could not be read; the frames of it hold the secret."""
+def error_of(conn_id: str, error: Exception) -> CdfError:
+    """
+    Return what is told about a connection that could not be read; the frames of the error hold the secret.
+
+    Only one that was read, and is wrong, is wrong for good.
+    """
     if isinstance(error, CdfError):
         return error.bare()
     if isinstance(error, AirflowNotFoundException):
-        return CdfConnectionError(
-            f"Airflow has no connection {conn_id!r}, or none that it can parse: add one of type 'cdf'. "
-            "Nothing was sent to CDF."
+        # Airflow says so, too, while a secrets backend is down: it goes on to the next one.
+        return CdfConnectionUnreadError(
+            f"Airflow found no connection {conn_id!r}. It asked its secrets backends, the variable "
+            f"AIRFLOW_CONN_{conn_id.upper()} and its database, and passes over a backend that is down and a "
+            "text that it cannot parse. If there is none, add one of type 'cdf'. Nothing was sent to CDF."
         )
-    if isinstance(error, ValueError | TypeError | AttributeError):
-        # Its words may quote what could not be parsed, such as a part of the password.
-        return CdfConnectionError(
-            f"{label(conn_id)} cannot be read: it is no connection URI and no JSON object that "
-            f"Airflow understands ({type(error).__name__}). Nothing was sent to CDF."
-        )
-    # Airflow's api-server may be down for a moment, which no wait for CDF should end at.
+    # The words of these may quote what could not be parsed, such as a part of the password.
+    is_about_the_text = isinstance(error, ValueError | TypeError | AttributeError)
+    kind = type(error).__name__
+    why = f"Airflow cannot parse it ({kind})" if is_about_the_text else one_line(error) or kind
     return CdfConnectionUnreadError(
-        f"{label(conn_id)} could not be read: {one_line(error)}. Nothing was sent to CDF."
+        f"{label(conn_id)} could not be read: {why.rstrip('.')}. Nothing was sent to CDF."
     )
 
 

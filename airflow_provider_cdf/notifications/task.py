@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,18 @@ from airflow.providers.common.compat.sdk import BaseNotifier
 from asgiref.sync import sync_to_async
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
-from airflow_provider_cdf.fields import as_text, is_literal, refuse_wrong_ids
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
-from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
+from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.fields import TextFields, is_literal, refuse_wrong_ids, render_only
+from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of, which
+from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, not_known
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from jinja2 import Environment
 
 
-class CdfTaskNotifier(BaseNotifier):
+class CdfTaskNotifier(TextFields, BaseNotifier):
     """
     Report a status to a CDF task from a callback of a DAG or a task.
 
@@ -34,7 +38,8 @@ class CdfTaskNotifier(BaseNotifier):
     The least that a DAG needs to report, and with the least promise: Airflow does not repeat a callback that
     fails, gives it some seconds only, and calls none for what a person marks. The CDF task must wait by then.
     A failure is reported with ``{"airflow": {...}}``, which names the DAG run, and the error where Airflow
-    tells it. A CDF task that has been reported on already is left alone.
+    tells it. A CDF task that has been reported on already is left alone. An output that CDF does not take is
+    reported as FAILED_WITH_TERMINAL_ERROR.
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case. (templated)
@@ -80,32 +85,60 @@ class CdfTaskNotifier(BaseNotifier):
         self.cdf_task_id = cdf_task_id
         self.cdf_conn_id = cdf_conn_id
 
+    def render_template_fields(self, context: Context, jinja_env: Environment | None = None) -> None:
+        """Leave the fields to :meth:`notify`: what is written here stays for all DAG runs of the process."""
+
     def notify(self, context: Context) -> None:
         """
-        Report.
+        Report. What cannot be reported as it is, because of the output, is reported as a failure.
 
-        :raises CdfError: if it could not be reported. That there is nothing to report to is logged only.
+        :raises CdfError: if it could not be reported, or only as a failure. That there is nothing to report
+            to is logged only.
         """
-        from airflow_provider_cdf.cdf.checks import check_reportable
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-        from airflow_provider_cdf.operators.reporting import KEY, checked_output, failure, report
-
-        for name in ADDRESS:
-            setattr(self, name, as_text(getattr(self, name)))
-        status = check_reportable(self.status)
-        ti = context.get("ti") or _DagRun.of(context)
-        output = None if self.output is None else checked_output(self.output)
-        if status != "COMPLETED":
-            output = {**(output or {}), KEY: failure(ti, [], _error_in(context))[KEY]}
-        hook = CdfHook(self.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+        of_this_run = copy.copy(self)
         try:
-            report(hook, ti, target_of(self), status, output, patience=CALLBACK_PATIENCE)
+            render_only(of_this_run, (*ADDRESS, "status"), context)
+        except Exception as error:  # a template may raise anything
+            raise CdfError(told(MAY_STILL_WAIT, not_known(error))) from None
+        try:
+            of_this_run._report(context)
         except CdfNothingToReportToError as error:
             self.log.warning("%s", error)
+
+    def _report(self, context: Context) -> None:
+        from airflow_provider_cdf.cdf.checks import check_reportable
+        from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
+        from airflow_provider_cdf.operators.reporting import KEY, failure, if_it_fits, report
+
+        ti = context.get("ti") or _DagRun.of(context)
+        patience = min(seconds_left(context), CALLBACK_PATIENCE)
+        try:
+            status = check_reportable(self.status)
+            output, problem = self._output_in(context)
+            if status != "COMPLETED" or problem:
+                own = failure(ti, [], problem if status == "COMPLETED" else _error_in(context))
+                output = if_it_fits({**(output or {}), KEY: own[KEY]}, own)
+                status = check_reportable("FAILED_WITH_TERMINAL_ERROR") if status == "COMPLETED" else status
+            with hook_within(patience, self.cdf_conn_id) as hook:
+                report(hook, ti, target_of(self), status, output, patience=patience)
+        except CdfNothingToReportToError:
+            raise
         except CdfError as error:
-            raise error.adding("The CDF task may still wait for a report.") from None
-        finally:
-            hook.close()
+            raise error.adding(told(MAY_STILL_WAIT, which(self))) from None
+        if problem:
+            raise CdfError(told(problem, f"CDF's task was set to {status}.", which(self)))
+
+    def _output_in(self, context: Context) -> tuple[Mapping[str, Any] | None, str]:
+        """Return the output as CDF takes it, and why it does not take it if so."""
+        from airflow_provider_cdf.operators.reporting import checked_output
+
+        try:
+            output = self.render_template(self.output, context, self.get_template_env(context.get("dag")))
+            return (None if output is None else checked_output(output)), ""
+        except CdfInputError as error:
+            return None, error.problem
+        except Exception as error:  # a template may raise anything
+            return None, f"The output cannot be rendered: {one_line(error)}"
 
     async def async_notify(self, context: Context) -> None:
         """Report, from a coroutine."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_cdf.cdf.messages import ids
+
 if TYPE_CHECKING:
     from airflow_provider_cdf.operators.reporting import Target
 
@@ -45,3 +47,9 @@ def target_of(operator: Any) -> Target:
         parent_task_external_id=None if is_missing(parent) else parent,
         cdf_task_id=operator.cdf_task_id,
     )
+
+
+def which(operator: Any) -> str:
+    """Return the ids of the CDF task that an operator is about, for the end of a message."""
+    by_name = None if operator.task_external_id is None else repr(operator.task_external_id)
+    return ids(task=by_name or operator.cdf_task_id, execution=operator.execution_id)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import MappedOperator
 
-from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfError, CdfNothingToReportToError
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import render_only
-from airflow_provider_cdf.operators.address import ADDRESS, target_of
+from airflow_provider_cdf.operators.address import ADDRESS, target_of, which
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
 from airflow_provider_cdf.operators.mapped import make_what_is_needed
 
@@ -24,12 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that all failure callbacks of a process may take together.
-ALL_CALLBACKS_WITHIN = 40.0
-#: Seconds that each of them has at least.
-LEAST_PATIENCE = 5.0
-#: Seconds within which a failure callback repeats a request.
-CALLBACK_PATIENCE = 10.0
+#: What becomes of a CDF task where a callback could not report.
+MAY_STILL_WAIT = "The CDF task may still wait for a report."
 
 
 def with_callback(given: Any, own: Any) -> list[Any]:
@@ -50,6 +44,8 @@ def operator_of(context: Context, *fields: str) -> Any:
     """
     Return the operator that a callback is about, of a mapped task that of its map index.
 
+    It is one of its own: Airflow's DAG processor calls the callbacks of all DAG runs with the same operators.
+
     :param fields: the template fields that the callback needs. Rendered here, because no code of the operator
         may have run; and no others, because an input that cannot be rendered must not be in the way.
     """
@@ -66,28 +62,14 @@ def operator_of(context: Context, *fields: str) -> Any:
                 return make_what_is_needed(operator, fields, context)
         else:
             return context["task"]
+    operator = operator.prepare_for_execution()  # which is Airflow's for a copy
     render_only(operator, fields, context)
     return operator
 
 
-def _not_known(error: Exception | str) -> str:
+def not_known(error: Exception | str) -> str:
+    """Say that a callback does not know what it is about."""
     return f"Which one is not known, because its arguments cannot be read: {one_line(error)}"
-
-
-def seconds_left() -> float:
-    """
-    Return how many seconds the failure callbacks of this process have left, all of them together.
-
-    Airflow's DAG processor runs those of one DAG file in one process, and kills it after 50 s
-    (``[dag_processor] dag_file_processor_timeout``). In a task's own process, Airflow gives them 20 s
-    (``[core] task_success_overtime``).
-    """
-    return max(_first_callback() + ALL_CALLBACKS_WITHIN - clock.now(), LEAST_PATIENCE)
-
-
-@cache
-def _first_callback() -> float:
-    return clock.now()
 
 
 def report_failure(context: Context) -> None:
@@ -97,30 +79,29 @@ def report_failure(context: Context) -> None:
     Airflow calls this for every final failure of an operator that reports, also where no code of the operator
     ran: its process was killed on the last try, or its templates could not be rendered.
     """
-    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
     from airflow_provider_cdf.operators.reporting import failure, report
 
     ti = context["ti"]
     try:
         operator = operator_of(context, *ADDRESS)
     except Exception as error:
-        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(error)))
+        log.warning("%s", told(MAY_STILL_WAIT, not_known(error)))
         return
     if operator.has_reported:
         return  # and the task that waits now may be CDF's next attempt
     if operator.mistake:
-        log.warning("%s", told("The CDF task may still wait for a report.", _not_known(operator.mistake)))
+        log.warning("%s", told(MAY_STILL_WAIT, not_known(operator.mistake)))
         return
     output = failure(ti, [], context.get("exception"))
-    hook = CdfHook(operator.cdf_conn_id, retry_for=CALLBACK_PATIENCE)
+    patience = min(seconds_left(context), CALLBACK_PATIENCE)
     try:
-        report(hook, ti, target_of(operator), operator.failure_status, output, patience=CALLBACK_PATIENCE)
+        with hook_within(patience, operator.cdf_conn_id) as hook:
+            report(hook, ti, target_of(operator), operator.failure_status, output, patience=patience)
     except CdfNothingToReportToError as error:
         operator.log.info("%s", error)  # it has been reported, or CDF has ended the task itself
     except CdfError as error:
-        operator.log.warning("%s", told("The CDF task may still wait for a report.", error))
-    finally:
-        hook.close()
+        operator.log.warning("%s", told(MAY_STILL_WAIT, error, which(operator)))
 
 
 def cancel_orphan(context: Context) -> None:
@@ -131,12 +112,12 @@ def cancel_orphan(context: Context) -> None:
     was killed on the last try, and the DAG processor calls this with a fresh operator; or where it failed
     while an execution of an earlier try may run.
     """
-    from airflow_provider_cdf.hooks.cdf import CdfHook
+    from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
 
     try:
         operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
     except Exception as error:
-        log.warning("%s", told("An execution of this task may still run in CDF.", _not_known(error)))
+        log.warning("%s", told("An execution of this task may still run in CDF.", not_known(error)))
         return
     if not _is_unsettled(operator, context):
         return
@@ -147,32 +128,39 @@ def cancel_orphan(context: Context) -> None:
                 operator.execution_id,
             )
         return
-    hook = CdfHook(operator.cdf_conn_id, retry_for=min(seconds_left(), CALLBACK_PATIENCE))
+    # Where its own process has failed before it started anything, nothing more can appear.
+    is_dead = operator.execution_id is None and operator.is_settled is None
+    patience = seconds_left(context) if is_dead else min(seconds_left(context), CALLBACK_PATIENCE)
     try:
-        if operator.execution_id is not None:
-            # This one only: another process of the task may go on with another one.
-            operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
-        else:
-            _cancel_all(hook, operator, context)
+        with hook_within(patience, operator.cdf_conn_id) as hook:
+            if operator.execution_id is not None:
+                # This one only: another process of the task may go on with another one.
+                operator.log.info(cancel(hook, operator.execution_id, TASK_HAS_DIED))
+            else:
+                _cancel_all(hook, operator, context, patience - CALLBACK_PATIENCE if is_dead else 0.0)
     except CdfError as error:
-        operator.log.warning("%s", told("An execution of this task may still run in CDF.", error))
-    finally:
-        hook.close()
+        operator.log.warning(
+            "%s",
+            told(
+                "An execution of this task may still run in CDF.",
+                error,
+                f"Its metadata names DAG run {context['ti'].run_id!r}.",
+                ids(workflow=repr(operator.workflow_external_id), execution=operator.execution_id),
+            ),
+        )
 
 
-def _cancel_all(hook: CdfHook, operator: Any, context: Context) -> None:
+def _cancel_all(hook: CdfHook, operator: Any, context: Context, within: float) -> None:
     from airflow_provider_cdf.operators.identity import Try
     from airflow_provider_cdf.operators.starts import Starts
 
     settings = hook.client.settings
     this = Try.of(context, settings.airflow_name)
     starts = Starts(settings, this, operator.workflow_external_id)
-    # Where its own process has failed before it started anything, nothing more can appear.
-    is_dead = operator.is_settled is None
     fates = hook.client.perform(
         starts.cancel_all(
-            lambda known: is_dead and not any(this.has_submitted(one) for one in known),
-            within=seconds_left() - CALLBACK_PATIENCE if is_dead else 0.0,
+            lambda known: operator.is_settled is None and not any(this.has_submitted(one) for one in known),
+            within=within,
         )
     )
     operator.log.info(

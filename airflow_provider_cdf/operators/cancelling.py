@@ -145,7 +145,7 @@ class Cancellation:
         return f"Only its process was stopped; the task is {state} in Airflow." if state in ALIVE else None
 
     def _find(self, hook: CdfHook) -> str | None:
-        from airflow_provider_cdf.cdf.conversations import SUBMIT_ID
+        from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 
         until = clock.now() + KILL_PATIENCE
         while True:

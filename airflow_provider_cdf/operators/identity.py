@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_cdf.arguments import OWN_METADATA_PAIRS
+from airflow_provider_cdf.cdf.calls import SUBMIT_ID
 from airflow_provider_cdf.cdf.checks import MAX_METADATA_PAIRS, MAX_METADATA_VALUE, check_metadata
-from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN, RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.conversations import CLOCK_MARGIN, RUN_KEY
 from airflow_provider_cdf.cdf.errors import CdfInputError
 
 if TYPE_CHECKING:

@@ -128,14 +128,14 @@ def _task_to_report_to(
 
     :raises CdfNothingToReportToError: if there is none.
     """
-    from airflow_provider_cdf.cdf.attempts import current_attempt, has_become, is_async_complete
+    from airflow_provider_cdf.cdf.attempts import current_attempt, is_async_complete
 
     name = f"Task {target.task_external_id!r}"
     for attempt in _ended_attempts(execution, target):
         if _is_reported_by(reporter, attempt, status, output):
             return attempt, True
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
-    if task is not None and has_become(task, status):
+    if task is not None and task.has_become(status):
         return task, True
     where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
@@ -250,7 +250,7 @@ def _final_if_confirmed(error: CdfApiError, hook: CdfHook, capability: str) -> C
     if not isinstance(error, CdfRefusedError) or error.code != 403:
         return error
     may = error.inspection
-    is_confirmed = may is not None and capability not in may.granted_in(hook.client.settings.project)
+    is_confirmed = may is not None and bool(may.missing_in(hook.client.settings.project, capability))
     return error if is_confirmed else error.doubted()
 
 
@@ -283,8 +283,10 @@ def checked_output(output: object) -> dict[str, Any]:
 
 
 def about(ti: Any) -> dict[str, Any]:
-    """Return which task of Airflow reports, and where to find its DAG run."""
-    says = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "try_number": ti.try_number}
+    """Return which task of Airflow reports, if one does, and where to find its DAG run."""
+    says = {"dag_id": ti.dag_id, "run_id": ti.run_id}
+    if ti.task_id:
+        says |= {"task_id": ti.task_id, "try_number": ti.try_number}
     if ti.map_index is not None and ti.map_index >= 0:
         says["map_index"] = ti.map_index
     if url := run_url(ti):
@@ -297,15 +299,18 @@ def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[s
     Return the output of a task that is reported as failed.
 
     :param ti: who reports.
-    :param failed: the tasks that failed; by default the one that reports.
+    :param failed: the tasks that failed; by default the one that reports, if a task does.
     :param error: why, where that is known in this process.
     """
     from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
-    failed = failed or [itself(ti)]
-    said: dict[str, Any] = {**about(ti), "failed_task_count": len(failed)}
+    said: dict[str, Any] = about(ti)
     if error is not None:
         said["error"] = _in_json(error)
+    if not failed and not ti.task_id:
+        return {KEY: said}
+    failed = failed or [_itself(ti)]
+    said["failed_task_count"] = len(failed)
     named = MAX_NAMED
     while True:
         said["failed_tasks"] = [_named(one) for one in failed[:named]]
@@ -316,7 +321,7 @@ def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[s
         named //= 2
 
 
-def itself(ti: Any) -> Upstream:
+def _itself(ti: Any) -> Upstream:
     """Return the task that reports, as one that failed."""
     index = -1 if ti.map_index is None else ti.map_index
     return Upstream(ti.task_id, index, "failed", ti.try_number, task_url(ti, ti.task_id, index))
@@ -324,7 +329,7 @@ def itself(ti: Any) -> Upstream:
 
 def with_note(output: Mapping[str, Any] | None, ti: Any, **note: Any) -> Mapping[str, Any] | None:
     """Return an output with a note of who reports, if there is room for it."""
-    return _if_it_fits({**(output or {}), KEY: {**about(ti), **note}}, output)
+    return if_it_fits({**(output or {}), KEY: {**about(ti), **note}}, output)
 
 
 def in_words(failed: Sequence[Upstream]) -> str:
@@ -359,10 +364,11 @@ def _in_json(error: object) -> dict[str, str]:
 
 
 def _marked(output: Mapping[str, Any] | None, reporter: str) -> Mapping[str, Any] | None:
-    return _if_it_fits({**(output or {}), KEY: {**_ours(output), REPORTED_BY: reporter}}, output)
+    return if_it_fits({**(output or {}), KEY: {**_ours(output), REPORTED_BY: reporter}}, output)
 
 
-def _if_it_fits(output: Mapping[str, Any], otherwise: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def if_it_fits(output: Mapping[str, Any], otherwise: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return an output if CDF takes it, and another one if it is too large."""
     from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
     return output if size_of(output) <= MAX_JSON_BYTES else otherwise

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from airflow_provider_cdf.cdf import calls, clock, conversations, submitting
-from airflow_provider_cdf.cdf.calls import Call
-from airflow_provider_cdf.cdf.conversations import RUN_KEY, SUBMIT_ID
+from airflow_provider_cdf.cdf.calls import SUBMIT_ID, Call
+from airflow_provider_cdf.cdf.conversations import RUN_KEY
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.cdf.models import WorkflowExecution

@@ -11,11 +11,10 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseOperator,
     TriggerRule,
-    XComArg,
 )
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.cdf.messages import ids, told
+from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import (
     TextFields,
     as_text,
@@ -24,7 +23,13 @@ from airflow_provider_cdf.fields import (
     refuse_operators,
     refuse_wrong_ids,
 )
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, mistake_in_address, target_of
+from airflow_provider_cdf.operators.address import (
+    ADDRESS,
+    check_address,
+    mistake_in_address,
+    target_of,
+    which,
+)
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
@@ -83,8 +88,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         unclear answer can be cleared up. (templated)
     :param skipped_status: the status that is reported where a task right before this one was skipped and none
         failed. By default COMPLETED where another one has succeeded, as behind a branch, and
-        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done; the task that gives the
-        ``execution_id`` does not count. As a teardown always the latter: Airflow also skips what had yet to
+        FAILED_WITH_TERMINAL_ERROR where none has, because then nothing was done. A task that gives one of
+        the ids here does not count, nor does a CdfTaskSensor, or a CdfWorkflowRunOperator with
+        ``wait_for_completion=False``. As a teardown always the latter: Airflow also skips what had yet to
         run when a person marks the DAG run failed.
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :xcom return_value: the id of the attempt that was reported on.
@@ -139,10 +145,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         self.cdf_conn_id = cdf_conn_id
         #: What CDF is told where no code of this operator can report.
         self.failure_status = "FAILED_WITH_TERMINAL_ERROR"
-        #: The tasks whose XComs say which CDF task this reports on. To start it is not its work.
-        self._giving_address = {
-            task.task_id for value in address.values() for task, _ in XComArg.iter_xcom_references(value)
-        }
         #: Why the output could not be rendered. That is no matter where the work has failed.
         self._render_error: Exception | None = None
         self.has_reported = False
@@ -211,6 +213,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
 
     def _report_on_the_work(self, ti: Any) -> str:
         from airflow_provider_cdf.cdf.checks import check_reportable, is_missing
+        from airflow_provider_cdf.operators.ending import ending, work_before
         from airflow_provider_cdf.operators.reporting import failure, with_note
         from airflow_provider_cdf.operators.upstream import direct_upstream, root_causes
 
@@ -222,23 +225,18 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
                 else "The status is None, so it follows from the work. But this task does not run after a "
                 "failure, of which CDF is not told then: add trigger_rule='all_done'."
             )
-        before = direct_upstream(self, ti)
-        bad = [one for one in before if one.state not in ("success", "skipped")]
-        skipped = [one for one in before if one.state == "skipped"]
-        if bad:
-            causes = root_causes(bad, self, ti, frozenset({"success", "skipped"}))
-            self._fail(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, causes), causes)
-        if skipped:
-            if self.task_external_id is not None and is_missing(self.execution_id):
-                raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
-            # A branch may leave a task out; but COMPLETED is no report where no work was done.
-            work = [one for one in before if one.task_id not in self._giving_address] or before
-            is_done = not self.is_teardown and any(one.state == "success" for one in work)
-            default = "COMPLETED" if is_done else "FAILED_WITH_TERMINAL_ERROR"
-            status = check_reportable(self.skipped_status or default)
-            if status != "COMPLETED":
-                causes = root_causes(skipped, self, ti, frozenset({"success"}))
-                self._fail(ti, status, failure(ti, causes), causes)
+        end = ending(
+            direct_upstream(self, ti),
+            work_before(self),
+            is_teardown=self.is_teardown,
+            has_execution=self.task_external_id is None or not is_missing(self.execution_id),
+            skipped_status=None if self.skipped_status is None else check_reportable(self.skipped_status),
+        )
+        if end.status is None:
+            raise AirflowSkipException("The CDF workflow was not started, so there is nothing to report.")
+        if end.blamed:
+            causes = root_causes(end.blamed, self, ti, end.good)
+            self._fail(ti, end.status, failure(ti, causes), causes)
         if self._render_error is not None:
             # All the work is done, so this may pass: Airflow retries. After the last try, CDF is told.
             raise self._render_error
@@ -248,9 +246,9 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         except CdfInputError as error:
             self._report(ti, "FAILED_WITH_TERMINAL_ERROR", failure(ti, [], error))
             raise AirflowFailException(
-                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {self._which}")
+                told(error.problem, f"CDF's task was set to FAILED_WITH_TERMINAL_ERROR. {which(self)}")
             ) from None
-        return self._report(ti, status, with_note(output, ti, skipped=True) if skipped else output)
+        return self._report(ti, status, with_note(output, ti, skipped=True) if end.skipped else output)
 
     def _fail(self, ti: Any, status: str, output: Mapping[str, Any], causes: Sequence[Upstream]) -> NoReturn:
         """Report a failure of the work, and fail."""
@@ -267,7 +265,7 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
             told(
                 f"{words} CDF's task was set to {status}. This Airflow task fails, too, so that the DAG run "
                 f"is red. {links}",
-                self._which,
+                which(self),
             )
         )
 
@@ -295,11 +293,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         dag: Any = self.get_dag()
         mapped = dag.task_dict.get(self.task_id) if is_from_mapped(self) and dag is not None else None
         return mapped is not None and "status" not in mapped.partial_kwargs
-
-    @property
-    def _which(self) -> str:
-        by_name = None if self.task_external_id is None else repr(self.task_external_id)
-        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
 
 
 def _refuse_mistakes(status: Any, output: Any, skipped_status: Any, **address: Any) -> None:

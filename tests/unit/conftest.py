@@ -14,6 +14,7 @@ from wording import assert_well_said, is_ours
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError, CdfLoginError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators import deadline
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if not HAS_TASK_API:
@@ -56,6 +57,12 @@ def _well_said(monkeypatch: pytest.MonkeyPatch) -> None:
             assert_well_said(str(error.value))
 
     monkeypatch.setattr(pytest, "raises", raises_well_said)
+
+
+@pytest.fixture(autouse=True)
+def _first_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process, for the time that its callbacks have."""
+    monkeypatch.setattr(deadline, "_first_callback", None)
 
 
 @pytest.fixture(scope="session")

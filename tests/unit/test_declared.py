@@ -24,6 +24,7 @@ NOT_OURS = {"flask_appbuilder", "flask_babel", "wtforms", "msgspec", "cognite", 
 #: Not to be had without what is declared, and in the version that goes with it.
 COMES_WITH = {
     "pydantic_core": "pydantic",
+    "anyio": "httpx",
     "starlette": "fastapi",
     "jinja2": "apache-airflow",
     "sqlalchemy": "apache-airflow",

@@ -34,10 +34,15 @@ def project(cdf: CdfEmulator) -> Project:
     return Project(cdf)
 
 
-def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
+def read_dag(file: Path) -> Any:
     bag = DagBag(str(file))
     assert not bag.import_errors
     (dag,) = bag.dags.values()
+    return dag
+
+
+def run_dag(file: Path, *, retries: int | None = None, **arguments: Any) -> Any:
+    dag = read_dag(file)
     for task in dag.tasks if retries is not None else []:
         if hasattr(task, "partial_kwargs"):  # it is mapped
             task.partial_kwargs["retries"] = retries
@@ -53,6 +58,13 @@ def test_example_dag_succeeds(
     if file.stem in ONLY_AIRFLOW_3 and not HAS_TASK_API:
         pytest.skip("Airflow 2 has no watchers")
     assert run_dag(file).state == "success"
+
+
+def test_one_dag_object_may_run_twice(airflow_db: None, cdf_default: CdfEmulator, project: Project) -> None:
+    dag = read_dag(examples_folder() / "cdf_roundtrip.py")
+    for run in (dag.test(), dag.test()):
+        assert run.state == "success"
+        assert project.task(execution_of(project, run)["id"], "score", "COMPLETED")
 
 
 def test_roundtrip_carries_the_value_from_cdf_through_airflow_and_back(

@@ -12,6 +12,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators import deadline
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -69,15 +70,31 @@ def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, proj
 
     told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
     assert (told["dag_id"], told["run_id"]) == ("plant", "manual__1")
+    assert not told.keys() & {"task_id", "try_number", "failed_tasks", "failed_task_count"}
     assert told["error"]["message"] == "The DAG run has failed: timed_out."
 
 
-def test_in_a_coroutine(execution_id: str, project: Project, ti: FakeTaskInstance) -> None:
-    async def main() -> None:
-        await notifier("COMPLETED", execution_id).async_notify(of_task(ti, execution_id))
+@pytest.mark.parametrize("is_awaited", [False, True], ids=["called", "awaited"])
+def test_reports_to_the_execution_of_each_run_that_it_is_called_for(
+    is_awaited: bool, project: Project, ti: FakeTaskInstance
+) -> None:
+    # Airflow's DAG processor has one DAG object, and one notifier, for the callbacks of all DAG runs.
+    workflow = project.define(function_task("score", waits=True))
+    execution_ids = [project.run(workflow) for _ in range(2)]
+    one = notifier("COMPLETED", output={"id": "{{ id }}"})
 
-    asyncio.run(main())
-    assert output(project, execution_id, "COMPLETED") is not None
+    async def awaited(context: Any) -> None:
+        one.context = context
+        await one
+
+    for execution_id in execution_ids:
+        project.task(execution_id, "score")
+        context = of_task(ti, execution_id)
+        if is_awaited and hasattr(one, "__await__"):  # Airflow 3.1 or later
+            asyncio.run(awaited(context))
+        else:
+            one(context)
+    assert [output(project, each, "COMPLETED")["id"] for each in execution_ids] == execution_ids
 
 
 def test_leaves_a_task_alone_that_has_been_reported_on(
@@ -94,9 +111,7 @@ def test_leaves_a_task_alone_that_has_been_reported_on(
 def test_that_could_not_report_says_so(
     cdf: CdfEmulator, execution_id: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow_provider_cdf.notifications import task as module
-
-    monkeypatch.setattr(module, "CALLBACK_PATIENCE", 0.1)
+    monkeypatch.setattr(deadline, "CALLBACK_PATIENCE", 0.5)
     cdf.faults.add("POST", "*/update", status=503, times=50)
     try:
         with pytest.raises(CdfError, match="may still wait for a report"):
@@ -105,23 +120,75 @@ def test_that_could_not_report_says_so(
         cdf.faults.clear()
 
 
+@pytest.mark.parametrize("is_native", [False, True])
+def test_ids_and_status_stay_text_where_the_dag_renders_natively(
+    is_native: bool, project: Project, ti: FakeTaskInstance
+) -> None:
+    # As a Python value, "2024_01" is 202401.
+    execution_id = project.run(project.define(function_task("2024_01", waits=True)))
+    project.task(execution_id, "2024_01")
+    context = of_task(ti, execution_id)
+    context["dag"] = DAG("plant", render_template_as_native_obj=is_native)
+    notifier("COMPLETED", task_external_id="2024_01", output={"n": "{{ 1 }}"})(context)
+    reported = project.task(execution_id, "2024_01", "COMPLETED")["output"]
+    assert reported["n"] == (1 if is_native else "1")
+
+
 def test_numbers_become_text_where_the_dag_renders_natively(
     execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
     context = of_task(ti, execution_id)
     context["dag"] = DAG("plant", render_template_as_native_obj=True)
-    one = notifier("COMPLETED", cdf_conn_id="{{ 7 }}")
-    one.render_template_fields(context)
     with pytest.raises(CdfError, match="'7'"):
-        one.notify(context)
+        notifier("COMPLETED", cdf_conn_id="{{ 7 }}")(context)
 
 
-@pytest.mark.parametrize("value", [{"airflow": {}}, {"risk": {1}}])
-def test_refuses_an_output_that_cdf_does_not_take(
-    value: Any, execution_id: str, ti: FakeTaskInstance
+#: Outputs that CDF does not take, and what is said of them.
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "own key": ({"airflow": {}}, "has the key 'airflow'"),
+    "no JSON": ({"risk": {1}}, "output.risk"),
+    "too large": ({"risk": "{{ 'x' * 100001 }}"}, "100000"),
+    "no value": ({"risk": "{{ nothing.of_that_kind }}"}, "cannot be rendered"),
+}
+
+
+@pytest.mark.parametrize(("value", "said"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_an_output_that_cdf_does_not_take_is_reported_as_a_failure(
+    value: Any, said: str, execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
-    with pytest.raises(CdfInputError):
-        notifier("COMPLETED", execution_id, output=value).notify(of_task(ti, execution_id))
+    with pytest.raises(CdfError, match="task was set to FAILED_WITH_TERMINAL_ERROR") as error:
+        notifier("COMPLETED", output=value)(of_task(ti, execution_id))
+    assert said in str(error.value)
+    assert "Nothing was sent" not in str(error.value)
+    reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
+    assert said in reported["airflow"]["error"]["message"]
+    assert "risk" not in reported
+
+
+@pytest.mark.parametrize("size", [99_990, 100_001])
+def test_an_output_too_large_for_a_failure_is_left_out_of_it(
+    size: int, execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    context = of_task(ti, execution_id, exception=RuntimeError("down"))
+    one = notifier("FAILED", output={"a": f"{{{{ 'x' * {size} }}}}"})
+    if size > 100_000:
+        with pytest.raises(CdfError, match="task was set to FAILED"):
+            one(context)
+    else:
+        one(context)
+    reported = output(project, execution_id, "FAILED")
+    assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
+    assert "a" not in reported
+
+
+def test_one_whose_address_cannot_be_rendered_says_that_cdf_waits(ti: FakeTaskInstance) -> None:
+    with pytest.raises(CdfError, match=r"^The CDF task may still wait .* undefined"):
+        notifier("COMPLETED", "{{ nothing.of_that_kind }}")(of_task(ti, ""))
+
+
+def test_a_status_that_cdf_does_not_have_says_that_cdf_waits(execution_id: str, ti: FakeTaskInstance) -> None:
+    with pytest.raises(CdfInputError, match="may still wait"):
+        notifier("{{ 'done' }}")(of_task(ti, execution_id))
 
 
 @pytest.mark.parametrize(

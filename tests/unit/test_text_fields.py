@@ -190,7 +190,9 @@ def test_a_callback_renders_to_text_too(monkeypatch: pytest.MonkeyPatch, ti: Fak
     from airflow_provider_cdf.operators import reporting
 
     seen = []
-    monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", '{"conn_type": "cdf"}')
+    extra = '{"project": "plant", "token": "x"}'
+    connection = f'{{"conn_type": "cdf", "host": "https://cdf.example.com", "extra": {extra}}}'
+    monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", connection)
     monkeypatch.setattr(reporting, "report", lambda hook, ti, target, *_, **__: seen.append(target))
     with DAG("plant", render_template_as_native_obj=True):
         operator = CdfTaskUpdateOperator(

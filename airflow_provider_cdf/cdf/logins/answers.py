@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.logins.base import GivenToken
-from airflow_provider_cdf.cdf.retry import is_transient_status, read_retry_after
+from airflow_provider_cdf.cdf.statuses import is_transient_status
 from airflow_provider_cdf.cdf.transport import Answer
 
 #: RFC 6749 lets a provider keep the lifetime to itself, and some say nonsense. A 401 would renew it earlier.
@@ -87,7 +87,7 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
             "its URL right?",
             # With a success it is a gateway in its bad moment, or the wrong URL. Asking again tells.
             is_transient=answer.is_success or is_transient_status(answer.status),
-            retry_after=read_retry_after(answer.headers),
+            retry_after=answer.retry_after,
         )
     value = said.get("access_token")
     # Some say why there is no token with HTTP 200.
@@ -98,7 +98,7 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
             without_secrets(words, secrets),
             f"{_capital(where)} said (HTTP {answer.status})",
             is_transient=is_transient_status(answer.status),
-            retry_after=read_retry_after(answer.headers),
+            retry_after=answer.retry_after,
         )
     if not isinstance(value, str):
         return CdfLoginError(

@@ -11,7 +11,7 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.logins.answers import lifetime, refused
 from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
-from airflow_provider_cdf.cdf.retry import is_transient_status
+from airflow_provider_cdf.cdf.statuses import is_transient_status
 
 if TYPE_CHECKING:
     from azure.identity import ManagedIdentityCredential, WorkloadIdentityCredential

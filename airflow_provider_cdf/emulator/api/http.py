@@ -6,7 +6,6 @@ import json
 import math
 import secrets
 import zlib
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,18 +25,6 @@ class JsonAnswer(Response):
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
-
-
-def is_loopback(host: str) -> bool:
-    """
-    Whether a host is this machine, and cannot be any other.
-
-    :param host: an address or a name
-    """
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def error_answer(code: int, message: str, missing: list[dict[str, str]] | None = None) -> JsonAnswer:

@@ -11,9 +11,9 @@ from pydantic import AfterValidator
 from airflow_provider_cdf.emulator.api import answers
 from airflow_provider_cdf.emulator.api.driver import Driver
 from airflow_provider_cdf.emulator.api.errors import ForbiddenError
-from airflow_provider_cdf.emulator.api.http import is_loopback
 from airflow_provider_cdf.emulator.api.resources import Resources
 from airflow_provider_cdf.emulator.api.tokens import Tokens
+from airflow_provider_cdf.hosts import is_loopback
 
 
 async def _driver(request: Request) -> Driver:

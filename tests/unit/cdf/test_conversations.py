@@ -1183,6 +1183,8 @@ def test_a_reported_failure_that_the_workflow_skips_is_success(sender: Sender, s
 def test_the_task_is_found_however_its_id_is_written(sender: Sender) -> None:
     network = Network(refusal(), execution_with({"status": "COMPLETED"}))
     assert sender.perform(network, update(task_id=TASK_ID.upper())).id == TASK_ID
+    network = Network(refusal(), execution_with({"status": "COMPLETED", "id": TASK_ID.upper()}))
+    assert sender.perform(network, update(task_id=TASK_ID)).id == TASK_ID
 
 
 @unclear

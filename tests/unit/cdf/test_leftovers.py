@@ -17,6 +17,7 @@ from identity_provider import Pair
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError
+from airflow_provider_cdf.cdf.network import PIECE
 
 READ = calls.get_execution("my project", EXECUTION_ID)
 OTHER_ID = "aaaaaaaa" + EXECUTION_ID[8:]
@@ -114,6 +115,20 @@ LEFT_OVER: dict[str, bytes] = {
 @pytest.mark.parametrize("answer", LEFT_OVER.values(), ids=LEFT_OVER.keys())
 def test_what_came_behind_an_answer_is_not_the_next_one(sender: Sender, answer: bytes) -> None:
     server = Server(answer)
+    with loopback_server(server) as url:
+        assert ask(sender, server, url, times=3) == [1, 2, 3]
+    assert server.ports[0] != server.ports[1] == server.ports[2]
+
+
+@pytest.mark.parametrize("size", [5_000, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 4 * PIECE, 16 * PIECE])
+def test_what_came_behind_an_answer_of_any_size_is_not_the_next_one(sender: Sender, size: int) -> None:
+    """What is read at once may end with it, and the rest lie where a socket does not show it."""
+    empty = len(http(execution(1, metadata={"x": ""})))
+    letters = size - empty
+    answer = http(execution(1, metadata={"x": "y" * letters}))
+    answer = http(execution(1, metadata={"x": "y" * (letters - len(answer) + size)}))
+    assert len(answer) == size
+    server = Server(answer + PUSHED)
     with loopback_server(server) as url:
         assert ask(sender, server, url, times=3) == [1, 2, 3]
     assert server.ports[0] != server.ports[1] == server.ports[2]

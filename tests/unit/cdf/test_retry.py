@@ -29,9 +29,9 @@ from airflow_provider_cdf.cdf.retry import (
     LONGEST_PAUSE,
     is_transient,
     pause_after,
-    read_retry_after,
     was_not_executed,
 )
+from airflow_provider_cdf.cdf.transport import Answer
 
 #: One call of each kind; test_calls.py says of which kind every call is.
 KINDS: dict[Repeat, tuple[calls.Call[Any], Any]] = {
@@ -279,12 +279,12 @@ def test_retry_after_as_a_date_is_obeyed_by_the_clock_of_the_one_who_says_it(clo
         "Date": format_datetime(theirs, usegmt=True),
         "Retry-After": format_datetime(theirs + timedelta(seconds=40), usegmt=True),
     }
-    assert read_retry_after(httpx.Headers(headers)) == 40
+    assert Answer(429, httpx.Headers(headers)).retry_after == 40
 
 
 def test_retry_after_as_a_date_without_theirs_goes_by_our_clock() -> None:
     in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    seconds = read_retry_after(httpx.Headers({"Retry-After": in_an_hour}))
+    seconds = Answer(429, httpx.Headers({"Retry-After": in_an_hour})).retry_after
     assert seconds is not None
     assert 3000 < seconds <= 3600
 
@@ -312,7 +312,7 @@ def test_retry_after_as_a_date_without_theirs_goes_by_our_clock() -> None:
 def test_retry_after_is_a_number_or_a_date_and_anything_else_asks_for_nothing(
     value: str, seconds: float | None
 ) -> None:
-    assert read_retry_after({"Retry-After": value}) == seconds
+    assert Answer(429, {"Retry-After": value}).retry_after == seconds
 
 
 def test_a_retry_after_beyond_the_total_time_ends_at_once(sender: Sender, time: FakeTime) -> None:

@@ -7,6 +7,7 @@ import gzip
 import inspect
 import json
 import logging
+import os
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,8 +35,9 @@ from cdf_support import (
     settings,
 )
 from hostile_server import HOSTILITIES, Gateway, hostile_gateway
+from identity_provider import Pair
 
-from airflow_provider_cdf.cdf import calls, clock, network, transport
+from airflow_provider_cdf.cdf import auth, calls, clock, network, transport
 from airflow_provider_cdf.cdf import client as client_module
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
@@ -45,7 +48,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfUnreachableError,
 )
-from airflow_provider_cdf.cdf.network import is_loopback
+from airflow_provider_cdf.hosts import is_loopback
 
 READ = calls.get_execution("my project", EXECUTION_ID)
 RUN = calls.run("my project", "pump", "1", nonce="n0nce")
@@ -301,7 +304,7 @@ def test_a_request_that_waits_for_a_free_connection_ends_in_its_own_time(
         asyncio.run(ask_twice(url))
 
 
-def with_less_time(sender: Sender, net: Network, within: float | None, config: Any) -> Any:
+def with_less_time(sender: Sender, net: Any, within: float | None, config: Any) -> Any:
     async def asend() -> Any:
         async with AsyncCdfClient(config, transport=httpx.MockTransport(net)) as client:
             return await client.send(READ, within=within)
@@ -310,6 +313,23 @@ def with_less_time(sender: Sender, net: Network, within: float | None, config: A
         return asyncio.run(asend())
     with CdfClient(config, transport=httpx.MockTransport(net)) as client:
         return client.send(READ, within=within)
+
+
+def test_the_question_after_a_refusal_ends_with_the_time_that_the_caller_has_left(
+    sender: Sender, time: FakeTime
+) -> None:
+    limits: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/token"):
+            return httpx.Response(200, json={"access_token": "the-token", "expires_in": 3600})
+        limits.append(request.extensions["timeout"]["read"])
+        time.seconds += 0.75
+        return httpx.Response(403, json={"error": {"code": 403, "message": "Forbidden"}})
+
+    with pytest.raises(CdfApiError):
+        with_less_time(sender, answer, 1.0, settings(retry_for=60))
+    assert limits == [1.0, 0.25]
 
 
 @pytest.mark.usefixtures("longest_pauses")
@@ -402,23 +422,60 @@ def test_a_tls_handshake_without_end_was_never_a_request(sender: Sender) -> None
     assert time.monotonic() - begun < 15
 
 
-def test_each_address_of_a_name_gets_only_what_is_left(
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have each name resolve to these addresses."""
+    resolve = socket.getaddrinfo
+
+    def answer(host: str, port: int, *args: Any, **more: Any) -> Any:
+        if not host[0].isdigit():
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+        return resolve(host, port, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def test_each_address_of_a_name_gets_its_share_of_what_is_left(
     monkeypatch: pytest.MonkeyPatch, time: FakeTime
 ) -> None:
     tried: list[tuple[str, float | None]] = []
 
     def no_answer(self: Any, host: str, port: int, timeout: float | None, *_: Any) -> Any:
         tried.append((host, timeout))
-        time.seconds += 4
+        time.seconds += 4 if host.endswith(".1") else 2
         raise httpcore.ConnectTimeout("timed out")
 
-    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"192.0.2.{n}", 443)) for n in range(9)]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    resolve_to(monkeypatch, "192.0.2.1", "192.0.2.2", "192.0.2.3")
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", no_answer)
     with pytest.raises(CdfUnreachableError) as caught:
-        Sender(is_async=False).send(None, READ, settings(request_timeout=10))
+        Sender(is_async=False).send(None, READ, settings(request_timeout=12))
     assert not caught.value.sent
-    assert tried == [("192.0.2.0", 10), ("192.0.2.1", 6), ("192.0.2.2", 2)]
+    assert tried == [("192.0.2.1", 4), ("192.0.2.2", 4), ("192.0.2.3", 6)]
+
+
+def test_an_address_that_leads_nowhere_is_passed_over_and_tried_last_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, time: FakeTime
+) -> None:
+    """Such as one of IPv6 behind a firewall that drops it."""
+    tried: list[str] = []
+    connect = httpcore.SyncBackend.connect_tcp
+
+    def drop_the_first(self: Any, host: str, port: int, timeout: float | None, *more: Any) -> Any:
+        tried.append(host)
+        if host == "192.0.2.1":
+            time.seconds += timeout or 0
+            raise httpcore.ConnectTimeout("timed out")
+        return connect(self, host, port, timeout, *more)
+
+    def reply_once(request: Answering) -> None:
+        request.close_connection = True
+        reply_as_both(request)
+
+    resolve_to(monkeypatch, "192.0.2.1", "127.0.0.1")
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", drop_the_first)
+    with loopback_server(reply_once) as url:
+        named = url.replace("127.0.0.1", "localhost")
+        assert Sender(is_async=False).send(None, READ, settings(named, f"{named}/token")).id == EXECUTION_ID
+    assert tried == ["192.0.2.1", "127.0.0.1", "127.0.0.1"]
 
 
 def test_a_name_that_does_not_exist_was_never_asked(sender: Sender) -> None:
@@ -766,13 +823,41 @@ def test_permitted_plain_http_goes_through_the_proxy_of_the_environment(
     assert proxy[0].startswith("POST http://idp.invalid/token HTTP/1.1\n")
 
 
+@pytest.mark.parametrize("excepted", [".invalid", "idp.invalid", "a.example, idp.invalid:443"])
 def test_what_the_environment_excepts_goes_through_no_proxy(
-    sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch
+    sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch, excepted: str
 ) -> None:
-    monkeypatch.setenv("no_proxy", ".invalid")
+    monkeypatch.setenv("no_proxy", excepted)
     with pytest.raises(CdfUnreachableError):
         sender.send(None, READ, settings("https://cdf.invalid", "https://idp.invalid/token"))
     assert proxy == []
+
+
+@pytest.mark.parametrize("excepted", ["idp.invalid:8443", "10.0.0.0/8"])
+def test_an_exception_for_another_port_or_a_range_is_none(
+    sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch, excepted: str
+) -> None:
+    monkeypatch.setenv("no_proxy", excepted)
+    host = "10.1.2.3" if "/" in excepted else "idp.invalid"
+    with pytest.raises(CdfUnreachableError, match="502 Bad Gateway"):
+        sender.send(None, READ, settings("https://cdf.invalid", f"https://{host}/token"))
+    assert len(proxy) == 1
+
+
+def test_an_exception_for_one_port_leaves_the_others_to_the_proxy(
+    sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each port is a server of its own, also for the pools of connections."""
+    pools = network._Pools(httpcore.ConnectionPool, network.Backend(), transport.tls)
+    monkeypatch.setenv("no_proxy", "cdf.invalid:8443,[2001:db8::1]:8443,2001:db8::2")
+    proxied = {
+        url: pools.pool_for(httpx.URL(url))._proxy is not None
+        for url in (
+            *("https://cdf.invalid:8443", "https://cdf.invalid", "https://cdf.invalid:9443"),
+            *("https://[2001:db8::1]:8443", "https://[2001:db8::1]", "https://[2001:db8::2]:8443"),
+        )
+    }
+    assert list(proxied.values()) == [False, True, True, False, True, False]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "127.1.2.3", "[0:0:0:0:0:0:0:1]", "localhost"])
@@ -826,6 +911,48 @@ def test_certificates_are_read_once_a_process_and_checked() -> None:
     context = transport.tls()
     assert transport.tls() is context
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def certificate_for(pair: Pair, folder: Path) -> ssl.SSLContext:
+    """Return what a server shows that has this certificate."""
+    (folder / "certificate.pem").write_text(pair.certificate_pem())
+    (folder / "key.pem").write_text(pair.pem())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    return context
+
+
+@pytest.mark.parametrize("is_of_the_environment", [False, True], ids=["verify", "SSL_CERT_FILE"])
+def test_a_ca_bundle_that_is_renewed_on_disk_is_read_again_by_the_same_client(
+    sender: Sender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_of_the_environment: bool
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    pair = Pair(names=["localhost"])
+    renewals = {
+        "that of another": Pair(names=["localhost"]).certificate_pem(),
+        "half done": "no certificate",
+        "the right one": pair.certificate_pem(),
+    }
+    came: list[str] = []
+    if is_of_the_environment:
+        monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    with loopback_server(reply_as_both, tls=certificate_for(pair, tmp_path)) as url, asyncio.Runner() as loop:
+        config = settings(url, f"{url}/token", ca_bundle=None if is_of_the_environment else str(bundle))
+        client: Any = AsyncCdfClient(config) if sender.is_async else CdfClient(config)
+
+        def wait_for(sent: Any) -> Any:
+            return loop.run(sent) if sender.is_async else sent
+
+        for changed_at, content in enumerate(renewals.values()):
+            bundle.write_text(content)
+            os.utime(bundle, (changed_at, changed_at))
+            monkeypatch.setattr(auth, "_shared", {})  # a login that failed is not tried again at once
+            try:
+                came.append(wait_for(client.send(READ)).id)
+            except CdfUnreachableError as error:
+                came.append("refused" if "CERTIFICATE_VERIFY_FAILED" in str(error) else str(error))
+        wait_for(client.close())
+    assert came == ["refused", "refused", EXECUTION_ID]
 
 
 # -- logs of the libraries -----------------------------------------------------------------------------------

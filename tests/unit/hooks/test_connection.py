@@ -365,6 +365,8 @@ def test_who_keeps_tokens_out_of_logs_is_passed_on() -> None:
         ("https://cdf_emulator:8443", "https://cdf_emulator:8443"),
         ("localhost:8443", "https://localhost:8443"),
         ("localhost", "https://localhost"),
+        ("::1", "https://[::1]"),
+        ("[2001:db8::1]:8443", "https://[2001:db8::1]:8443"),
     ],
 )
 def test_a_host_is_a_url_or_the_name_of_a_cluster(host: str, base_url: str) -> None:
@@ -383,6 +385,8 @@ def test_a_host_is_a_url_or_the_name_of_a_cluster(host: str, base_url: str) -> N
         ("http://127.0.0.1:9090", 8080, "http://127.0.0.1:9090"),
         (HOST, None, HOST),
         (HOST, 0, HOST),
+        ("::1", 8080, "https://[::1]:8080"),
+        ("2001:db8::1", 8443, "https://[2001:db8::1]:8443"),
     ],
 )
 def test_the_port_of_the_connection_is_used_where_the_host_says_none(
@@ -405,6 +409,11 @@ def test_the_scope_of_a_tenant_is_the_cluster_whatever_leads_to_it(
     changes: dict[str, Any], scope: str
 ) -> None:
     assert read(tenant_id="t", **changes).credentials.scope == scope
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_is_none_is_named(port: int) -> None:
+    assert problem(port=port).count("port must be from 1 to 65535") == 1
 
 
 # -- plain http -------------------------------------------------------------------------------------------
@@ -554,13 +563,13 @@ NO_URLS = [
     "https://",
     "ftp://cdf.example.com",
     "cdf://cdf.example.com",
-    "https://cdf.example.com?a=b",
     "https://cdf.example.com#a",
     "https://cdf.example.com:port",
     "https://cdf.example.com:99999",
     "http://[::1",
     "https://west europe",
     "https://cdf..example.com",
+    "https://xn--a.example",
 ]
 
 
@@ -568,6 +577,40 @@ NO_URLS = [
 @pytest.mark.parametrize("port", [None, 8443])
 def test_a_host_that_is_no_url_is_refused(url: str, port: int | None) -> None:
     assert "host is not" in problem(host=url, port=port)
+
+
+@pytest.mark.parametrize("url", [f"{HOST}?a=b", f"{HOST}/?key=hidden"])
+def test_a_host_has_no_query(url: str) -> None:
+    message = problem(host=url)
+    assert "host is not of the form" in message
+    assert "hidden" not in message
+
+
+def test_a_token_endpoint_may_have_a_query() -> None:
+    """RFC 6749, section 3.2."""
+    url = f"{TOKEN_URL}?p=B2C_1_plant"
+    assert read(login_url=url).credentials.token_url == url
+
+
+@pytest.mark.parametrize("project", [".", "..", "a\ud800b"])
+def test_a_project_that_cannot_be_a_part_of_a_url_is_named(project: str) -> None:
+    assert "extra 'project' must be the name of a project" in problem(project=project)
+
+
+@pytest.mark.parametrize("field", ["login_file", "private_key", "verify"])
+def test_a_path_may_begin_with_the_home_of_who_runs_airflow(
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "it").write_text("x")
+    if field == "login_file":
+        settings = read(login=None, password=None, login_file="~/it")
+        assert settings.credentials == TokenFile(str(tmp_path / "it"))
+    elif field == "private_key":
+        settings = read(password=None, auth_method="private_key_jwt", login_url=TOKEN_URL, private_key="~/it")
+        assert settings.credentials.key == SigningKey(str(tmp_path / "it"))
+    else:
+        assert read(verify="~/it").ca_bundle == str(tmp_path / "it")
 
 
 @pytest.mark.parametrize("url", [*NO_URLS, "idp.example.com/token", "/token"])
@@ -582,7 +625,6 @@ def test_a_token_url_that_is_no_url_is_refused(url: str) -> None:
         "https://hidden@cdf.example.com",
         "https://client:hidden/rest@cdf.example.com",
         "https://client:hidden#rest@cdf.example.com",
-        "https://cdf.example.com/?key=hidden",
         "https://cdf.example.com/#hidden",
         "hidden://cdf.example.com",
     ],

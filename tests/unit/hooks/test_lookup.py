@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Connection
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, Connection
 from support import Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfConnectionError
+from airflow_provider_cdf.cdf.errors import CdfConnectionUnreadError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -60,9 +60,25 @@ def test_what_is_found_at_once_is_not_looked_up_again(
     assert asyncio.run(lookup.find(CdfHook(), "cdf_default")).host == cdf_default.url
 
 
-def test_what_no_way_finds_is_not_there() -> None:
-    with pytest.raises(CdfConnectionError, match=r"Airflow has no connection 'cdf_nowhere', or none that"):
-        asyncio.run(CdfHook("cdf_nowhere").aget_execution(EXECUTION))
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_what_no_way_finds_may_be_found_later(is_async: bool) -> None:
+    """Airflow takes a secrets backend that fails for one that has no such connection."""
+    hook = CdfHook("cdf_nowhere")
+
+    def ask() -> None:
+        if is_async:
+            asyncio.run(hook.aget_execution(EXECUTION))
+        else:
+            hook.get_execution(EXECUTION)
+
+    with pytest.raises(
+        CdfConnectionUnreadError, match=r"Airflow found no connection 'cdf_nowhere'\."
+    ) as caught:
+        ask()
+    assert not isinstance(caught.value, AirflowFailException)
+    assert caught.value.__context__ is None
+    assert "AIRFLOW_CONN_CDF_NOWHERE" in str(caught.value)
+    assert "add one of type 'cdf'" in str(caught.value)
 
 
 def test_a_lookup_that_waits_for_airflow_leaves_the_event_loop_free(monkeypatch: pytest.MonkeyPatch) -> None:

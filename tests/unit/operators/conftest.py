@@ -13,7 +13,7 @@ from airflow_provider_cdf import task_state
 from airflow_provider_cdf.cdf import submitting
 from airflow_provider_cdf.emulator import CdfEmulator, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import callbacks, reporting, starts
+from airflow_provider_cdf.operators import deadline, reporting, starts
 
 
 @pytest.fixture(params=[False, True], ids=["on the worker", "deferred"])
@@ -62,7 +62,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.05)
     monkeypatch.setattr(starts, "LISTED_AFTER", 1.0)
     monkeypatch.setattr(starts, "QUICK", 60.0)  # however busy this machine is
-    monkeypatch.setattr(callbacks, "ALL_CALLBACKS_WITHIN", 0.0)
+    # One callback may take them all: none is left to look for what has not appeared yet.
+    monkeypatch.setattr(deadline, "CALLBACK_PATIENCE", deadline.ALL_CALLBACKS_WITHIN)
     monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 0.2)
     monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", 0.01)
 

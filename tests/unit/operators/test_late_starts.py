@@ -28,7 +28,6 @@ from airflow_provider_cdf.cdf.errors import (
 )
 from airflow_provider_cdf.emulator import CdfEmulator, ManualClock, Pace
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import callbacks
 from airflow_provider_cdf.operators.cancelling import ANOTHER_WAS_KEPT, Cancellation
 from airflow_provider_cdf.operators.identity import Try
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
@@ -64,9 +63,7 @@ def time(cdf: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
     for name in ("now", "sleep", "asleep"):
         monkeypatch.setattr(clock, name, getattr(stopped, name))
     monkeypatch.setattr(auth, "_shared", {})
-    callbacks._first_callback.cache_clear()
     yield stopped
-    callbacks._first_callback.cache_clear()
     assert cdf.faults.waiting() == []
 
 

@@ -24,8 +24,7 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.models import TaskStatus, TokenInspection
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import reporting
-from airflow_provider_cdf.operators.callbacks import CALLBACK_PATIENCE
+from airflow_provider_cdf.operators import deadline, reporting
 from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
 
@@ -111,8 +110,8 @@ def test_the_callback_does_not_look_for_longer_than_it_lives(
     cdf: CdfEmulator, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With the operator's patience it would look again.
-    assert CALLBACK_PATIENCE + 1 < reporting.PATIENCE
-    monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", CALLBACK_PATIENCE + 1)
+    assert deadline.CALLBACK_PATIENCE + 1 < reporting.PATIENCE
+    monkeypatch.setattr(reporting, "LOOK_AGAIN_AFTER", deadline.CALLBACK_PATIENCE + 1)
     cdf.journal.clear()
     report_failure({"ti": ti, "task": make(UNKNOWN)})
     assert cdf.journal.count("GET", f"*{UNKNOWN}*") == 1

@@ -249,7 +249,8 @@ def test_where_only_the_run_has_succeeded_no_work_was_done(
         operator = make(run.output, output={"risk": 1})
         EmptyOperator(task_id="judge") >> operator
     assert operator.upstream_task_ids == {"run", "judge"}
-    operator.execution_id = execution_id  # as rendered
+    operator = operator.prepare_for_execution()  # as Airflow does, before it renders
+    operator.execution_id = execution_id
     states(ti, run="success", judge="skipped")
 
     with pytest.raises(AirflowFailException, match=r"^The work has not been done: .*'judge' \(skipped\)"):

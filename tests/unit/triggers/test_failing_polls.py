@@ -331,6 +331,30 @@ class TestOutages:
         assert approval.answers == [200, 200]
         assert time.pauses == [20, 10]
 
+    def test_of_a_secrets_backend_are_outlived_too(
+        self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Airflow says then that there is no such connection."""
+        uri = approval.cdf.airflow_connection_uri()
+        monkeypatch.delenv("AIRFLOW_CONN_CDF_DEFAULT")
+        time.meanwhile = [lambda: monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", uri), approval.approve]
+
+        assert wait(approval)["outcome"] == "reached"
+
+        assert approval.answers == [200, 200]
+        assert time.pauses == [20, 10]
+
+    def test_of_a_connection_that_is_not_there_end_the_wait_after_its_silence(
+        self, approval: Approval, time: Time, wait: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_CDF_DEFAULT")
+        time.meanwhile = [nothing] * 2
+
+        event = wait(approval, max_poll_silence=50)
+
+        assert (event["outcome"], event["is_permanent"]) == ("error", False)
+        assert "Airflow found no connection 'cdf_default'." in event["message"]
+
 
 class TestContradiction:
     """An execution that is RUNNING and has an end time."""
