@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from clusters import Cluster
+from distributed_cluster import start_cluster
 from test_cdf_inbox import begin, hook, of, statuses, switch, wait_until
 
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -11,6 +14,13 @@ from airflow_provider_cdf.hooks.cdf import CdfHook
 pytestmark = pytest.mark.long
 
 __all__ = ["hook"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # What a killed worker has fetched from the broker is queued again after a minute, not after ten.
+    queued = {"AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60"}
+    yield from start_cluster(tmp_path_factory.mktemp("inbox"), queued)
 
 
 def test_each_execution_is_taken_up_once_over_the_loss_of_a_scheduler_and_a_worker(
