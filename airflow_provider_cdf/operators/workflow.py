@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution
     from airflow_provider_cdf.cdf.steps import ResultT
     from airflow_provider_cdf.operators.identity import Try
-    from airflow_provider_cdf.operators.starts import Starts, Steps
+    from airflow_provider_cdf.operators.starts import NotedConversation, Starts
 
 __all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
@@ -60,7 +60,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param metadata: at most 8 pairs of strings (CDF takes 10, two hold this package's keys), keys of 32 and
         values of 255 characters. (templated)
     :param task_outputs: external ids of the CDF tasks whose outputs are pushed as the XCom
-        ``task_outputs``; needs ``wait_for_completion``. (templated)
+        ``task_outputs``; needs ``wait_for_completion``. A child that several tasks have is refused: for that
+        there is the XCom ``output`` of a CdfTaskSensor. (templated)
     :param wait_for_completion: if false, the task ends when CDF has accepted the run.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param poll_interval: seconds between looks at the execution; more after one that failed.
@@ -78,7 +79,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :xcom return_value: the execution's id.
     :xcom execution_id: the same, as soon as CDF has accepted the run: for what must know it although this
-        task fails, such as a callback.
+        task fails, such as a callback, or a teardown that cancels.
     :xcom task_outputs: the outputs of the tasks that ``task_outputs`` names, by external id.
     """
 
@@ -305,7 +306,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
             self._store(context, end_time)
         return self._wait(context, end_time)
 
-    def _carry_out(self, steps: Steps[ResultT]) -> ResultT:
+    def _carry_out(self, steps: NotedConversation[ResultT]) -> ResultT:
         """Carry out steps one by one. A kill ends it between two of them."""
         from airflow_provider_cdf.cdf.steps import Pause
         from airflow_provider_cdf.operators.notes import read_note, write_note
