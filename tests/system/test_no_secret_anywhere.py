@@ -236,6 +236,8 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
     env = {
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
         **IMPATIENT,
+        # All that there is in the log takes a busy machine its time.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
     }
     with emulator() as cdf, provider(cdf) as idp:
         cdf.client_secret = cdf.tokens._secret = SECRET

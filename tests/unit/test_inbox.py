@@ -318,13 +318,13 @@ class TestDag:
 
     def test_is_started_by_hand_where_airflow_is_told_so(self) -> None:
         dag = self.make(schedule=None)
-        assert dag.schedule is None
+        assert type(dag.timetable).__name__ == "NullTimetable"
 
     def test_needs_a_schedule_on_airflow_2(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("airflow_provider_cdf.inbox.HAS_TASK_API", False)
         with pytest.raises(ValueError, match="schedule"):
             self.make()
-        assert self.make(schedule=None).schedule is None
+        assert type(self.make(schedule=None).timetable).__name__ == "NullTimetable"
 
 
 class TestAirflow2:
