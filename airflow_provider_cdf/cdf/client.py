@@ -25,6 +25,7 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
+from airflow_provider_cdf.cdf.logins.base import Credentials
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.pages import Pages
@@ -93,21 +94,22 @@ class CdfClient(Sender):
             return None
 
     def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        used = self.settings.credentials
         try:
             return self._attempt(call, give_up_at)
         except CdfError as error:
             source = self._source_after(call, error)
-            if source is None or not self._has_renewed(source):
+            if source is None or not self._has_renewed(source, used):
                 raise
         return self._attempt(call, give_up_at)
 
-    def _has_renewed(self, source: Source) -> bool:
-        before = self.settings.credentials
-        try:
-            self.renew(source.read_settings())
-        except CdfError as error:
-            log.info("The credentials could not be read again: %s", error)
-        return self.settings.credentials != before
+    def _has_renewed(self, source: Source, used: Credentials) -> bool:
+        if self.settings.credentials == used:  # another request may have brought others meanwhile
+            try:
+                self.renew(source.read_settings())
+            except CdfError as error:
+                log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != used
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
@@ -251,21 +253,22 @@ class AsyncCdfClient(Sender):
             return None
 
     async def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        used = self.settings.credentials
         try:
             return await self._attempt(call, give_up_at)
         except CdfError as error:
             source = self._source_after(call, error)
-            if source is None or not await self._has_renewed(source):
+            if source is None or not await self._has_renewed(source, used):
                 raise
         return await self._attempt(call, give_up_at)
 
-    async def _has_renewed(self, source: Source) -> bool:
-        before = self.settings.credentials
-        try:
-            self.renew(await source.aread_settings())
-        except CdfError as error:
-            log.info("The credentials could not be read again: %s", error)
-        return self.settings.credentials != before
+    async def _has_renewed(self, source: Source, used: Credentials) -> bool:
+        if self.settings.credentials == used:  # another request may have brought others meanwhile
+            try:
+                self.renew(await source.aread_settings())
+            except CdfError as error:
+                log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != used
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:

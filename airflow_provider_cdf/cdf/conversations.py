@@ -100,8 +100,8 @@ def run_workflow(
     trace = Trace(
         look_up,
         hint=f"look for an execution with {mark}",
-        of_what=calls.get_version(settings.project, workflow_external_id, version),
-        in_what=calls.get_workflow(settings.project, workflow_external_id),
+        subject=calls.get_version(settings.project, workflow_external_id, version),
+        whole=calls.get_workflow(settings.project, workflow_external_id),
     )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
     started = yield from submit(settings, request, trace)
@@ -130,7 +130,7 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = "look whether the execution runs again"
-    return (yield from submit(settings, request, Trace(look_up, hint, of_what=read)))
+    return (yield from submit(settings, request, Trace(look_up, hint, subject=read)))
 
 
 def cancel_execution(

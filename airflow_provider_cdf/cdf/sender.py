@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from airflow_provider_cdf import __version__
 from airflow_provider_cdf.cdf import clock, reading
-from airflow_provider_cdf.cdf.auth import Login, Steps, TokenRefusedError, shared_login
+from airflow_provider_cdf.cdf.auth import Login, TokenRefusedError, shared_login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, Repeat
 from airflow_provider_cdf.cdf.cleaning import cleaned
 from airflow_provider_cdf.cdf.errors import (
@@ -29,6 +29,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
+from airflow_provider_cdf.cdf.logins.base import HttpSteps
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
 from airflow_provider_cdf.cdf.retry import is_transient
@@ -96,7 +97,7 @@ class Sender:
         url = self.settings.base_url + call.path
         return httpx.Request(call.method, url, content=call.content, headers=headers)
 
-    def _steps(self, request: httpx.Request) -> Steps:
+    def _steps(self, request: httpx.Request) -> HttpSteps[Answer]:
         return self._login.authenticated(request)
 
     def _ends(self, give_up_at: float | None) -> float:

@@ -30,6 +30,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfRefusedError,
     CdfReportRefusedError,
+    CdfSessionError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
@@ -311,6 +312,8 @@ def expected(fault: str, call: str, for_good: bool) -> type[CdfError] | None:
         return CdfLoginError
     if fault in ("401", "429", "429 with Retry-After"):
         return CdfApiError
+    if call == "create session" and fault not in ("connection refused", "token endpoint down"):
+        return CdfSessionError  # whether there is one is not known, and it does not matter
     if fault in ("500", "502", "503"):
         return CdfUnreachableError if call in WRITES else CdfApiError  # a write: it stays unknown
     if fault in ("not JSON", "empty body"):
