@@ -25,8 +25,9 @@ from airflow_provider_cdf.cdf.models import TaskStatus, TokenInspection
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import deadline, reporting
+from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.identity import run_key
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -152,7 +153,7 @@ def test_a_read_that_the_token_may_not_make_is_final_and_says_that_nothing_was_r
     execution_id: str, cdf: CdfEmulator, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = TokenInspection.model_validate({"projects": [{"projectUrlName": cdf.project}]})
-    monkeypatch.setattr(CdfClient, "_inspect", lambda _: none)
+    monkeypatch.setattr(CdfClient, "_inspect", lambda *_: none)
     cdf.faults.add("GET", "*/executions/*", status=403)
     with pytest.raises(CdfRefusedError, match="the CDF task is as it was") as caught:
         make(execution_id).execute({"ti": ti})
