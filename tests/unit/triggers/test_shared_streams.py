@@ -492,7 +492,9 @@ class TestMembers:
     def test_with_bad_connections_end_alone(self, executions: list[str], run: Any, odd: Any) -> None:
         async def test(triggerer: Triggerer) -> None:
             good, bad = triggerer.start(
-                workflow_trigger(executions[0]), workflow_trigger(executions[0], cdf_conn_id=odd)
+                workflow_trigger(executions[0]),
+                # Airflow may find it later, so without an end to its patience it would wait.
+                workflow_trigger(executions[0], cdf_conn_id=odd, max_poll_silence=0.001),
             )
             (event,) = await triggerer.fired(bad)
             assert event["outcome"] == "error"
