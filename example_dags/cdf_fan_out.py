@@ -2,7 +2,8 @@
 Airflow does the children of a CDF dynamic task, all or none.
 
 How many there are is known when CDF has made them, so the sensor, the work and the report are mapped over
-them. If the work for one of them fails, none is reported, and the teardown cancels the execution.
+them. If the work for one of them fails, none is reported, and the teardown cancels the execution. Where CDF
+has made none, there is nothing to report, and the execution goes on.
 """
 
 from __future__ import annotations
@@ -60,10 +61,19 @@ with DAG(
     report = CdfTaskUpdateOperator.partial(task_id="report", status="COMPLETED", **of_child).expand_kwargs(
         judged
     )
-    stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, only_after_failure=True)
+
+    @task(trigger_rule="none_failed")
+    def reported() -> None:
+        """Succeeds also where there was nothing to report: a task mapped over nothing is skipped."""
+
+    stop = CdfWorkflowCancelOperator(
+        task_id="stop",
+        execution_id=run.output["execution_id"],  # is there also where the task "run" died after the start
+        unless_succeeded=True,
+    )
     ended = CdfWorkflowSensor(task_id="ended", execution_id=run.output, poke_interval=1, deferrable=True)
 
     waits >> judged
-    report >> stop >> ended
+    report >> reported() >> stop >> ended
     stop.as_teardown()
     ended.as_teardown(on_failure_fail_dagrun=True)

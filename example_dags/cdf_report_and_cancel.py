@@ -43,7 +43,11 @@ with DAG(
     report = CdfTaskUpdateOperator(task_id="report", output=judge(score_waits.output["input"]), **of_score)
     ended = CdfWorkflowSensor(task_id="ended", execution_id=run.output, poke_interval=1, deferrable=True)
 
-    stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, only_after_failure=True)
+    stop = CdfWorkflowCancelOperator(
+        task_id="stop",
+        execution_id=run.output["execution_id"],  # is there also where the task "run" died after the start
+        unless_succeeded=True,
+    )
 
     report >> stop >> ended
     report.as_teardown(setups=run)

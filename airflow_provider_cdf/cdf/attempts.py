@@ -38,7 +38,8 @@ def current_attempt(
             names = ", ".join(map(repr, sorted(parents)))
             raise CdfAmbiguousTaskError(
                 f"{len(parents)} tasks have a child {task_external_id!r}. "
-                f"Set parent_task_external_id to one of them: {names}. [execution {execution.id}]"
+                f"Set parent_task_external_id to one of them: {names}. [execution {execution.id}]",
+                parents=sorted(parents),
             )
         parent = next(iter(parents), None)
     return latest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -191,4 +192,12 @@ class CdfReportRefusedError(CdfApiError):
 
 
 class CdfAmbiguousTaskError(CdfError, AirflowFailException):
-    """Several tasks of an execution share the external id that is asked for. Nothing was done."""
+    """
+    Several tasks of an execution share the external id that is asked for. Nothing was done.
+
+    :param parents: the tasks that have a child of this name.
+    """
+
+    def __init__(self, message: str, *, parents: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.parents = tuple(parents)

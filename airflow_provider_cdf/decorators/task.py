@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import DecoratedOperator
 
+from airflow_provider_cdf.operators.address import refuse_mistakes
 from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
-from airflow_provider_cdf.operators.work import PARAMETER, CdfTaskOperator
+from airflow_provider_cdf.operators.task_work import PARAMETER, CdfTaskOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING or HAS_TASK_API:
@@ -57,6 +58,7 @@ class _CdfTaskDecorator(_TaskDecorator[..., Any, CdfDecoratedOperator]):
         expanded: Any = super()._expand(*args, **kwargs)
         # As for any mapped task: the DAG processor takes its callbacks from here.
         arguments = expanded.operator.partial_kwargs
+        refuse_mistakes(arguments)
         arguments["on_failure_callback"] = with_callback(arguments.get("on_failure_callback"), report_failure)
         return expanded
 
@@ -70,7 +72,7 @@ def cdf_task(
     :param python_callable: the function. A parameter ``cdf_task`` receives the CDF task.
     :param multiple_outputs: push each key of a returned dict as an XCom, too; by default if the function says
         that it returns one.
-    :param kwargs: those of :class:`~airflow_provider_cdf.operators.work.CdfTaskOperator`.
+    :param kwargs: those of :class:`~airflow_provider_cdf.operators.task_work.CdfTaskOperator`.
     """
     outputs: dict[str, Any] = {} if multiple_outputs is None else {"multiple_outputs": multiple_outputs}
 

@@ -13,8 +13,8 @@ from asgiref.sync import sync_to_async
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.fields import TextFields, is_literal, refuse_wrong_ids, render_only
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of, which
+from airflow_provider_cdf.fields import TextFields, is_literal, refuse_operators, render_only
+from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, not_known
 
 if TYPE_CHECKING:
@@ -69,8 +69,15 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
     ) -> None:
         from airflow_provider_cdf.cdf.checks import check_reportable
 
-        check_address(execution_id, task_external_id, cdf_task_id)
-        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
+        refuse_mistakes(
+            {
+                "execution_id": execution_id,
+                "task_external_id": task_external_id,
+                "parent_task_external_id": parent_task_external_id,
+                "cdf_task_id": cdf_task_id,
+            }
+        )
+        refuse_operators(status=status, output=output)
         if is_literal(status):
             try:
                 check_reportable(status)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.messages import ids
+from airflow_provider_cdf.fields import refuse_operators, refuse_wrong_ids
 
 if TYPE_CHECKING:
     from airflow_provider_cdf.operators.reporting import Target
@@ -23,6 +25,22 @@ def check_address(execution_id: object, task_external_id: object, cdf_task_id: o
         raise ValueError("Give either task_external_id (with execution_id) or cdf_task_id.")
     if task_external_id is not None and execution_id is None:
         raise ValueError("task_external_id needs the execution_id that the task belongs to.")
+
+
+def refuse_mistakes(arguments: Mapping[str, Any], *, is_whole: bool = True, operator: object = None) -> None:
+    """
+    Refuse an address that a DAG file gives, and that cannot be meant.
+
+    :param arguments: those of an operator, or of the ``partial()`` of a mapped task.
+    :param is_whole: whether nothing follows, as it does after a ``partial()``.
+    :param operator: which is being made; ``None`` if none is.
+    :raises ValueError: with what to give instead.
+    """
+    named = {name: arguments.get(name) for name in ADDRESS}
+    if is_whole or None not in (named["task_external_id"], named["cdf_task_id"]):
+        check_address(named["execution_id"], named["task_external_id"], named["cdf_task_id"])
+    refuse_operators(**named)
+    refuse_wrong_ids(operator, execution_id=named["execution_id"], cdf_task_id=named["cdf_task_id"])
 
 
 def mistake_in_address(execution_id: object, task_external_id: object, cdf_task_id: object) -> str:

@@ -206,8 +206,8 @@ def _execution(
 
     if is_missing(target.execution_id):
         raise CdfNothingToReportToError(
-            f"There is no execution to report {status} to: the CDF workflow was never started. "
-            f"Nothing was changed in CDF. [task {target.task_external_id!r}]"
+            f"There is no execution id to report {status} to: the task that should have provided it left no "
+            f"value. Nothing was changed in CDF. [task {target.task_external_id!r}]"
         )
     # In a callback that the DAG processor runs, a task instance has none.
     start_date = getattr(ti, "start_date", None)

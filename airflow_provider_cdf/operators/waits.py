@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, BaseOperator
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
+    CdfAmbiguousTaskError,
     CdfError,
     CdfExecutionFailedError,
     CdfOutputMissingError,
@@ -258,7 +259,17 @@ class WaitsForEnd(BaseOperator):
         self.is_settled = True
         self.log.info("The workflow is COMPLETED. [execution %s]", execution.id)
         if self.task_outputs:
-            tasks = {name: current_attempt(execution, name) for name in self.task_outputs}
+            tasks = {}
+            for name in self.task_outputs:
+                try:
+                    tasks[name] = current_attempt(execution, name)
+                except CdfAmbiguousTaskError as error:
+                    raise CdfOutputMissingError(
+                        f"task_outputs names {name!r}, and there are several. The workflow is COMPLETED. "
+                        "Read that output with CdfTaskSensor(target_status='COMPLETED', "
+                        "parent_task_external_id=...), whose XCom 'output' it is. The parents are "
+                        f"{', '.join(map(repr, error.parents))}. [execution {execution.id}]"
+                    ) from None
             if missing := [name for name, task in tasks.items() if task is None]:
                 known = dict.fromkeys(task.external_id for task in execution.executed_tasks)
                 raise CdfOutputMissingError(

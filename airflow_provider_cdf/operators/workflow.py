@@ -60,7 +60,8 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param metadata: at most 8 pairs of strings (CDF takes 10, two hold this package's keys), keys of 32 and
         values of 255 characters. (templated)
     :param task_outputs: external ids of the CDF tasks whose outputs are pushed as the XCom
-        ``task_outputs``; needs ``wait_for_completion``. (templated)
+        ``task_outputs``; needs ``wait_for_completion``. A child that several tasks have is refused: for that
+        there is the XCom ``output`` of a CdfTaskSensor. (templated)
     :param wait_for_completion: if false, the task ends when CDF has accepted the run.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param poll_interval: seconds between looks at the execution; more after one that failed.
@@ -78,7 +79,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     :param cdf_conn_id: id of the Airflow connection. (templated)
     :xcom return_value: the execution's id.
     :xcom execution_id: the same, as soon as CDF has accepted the run: for what must know it although this
-        task fails, such as a callback.
+        task fails, such as a callback, or a teardown that cancels.
     :xcom task_outputs: the outputs of the tasks that ``task_outputs`` names, by external id.
     """
 

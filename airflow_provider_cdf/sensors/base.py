@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,7 +24,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE, POLL_INTERVAL
@@ -83,8 +84,8 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
             seconds(kwargs["timeout"], "timeout")
         else:
             kwargs.pop("timeout", None)  # which Airflow 2 does not take for its default
-        refuse_operators(execution_id=execution_id, cdf_conn_id=cdf_conn_id)
-        refuse_wrong_ids(self, execution_id=execution_id)
+        if not is_from_mapped(self):
+            _refuse_mistakes({"execution_id": execution_id, "cdf_conn_id": cdf_conn_id})
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.execution_id = execution_id
         self.cdf_conn_id = cdf_conn_id
@@ -93,6 +94,12 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         #: The attempt at a task that the trigger saw in a wanted status.
         self._seen: str | None = None
         self._is_unserved = False
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Prepare a mapped task."""
+        _refuse_mistakes(kwargs)
+        return with_checks(super().partial(**kwargs), _refuse_mistakes)
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -318,3 +325,14 @@ def _has_been_rescheduled(ti: Any, context: Context) -> bool:
 
     first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
     return first is not None
+
+
+def _refuse_mistakes(arguments: Mapping[str, Any]) -> None:
+    """
+    Refuse what a DAG file says itself, and cannot be meant.
+
+    :raises ValueError: while the file is parsed.
+    """
+    named = ("task_external_id", "target_status", "parent_task_external_id", "execution_id", "cdf_conn_id")
+    refuse_operators(**{name: arguments.get(name) for name in named})
+    refuse_wrong_ids(None, execution_id=arguments.get("execution_id"))

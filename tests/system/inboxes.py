@@ -130,11 +130,16 @@ class Inboxes:
         self.airflow.kill(name)
         self.airflow.start(name)
 
-    def wait_until(self, happened: Callable[[], Any], seconds: float = 900) -> Any:
-        """Wait until something is true, and return it."""
+    def wait_until(self, happened: Callable[[], Any], seconds: float = 900, *, is_whole: bool = True) -> Any:
+        """
+        Wait until something is true, and return it.
+
+        :param is_whole: whether all of Airflow's processes have to run meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while not (result := happened()):
-            self.airflow.check()
+            if is_whole:
+                self.airflow.check()
             if time.monotonic() > deadline:
                 runs = self.airflow._pages("/dags/~/dagRuns", "dag_runs")
                 left = [(run["dag_run_id"], run["state"]) for run in runs if run["state"] != "success"]

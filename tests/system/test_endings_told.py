@@ -49,11 +49,14 @@ def told(both: Inboxes) -> list[tuple[str, int]]:
 def end_some(both: Inboxes, number: int) -> set[str]:
     """Let executions start and end, in CDF alone; return their ids."""
     ids = {both.start(WORKFLOWS["inbox"], {"number": each}) for each in range(number)}
-    both.wait_until(lambda: all((score := both.score(one)) and score.status == "IN_PROGRESS" for one in ids))
+    both.wait_until(
+        lambda: all((score := both.score(one)) and score.status == "IN_PROGRESS" for one in ids),
+        is_whole=False,
+    )
     for one in ids:
         with both.cdf.turn() as engine:
             engine.update_task(both.score(one).id, "COMPLETED", {})
-    both.wait_until(lambda: both.have_completed(ids))
+    both.wait_until(lambda: both.have_completed(ids), is_whole=False)
     return ids
 
 

@@ -102,8 +102,8 @@ def test_mistakes_of_a_cancellation_are_seen_in_the_dag_file() -> None:
         run = BaseOperator(task_id="run")
         with pytest.raises(ValueError, match=r"^execution_id is the task 'run' itself: write run\.output"):
             CdfWorkflowCancelOperator(task_id="stop", execution_id=run)
-        with pytest.raises(TypeError, match=r"^only_after_failure must be True or False"):
-            CdfWorkflowCancelOperator(task_id="end", execution_id=run.output, only_after_failure="no")
+        with pytest.raises(TypeError, match=r"^unless_succeeded must be True or False"):
+            CdfWorkflowCancelOperator(task_id="end", execution_id=run.output, unless_succeeded="no")
 
 
 @pytest.mark.parametrize(

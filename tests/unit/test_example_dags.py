@@ -13,6 +13,7 @@ from support import Project
 
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 #: All but those that work on what they are handed over, by an inbox or by a CDF function.
@@ -201,6 +202,15 @@ class TestFanOut:
         assert execution["status"] == "COMPLETED"
         assert risks == {"inspect_P-101": 0.72, "inspect_P-102": 0.14, "inspect_P-103": 0.39}
 
+    @pytest.mark.parametrize("name", ["cdf_fan_out", "cdf_fan_out_each"])
+    def test_of_no_children_is_no_failure(
+        self, name: str, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        run = run_dag_where(cdf_default, name, list_pumps={"tasks": []})
+
+        assert run.state == "success"
+        assert execution_of(project, run, "fleet_check")["status"] == "COMPLETED"
+
     @pytest.mark.parametrize(
         ("name", "status", "of_others"),
         [
@@ -232,6 +242,27 @@ class TestFanOut:
         failed = children.pop("inspect_P-102")
         assert failed == ("CANCELED" if name == "cdf_fan_out" else "FAILED_WITH_TERMINAL_ERROR")
         assert set(children.values()) <= of_others
+
+
+def test_a_teardown_cancels_what_the_run_has_started_before_it_died(
+    airflow_db: None, cdf_default: CdfEmulator, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag = read_dag(examples_folder() / "cdf_cancel_teardown.py")
+    run_task = dag.get_task("run")
+    run_task.retries = 0
+    # As where memory runs out: Airflow calls nothing then.
+    run_task.on_failure_callback = []
+    execute = CdfWorkflowRunOperator.execute
+
+    def start_and_die(self: Any, context: Any) -> None:
+        execute(self, context)
+        raise MemoryError
+
+    monkeypatch.setattr(CdfWorkflowRunOperator, "execute", start_and_die)
+    run = dag.test()
+
+    assert states(run)["run"] == "failed"
+    assert execution_of(project, run)["status"] == "TERMINATED"
 
 
 class TestDirectWay:

@@ -214,13 +214,15 @@ class World:
         method = "send" if self.call in READS else "perform"
 
         async def perform() -> None:
-            async with AsyncCdfClient(settings, transport=AsyncTransport(self.wire)) as client:
+            async with AsyncCdfClient(settings) as client:
+                vars(client)["_transport"] = lambda: AsyncTransport(self.wire)
                 await getattr(client, method)(operation(settings))
 
         if is_async:
             asyncio.run(perform())
         else:
-            with CdfClient(settings, transport=Transport(self.wire)) as client:
+            with CdfClient(settings) as client:
+                vars(client)["_transport"] = lambda: Transport(self.wire)
                 getattr(client, method)(operation(settings))
 
     def settle(self) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound, task
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
-from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.callbacks import report_failure
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -281,6 +282,70 @@ def test_an_id_that_is_none_is_seen_by_everything_that_takes_one(make_one: Any) 
         make_one(execution_id="{{ abc }}")
 
 
+#: What takes an address, and what it needs beside that.
+MAPPABLE: dict[Any, dict[str, Any]] = {
+    CdfTaskUpdateOperator: {},
+    CdfTaskOperator: {"python_callable": print},
+    CdfTaskSensor: {},
+    CdfWorkflowSensor: {},
+    CdfWorkflowCancelOperator: {},
+}
+
+
+@pytest.mark.parametrize("kind", MAPPABLE, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("is_expanded", [False, True], ids=["fixed", "mapped"])
+def test_a_mistake_in_an_address_is_seen_in_every_mapped_task(kind: Any, is_expanded: bool) -> None:
+    more: dict[str, Any] = {"task_id": "a", **MAPPABLE[kind]}
+    if is_expanded and "Workflow" not in kind.__name__:
+        more["task_external_id"] = "score"
+
+    def make_one(value: Any) -> None:
+        if is_expanded:
+            kind.partial(**more).expand(execution_id=[value])
+        else:
+            kind.partial(**more, execution_id=value)
+
+    with DAG("plant"):
+        run = BaseOperator(task_id="run")
+        for value, words in ((run, r"write run\.output"), ("abc", "must be a UUID")):
+            with pytest.raises(ValueError, match=rf"^execution_id .*{words}"):
+                make_one(value)
+
+
+@pytest.mark.parametrize("kind", [CdfTaskUpdateOperator, CdfTaskOperator], ids=lambda kind: kind.__name__)
+def test_two_addresses_are_seen_in_every_mapped_task(kind: Any) -> None:
+    two = {"task_external_id": "score", "cdf_task_id": UNKNOWN}
+    with DAG("plant"):
+        with pytest.raises(ValueError, match=r"^Give either task_external_id"):
+            kind.partial(task_id="a", **two, **MAPPABLE[kind])
+        with pytest.raises(ValueError, match=r"^Give either task_external_id"):
+            kind.partial(task_id="a", **MAPPABLE[kind]).expand_kwargs([two])
+
+
+@pytest.mark.parametrize("kind", [CdfTaskUpdateOperator, CdfTaskOperator], ids=lambda kind: kind.__name__)
+def test_a_mapped_task_may_be_given_its_address_bit_by_bit(kind: Any) -> None:
+    with DAG("plant"):
+        run = BaseOperator(task_id="run").output
+        partial = kind.partial(task_id="a", execution_id=run, **MAPPABLE[kind])
+        assert partial.expand(task_external_id=["a", "b"]).task_id == "a"
+
+
+@pytest.mark.parametrize("wrong", [{"execution_id": "abc"}, {"cdf_task_id": UNKNOWN}, {"execution_id": None}])
+def test_a_mistake_in_an_address_is_seen_in_a_mapped_function(wrong: dict[str, Any]) -> None:
+    @task.cdf_task(**{"execution_id": UNKNOWN, "task_external_id": "score", **wrong})
+    def judge(name: str) -> None: ...
+
+    with DAG("plant"), pytest.raises(ValueError, match=r"must be a UUID|Give either|needs the execution_id"):
+        judge.expand(name=["a"])
+
+
+def test_a_notifier_is_given_an_id_and_not_the_task_that_returns_it() -> None:
+    with DAG("plant"):
+        run: Any = BaseOperator(task_id="run")
+    with pytest.raises(ValueError, match=r"write run\.output"):
+        CdfTaskNotifier(status="COMPLETED", task_external_id="score", execution_id=run)
+
+
 @pytest.mark.parametrize(
     ("fixed", "mapped"),
     [
@@ -295,9 +360,8 @@ def test_a_mapped_report_that_names_no_task_is_seen_while_the_file_is_parsed(
     with DAG("plant"):
         judged = BaseOperator(task_id="judge").output
         for values in (mapped, dict.fromkeys(mapped, judged)):
-            partial = CdfTaskUpdateOperator.partial(task_id="report", **fixed)
             with pytest.raises(ValueError, match=r"^(Give either task_external_id|task_external_id needs)"):
-                partial.expand(**values)
+                CdfTaskUpdateOperator.partial(task_id="report", **fixed).expand(**values)
 
 
 def test_what_is_mapped_over_results_is_left_for_later() -> None:

@@ -107,7 +107,9 @@ def end(way: str, event: str) -> None:
         return
     steps: list[Any] = [report]
     if way in ("cancel_teardown", "both"):
-        stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, only_after_failure=True)
+        stop = CdfWorkflowCancelOperator(
+            task_id="stop", execution_id=run.output["execution_id"], unless_succeeded=True
+        )
         steps.append(stop)
     chain(*steps, ended)
     # Whatever comes right behind a setup has to be a teardown, or to want all_success.

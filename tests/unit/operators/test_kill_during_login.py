@@ -16,8 +16,8 @@ from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import cancelling, marks
 from airflow_provider_cdf.operators.cancelling import Cancellation
-from airflow_provider_cdf.operators.marks import LastReport
 from airflow_provider_cdf.operators.reporting import Target
+from airflow_provider_cdf.operators.task_kill import LastReport
 
 
 def fetches_a_token(login: Login, stack: ExitStack) -> None:

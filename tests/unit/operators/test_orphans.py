@@ -25,7 +25,8 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.callbacks import report_failure
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -402,7 +403,7 @@ class TestMappedOverWhatCannotBe:
         caplog.set_level("INFO")
         self.fail(mapped, ti, CdfInputError, "needs the execution_id")
         assert "may still wait for a report. Which one is not known" in caplog.text
-        assert "never started" not in caplog.text
+        assert "There is no execution id" not in caplog.text
 
     def test_an_argument_given_twice_still_lets_cdf_know(self, project: Project, workflow: str) -> None:
         execution_id = project.run(workflow)

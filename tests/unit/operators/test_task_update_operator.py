@@ -256,7 +256,7 @@ class TestNothingToReportTo:
         operator = make("{{ templated }}", status="completed")
         operator.execution_id = missing  # as rendering an XCom that is not there does
 
-        refused(operator, "approve", "never started")
+        refused(operator, "approve", "There is no execution id to report")
 
     @pytest.mark.parametrize("missing", [None, "None", ""], ids=repr)
     def test_there_is_no_cdf_task_id(self, missing: Any, refused: Any) -> None:

@@ -24,8 +24,9 @@ from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.operators import upstream
+from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.upstream import Upstream
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
 
@@ -477,7 +478,7 @@ def test_both_ends_may_stand_behind_a_setup_as_teardowns() -> None:
     with DAG("plant") as dag:
         run = EmptyOperator(task_id="run")
         report = make(run.output)
-        stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, only_after_failure=True)
+        stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=run.output, unless_succeeded=True)
         report >> stop
         report.as_teardown(setups=run)
         stop.as_teardown(setups=run)
@@ -492,7 +493,7 @@ def test_a_cancellation_that_is_for_failures_leaves_what_has_been_reported_alone
     state: str, status: str, execution_id: str, project: Project, ti: Instance
 ) -> None:
     with DAG("plant"):
-        stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=execution_id, only_after_failure=True)
+        stop = CdfWorkflowCancelOperator(task_id="stop", execution_id=execution_id, unless_succeeded=True)
         EmptyOperator(task_id="report") >> stop
     states(ti, report=state)
 

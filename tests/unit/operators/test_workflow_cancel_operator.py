@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -75,8 +76,16 @@ def test_an_execution_that_has_ended_is_left_alone(
 
 
 @pytest.mark.parametrize("execution_id", [None, "None", ""], ids=repr)
-def test_a_run_that_never_started_is_nothing_to_cancel(execution_id: Any, ti: FakeTaskInstance) -> None:
+def test_without_an_id_there_is_nothing_to_cancel(
+    execution_id: Any,
+    ti: FakeTaskInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(CdfWorkflowCancelOperator, "log", logging.getLogger("operator under test"))
     assert cancel(ti, execution_id) is None
+    assert "No execution id was given, so nothing is cancelled." in caplog.text
 
 
 @pytest.mark.parametrize("execution_id", [str(uuid.uuid4()), "../../sessions"], ids=["unknown", "no UUID"])

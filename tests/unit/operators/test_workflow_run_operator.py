@@ -33,12 +33,14 @@ from airflow_provider_cdf.cdf.errors import (
     CdfError,
     CdfExecutionFailedError,
     CdfInputError,
+    CdfOutputMissingError,
     CdfTimeoutError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator, Reply
 from airflow_provider_cdf.operators import cancelling
 from airflow_provider_cdf.operators.cancelling import TASK_WAS_KILLED
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+from airflow_provider_cdf.sensors.task import CdfTaskSensor
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -436,6 +438,32 @@ class TestTaskOutputs:
         with pytest.raises(CdfInputError, match="task_outputs must be a list"):
             rendered(workflow, task_outputs="score").execute(context(ti))
         assert project.executions(workflow) == []
+
+    def test_of_a_child_that_several_tasks_have_are_refused_with_another_way(
+        self, project: Project, ti: FakeTaskInstance, deferrable: bool
+    ) -> None:
+        child = {"tasks": [function_task("child")]}
+        workflow = project.define(
+            *(
+                {"externalId": name, "type": "subworkflow", "parameters": {"subworkflow": child}}
+                for name in ("north", "south")
+            )
+        )
+        operator = make(workflow, task_outputs=["child"], wait_for_completion=True, deferrable=deferrable)
+        with pytest.raises(CdfOutputMissingError, match=r"'child'.* is COMPLETED\..*CdfTaskSensor") as caught:
+            run_to_end(operator, context(ti))
+        assert "Set parent_task_external_id" not in str(caught.value)
+        assert "'north', 'south'" in str(caught.value)
+
+        sensor = CdfTaskSensor(
+            task_id="outputs",
+            execution_id=str(operator.execution_id),
+            task_external_id="child",
+            parent_task_external_id="south",
+            target_status="COMPLETED",
+        )
+        sensor.execute(context(ti, sensor))
+        assert "output" in ti.xcoms
 
     def test_are_not_pushed_where_nobody_asked(self, project: Project, ti: FakeTaskInstance) -> None:
         make(project.define(function_task("score"))).execute(context(ti))
@@ -1070,6 +1098,27 @@ class TestOnKill:
             signal.signal(signal.SIGALRM, before)
 
         assert project.executions(workflow) == []
+
+    def test_while_cdf_starts_it_names_the_submission_that_is_left_to_the_retry(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: "running"}})
+        cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
+        cdf.faults.add("POST", "*/executions/list", status=503, retry_after=2)
+        thread = threading.Thread(target=run_into_an_error, args=[operator, ti, Store()], daemon=True)
+        thread.start()
+        wait_until(lambda: not cdf.faults.waiting())
+
+        operator.on_kill()
+
+        thread.join(timeout=60)
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        submit_id = execution["metadata"]["airflow_submit_id"]
+        assert "What CDF may be starting for it goes on, for the next try." in caplog.text
+        assert f"airflow_submit_id = {submit_id}" in caplog.text
 
     def test_while_cdf_starts_it_finds_what_was_started_without_waiting_for_the_answer(
         self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance

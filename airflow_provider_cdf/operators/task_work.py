@@ -17,10 +17,11 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, as_text, refuse_operators, refuse_wrong_ids
-from airflow_provider_cdf.operators.address import ADDRESS, check_address, target_of
+from airflow_provider_cdf.cdf.messages import told
+from airflow_provider_cdf.fields import TextFields, as_text
+from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
+from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from airflow.providers.standard.operators.python import PythonOperator
 
     from airflow_provider_cdf.hooks.cdf import CdfHook
-    from airflow_provider_cdf.operators.cdf_task import TaskWait
-    from airflow_provider_cdf.operators.marks import LastReport
     from airflow_provider_cdf.operators.reporting import Target
+    from airflow_provider_cdf.operators.task_kill import LastReport
+    from airflow_provider_cdf.operators.task_wait import TaskWait
 else:
     from airflow.providers.common.compat.standard.operators import PythonOperator
 
@@ -108,14 +109,13 @@ class CdfTaskOperator(TextFields, PythonOperator):
         cdf_conn_id: str = "cdf_default",
         **kwargs: Any,
     ) -> None:
-        check_address(execution_id, task_external_id, cdf_task_id)
-        refuse_operators(
-            execution_id=execution_id,
-            task_external_id=task_external_id,
-            parent_task_external_id=parent_task_external_id,
-            cdf_task_id=cdf_task_id,
-        )
-        refuse_wrong_ids(self, execution_id=execution_id, cdf_task_id=cdf_task_id)
+        address = {
+            "execution_id": execution_id,
+            "task_external_id": task_external_id,
+            "parent_task_external_id": parent_task_external_id,
+            "cdf_task_id": cdf_task_id,
+        }
+        refuse_mistakes(address, operator=self)
         if inspect.iscoroutinefunction(python_callable) and not HAS_COROUTINE_TASKS:
             raise ValueError("A coroutine function needs Airflow 3.2 or later: make it a plain function.")
         super().__init__(python_callable=python_callable, **kwargs)
@@ -138,7 +138,8 @@ class CdfTaskOperator(TextFields, PythonOperator):
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
-        return partial_with_callback(super().partial(**kwargs), report_failure)
+        refuse_mistakes(kwargs, is_whole=False)
+        return partial_with_callback(with_checks(super().partial(**kwargs), refuse_mistakes), report_failure)
 
     @cached_property
     def hook(self) -> CdfHook:
@@ -172,7 +173,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
         if self._at_work is None or not self.hook.is_connected:
             return  # there is nothing to report on, or Airflow is just being asked for the connection
         if self._last_report is None:
-            from airflow_provider_cdf.operators.marks import LastReport
+            from airflow_provider_cdf.operators.task_kill import LastReport
 
             self._last_report = LastReport(self.hook, self._at_work, self.target, self.failure_status)
         self._last_report.wait()
@@ -180,7 +181,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
     def _wait(self) -> TaskWait | None:
         """Return what waits for the task; ``None`` if CDF cannot be asked for its state."""
         from airflow_provider_cdf.cdf.checks import is_missing
-        from airflow_provider_cdf.operators.cdf_task import TaskWait
+        from airflow_provider_cdf.operators.task_wait import TaskWait
 
         if self.task_external_id is None and is_missing(self.execution_id):
             return None
@@ -250,7 +251,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             return ""  # by a person, or with the worker: on_kill has seen to it
         is_final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
         if not is_final and not is_last_try(ti.try_number, ti.max_tries):
-            self.log.warning("CDF's task goes on waiting, for the next try. %s", self._which)
+            self.log.warning("CDF's task goes on waiting, for the next try. %s", which(self))
             return ""
         try:
             self._report(ti, self.failure_status, failure(ti, [], error))
@@ -258,7 +259,7 @@ class CdfTaskOperator(TextFields, PythonOperator):
             # The failure itself is what Airflow is to show. Its callback tries once more.
             self.log.warning("%s", told("The failure could not be reported to CDF.", unreported))
             return ""
-        return f"CDF's task was set to {self.failure_status}. {self._which}"
+        return f"CDF's task was set to {self.failure_status}. {which(self)}"
 
     @without_stack
     def _report(self, ti: Any, status: str, output: Any) -> None:
@@ -270,11 +271,6 @@ class CdfTaskOperator(TextFields, PythonOperator):
     def _stop_if_killed(self) -> None:
         if self._killed:
             raise CdfError("The task was told to stop, so its result was not reported to CDF.")
-
-    @property
-    def _which(self) -> str:
-        by_name = None if self.task_external_id is None else repr(self.task_external_id)
-        return ids(task=by_name or self.cdf_task_id, execution=self.execution_id)
 
 
 def as_output(result: Any) -> tuple[Any, dict[str, Any]]:
