@@ -275,7 +275,7 @@ def test_an_answer_that_comes_after_the_secret_was_renewed_is_followed_by_anothe
                 await may_answer.wait()
             return httpx.Response(400, json={"error": {"code": 400, "message": "Wrong client secret."}})
 
-        client = AsyncCdfClient(settings, transport=httpx.MockTransport(answer))
+        client = cdf_support.wired(AsyncCdfClient(settings), httpx.MockTransport(answer))
         both = [
             asyncio.create_task(client.perform(sessions.open_session(settings, "run the workflow")))
             for _ in range(2)

@@ -14,7 +14,7 @@ from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import cancelling, marks
+from airflow_provider_cdf.operators import cancelling, task_kill
 from airflow_provider_cdf.operators.cancelling import Cancellation
 from airflow_provider_cdf.operators.reporting import Target
 from airflow_provider_cdf.operators.task_kill import LastReport
@@ -34,7 +34,7 @@ interrupted = pytest.mark.parametrize("interrupted", [fetches_a_token, holds_the
 @pytest.fixture
 def hook(cdf_default: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> CdfHook:
     monkeypatch.setattr(auth, "_shared", {})
-    for module in (cancelling, marks):
+    for module in (cancelling, task_kill):
         monkeypatch.setattr(module, "KILL_PATIENCE", 60.0)  # however busy this machine is
     hook = CdfHook()
     hook.client.send(calls.inspect_token())
