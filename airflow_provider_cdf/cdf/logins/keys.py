@@ -112,7 +112,8 @@ def secrets_instead_of(path: str) -> list[str]:
 
 
 def _is_like_a_path(text: str) -> bool:
-    return len(text) <= 255 and text.startswith(_PATH_BEGINS) and not _ENCODED.fullmatch(text)
+    is_path = len(text) <= 255 and text.startswith(_PATH_BEGINS) and "\n" not in text
+    return is_path and not _ENCODED.fullmatch(text)
 
 
 def read_file(path: str, what: str) -> str | CdfLoginError:

@@ -520,6 +520,7 @@ PASTED = {
     "key without its PEM": "AB/MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgHd2tHTCjXYdb",
     "key that begins as a path": "/" + "MIGHAgEAMBMGByqGSM49AgEG/CqGSM49AwEHBG0wawIBAQQgHd2tHTCjXYdb" * 2,
     "end of a key": "\n".join(PAIR.pem().splitlines()[-4:]),
+    "end of a key that begins as a path": "/" + "\n".join(PAIR.pem().splitlines()[-4:])[1:],
     "token": "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijklmnopqrstuvwxyzABCDEF",
     "token that begins as a path": "." + "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0." * 2,
     "long text": "/secret-word/" * 30,
