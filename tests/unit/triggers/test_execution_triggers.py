@@ -546,7 +546,7 @@ class TestEveryTrigger:
         assert EXECUTION in json.dumps(event)
 
     def test_an_unknown_connection_ends_the_wait_with_its_id(self, kind: type) -> None:
-        event = fire(trigger_for(kind, cdf_conn_id="no_such_connection"))
+        event = fire(trigger_for(kind, cdf_conn_id="no_such_connection", max_poll_silence=0.2))
 
         assert event["outcome"] == "error"
         assert "no_such_connection" in json.dumps(event)
