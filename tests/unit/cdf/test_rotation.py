@@ -12,6 +12,7 @@ from typing import Any
 import cdf_support
 import httpx
 import pytest
+from cdf_support import wired
 from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
 from operators.operator_support import context, make
 from support import FakeTaskInstance, Project, function_task
@@ -275,7 +276,7 @@ def test_an_answer_that_comes_after_the_secret_was_renewed_is_followed_by_anothe
                 await may_answer.wait()
             return httpx.Response(400, json={"error": {"code": 400, "message": "Wrong client secret."}})
 
-        client = cdf_support.wired(AsyncCdfClient(settings), httpx.MockTransport(answer))
+        client = wired(AsyncCdfClient(settings), httpx.MockTransport(answer))
         both = [
             asyncio.create_task(client.perform(sessions.open_session(settings, "run the workflow")))
             for _ in range(2)
