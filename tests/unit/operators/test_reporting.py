@@ -152,7 +152,7 @@ def test_a_read_that_the_token_may_not_make_is_final_and_says_that_nothing_was_r
     execution_id: str, cdf: CdfEmulator, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = TokenInspection.model_validate({"projects": [{"projectUrlName": cdf.project}]})
-    monkeypatch.setattr(CdfClient, "_inspect", lambda _: none)
+    monkeypatch.setattr(CdfClient, "_inspect", lambda *_: none)
     cdf.faults.add("GET", "*/executions/*", status=403)
     with pytest.raises(CdfRefusedError, match="the CDF task is as it was") as caught:
         make(execution_id).execute({"ti": ti})
