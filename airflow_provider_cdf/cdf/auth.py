@@ -10,17 +10,17 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import httpx
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken
+from airflow_provider_cdf.cdf.logins.base import Credentials, GivenToken, HttpSteps, LoginTools
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: A token is renewed this many seconds before its end, so that it does not expire on its way to CDF.
 RENEW_BEFORE_END = 30.0
-#: A login that failed is not tried again for 2, 4, 8, ... seconds, by nobody in this process, so that an
-#: expired secret with 500 triggers does not lock the client out.
+#: A login that failed is not tried again for 2, 4, 8, ... seconds, whatever in this process needs it, so that
+#: an expired secret with 500 triggers does not lock the client out. These are the most.
 LONGEST_SHARED_FAILURE = 60.0
 #: The longest ``Retry-After`` of a token endpoint that is obeyed, seconds.
 LONGEST_RETRY_AFTER = 300.0
@@ -89,11 +89,6 @@ class TokenRefusedError(Exception):
         self.answer, self.why = answer, why
 
 
-#: The steps of an authenticated request: send a request and give its answer, or wait for the future (which
-#: holds nothing) for as long as there is time. A client takes them, and throws in what goes wrong.
-Steps: TypeAlias = Generator[httpx.Request | Future[None], Any, Answer]
-
-
 class Login:
     """
     The one login of a process for some credentials.
@@ -106,15 +101,16 @@ class Login:
 
     def __init__(self, credentials: Credentials, on_token: Callable[[str], None] | None = None) -> None:
         self.credentials = credentials
+        #: By it, a process forgets those that it has not used for longest.
         self.used_at = clock.now()
-        self._aid = Aid(on_token)
+        self._tools = LoginTools(on_token)
         #: Held for moments only, never while something is sent.
         self._lock = threading.Lock()
         self._token: _Token | None = None
         self._fetching: Future[None] | None = None
         self._failure: _Failure | None = None
         self._failures_in_a_row = 0
-        #: One that a 401 has just thrown away may come back in an answer, too.
+        #: The last tokens, as what a server says may repeat one, also one that a 401 has just replaced.
         self._recent: deque[str] = deque(maxlen=3)
 
     @property
@@ -122,7 +118,7 @@ class Login:
         """The tokens that a server may have been sent just now, and may repeat."""
         return list(self._recent)
 
-    def authenticated(self, request: httpx.Request) -> Steps:
+    def authenticated(self, request: httpx.Request) -> HttpSteps[Answer]:
         """
         Put a bearer token on a request, and once more another one after a 401.
 
@@ -149,9 +145,7 @@ class Login:
             refused = TokenRefusedError(answer, error)
         raise refused
 
-    def _fresh_token(
-        self, *, is_replacement: bool = False
-    ) -> Generator[httpx.Request | Future[None], Any, _Token]:
+    def _fresh_token(self, *, is_replacement: bool = False) -> HttpSteps[_Token]:
         has_waited = False
         while True:
             with self._lock:
@@ -169,20 +163,18 @@ class Login:
             has_waited = True
             if not others.done():
                 raise NoAnswer(
-                    "another request of this process is still waiting for it",
+                    "another request of this process still waits for the token",
                     sent=False,
                     is_timeout=True,
                     at_login=True,
                 )
 
-    def _fetch(
-        self, mine: Future[None], is_replacement: bool
-    ) -> Generator[httpx.Request | Future[None], Any, _Token]:
+    def _fetch(self, mine: Future[None], is_replacement: bool) -> HttpSteps[_Token]:
         outcome: _Token | _Failure | None = None  # a cancellation is neither
         try:
-            read = self._read((yield from self.credentials.obtain(self._aid)), is_replacement)
+            read = self._read((yield from self.credentials.obtain(self._tools)), is_replacement)
             if isinstance(read, _Token) and read.value not in self._recent:
-                self._aid.keep_out_of_logs(read.value)
+                self._tools.keep_out_of_logs(read.value)
             outcome = read if isinstance(read, _Token) else self._failed(read)
         except NoAnswer as error:
             if error.is_timeout:  # the time of this request is over; another one may have more
@@ -262,7 +254,7 @@ def shared_login(settings: Settings) -> Login:
 
 def separate_login(settings: Settings) -> Login:
     """
-    Return a login that waits for nobody, and begins with the token that the shared one has.
+    Return a login that waits for no other one, and begins with the token that the shared one has.
 
     For signal handlers: what they interrupt may be fetching that token, or hold the shared login's lock.
     """

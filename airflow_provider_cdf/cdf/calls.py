@@ -68,7 +68,8 @@ class Repeat(Enum):
     ALWAYS = "always"
     #: While CDF certainly has not executed it. Otherwise it has to be looked up what became of it.
     IF_NOT_EXECUTED = "if not executed"
-    #: Who sends it decides: about the nonce of a run, or because a person waits for the answer.
+    #: The sender never repeats it: a run's caller looks first what became of it, and the others are not worth
+    #: a wait.
     NEVER = "never"
 
 
@@ -83,14 +84,14 @@ class Call(Generic[AnswerT]):
     :param answer: the model that reads a successful answer.
     :param content: the JSON body, to the byte; hidden from ``repr`` because a session request holds a secret.
     :param repeat: when the sender may repeat it.
-    :param is_read: whether it changes nothing in CDF.
+    :param changes_nothing: whether it changes nothing in CDF.
     :param capability: the CDF capability that the client needs, for the message of a 403.
     :param also_needed: what the same work needs beside it, so that one message names all that is missing.
     :param secrets: what is in the body and must not come back in a message.
-    :param is_about: what an answer is about, in words, if it is not what was asked for: a gateway or a server
-        may mix up answers, and the end of another execution must not count as the end of this one.
+    :param other_subject: returns what an answer is about, in words, if that is not what was asked for. A
+        gateway may mix up answers, and another execution's end must not count as the end of this one.
     :param is_carried_out: whether an answer that is about something else shows that CDF has done it.
-    :param read: reads a successful answer instead of the model, for those who need a part of it only.
+    :param parse: reads a successful answer instead of the model, for those who need a part of it only.
     :param anew: makes the call by the settings of the one who sends it, at each try: a secret in it may have
         been renewed since it was made.
     """
@@ -102,13 +103,13 @@ class Call(Generic[AnswerT]):
     which: str = ""
     content: bytes | None = field(default=None, repr=False)
     repeat: Repeat = Repeat.IF_NOT_EXECUTED
-    is_read: bool = False
+    changes_nothing: bool = False
     capability: str = "workflowOrchestrationAcl:WRITE"
     also_needed: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    is_about: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
+    other_subject: Callable[[AnswerT], str | None] = field(default=lambda _: None, repr=False, compare=False)
     is_carried_out: Callable[[AnswerT], bool] = field(default=lambda _: False, repr=False, compare=False)
-    read: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
+    parse: Callable[[bytes], AnswerT] | None = field(default=None, repr=False, compare=False)
     anew: Callable[[Settings], Call[AnswerT]] | None = field(default=None, repr=False, compare=False)
 
 
@@ -120,7 +121,7 @@ def inspect_token() -> Call[TokenInspection]:
         path="/api/v1/token/inspect",
         answer=TokenInspection,
         repeat=Repeat.NEVER,
-        is_read=True,
+        changes_nothing=True,
         capability="",
     )
 
@@ -160,18 +161,20 @@ def create_session(
 
 def read_session(project: str, session_id: int) -> Call[SessionStates]:
     """Ask whether a session's nonce has been used: it is READY before, and ACTIVE after."""
-    return _of_session("byids", "read", project, session_id, is_read=True, capability="sessionsAcl:LIST")
+    return _of_session(
+        "byids", "read", project, session_id, changes_nothing=True, capability="sessionsAcl:LIST"
+    )
 
 
 def revoke_session(project: str, session_id: int) -> Call[SessionStates]:
     """End a session. What runs under it loses its access, within an hour."""
     return _of_session(
-        "revoke", "revoke", project, session_id, is_read=False, capability="sessionsAcl:DELETE"
+        "revoke", "revoke", project, session_id, changes_nothing=False, capability="sessionsAcl:DELETE"
     )
 
 
 def _of_session(
-    path: str, verb: str, project: str, session_id: int, *, is_read: bool, capability: str
+    path: str, verb: str, project: str, session_id: int, *, changes_nothing: bool, capability: str
 ) -> Call[SessionStates]:
     return Call(
         purpose=f"{verb} the session",
@@ -182,7 +185,7 @@ def _of_session(
         content=encode({"items": [{"id": session_id}]}, "session request"),
         # Nothing depends on it: it saves time, or room in CDF.
         repeat=Repeat.NEVER,
-        is_read=is_read,
+        changes_nothing=changes_nothing,
         capability=capability,
     )
 
@@ -208,7 +211,7 @@ def run(
     def is_of_the_workflow(started: WorkflowExecution) -> bool:
         return started.workflow_external_id == workflow_external_id and started.version in (None, version)
 
-    def is_about(started: WorkflowExecution) -> str | None:
+    def other_subject(started: WorkflowExecution) -> str | None:
         if not is_of_the_workflow(started):
             return f"version {started.version!r} of workflow {started.workflow_external_id!r}"
         if not is_uuid(started.id):
@@ -229,7 +232,7 @@ def run(
         repeat=Repeat.NEVER,
         also_needed=TO_RUN,
         secrets=(nonce,),
-        is_about=is_about,
+        other_subject=other_subject,
         is_carried_out=is_of_the_workflow,  # an execution has taken the nonce
     )
 
@@ -244,7 +247,7 @@ def get_version(project: str, workflow_external_id: str, version: str) -> Call[W
         f"/versions/{_segment(version, 'version')}",
         answer=WorkflowVersion,
         repeat=Repeat.ALWAYS,
-        is_read=True,
+        changes_nothing=True,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -258,7 +261,7 @@ def get_workflow(project: str, workflow_external_id: str) -> Call[Workflow]:
         path=f"{_workflows(project)}/{_segment(workflow_external_id, 'workflow_external_id')}",
         answer=Workflow,
         repeat=Repeat.ALWAYS,
-        is_read=True,
+        changes_nothing=True,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -272,8 +275,8 @@ def get_execution(project: str, execution_id: str) -> Call[WorkflowExecutionDeta
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}",
         answer=WorkflowExecutionDetails,
         repeat=Repeat.ALWAYS,
-        is_read=True,
-        is_about=_another("execution", execution_id),
+        changes_nothing=True,
+        other_subject=_another("execution", execution_id),
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -315,7 +318,7 @@ def list_executions(
         answer=ExecutionPage,
         content=encode(body, "list request"),
         repeat=Repeat.ALWAYS,
-        is_read=True,
+        changes_nothing=True,
         capability="workflowOrchestrationAcl:READ",
     )
 
@@ -328,7 +331,7 @@ def poll_execution(
 
     :param polls: who has read the polls before this one.
     """
-    return replace(get_execution(project, execution_id), read=polls.read)
+    return replace(get_execution(project, execution_id), parse=polls.read)
 
 
 def poll_executions(project: str, poll: reading.ListPoll, cursor: str | None = None) -> Call[ExecutionPage]:
@@ -340,7 +343,7 @@ def poll_executions(project: str, poll: reading.ListPoll, cursor: str | None = N
     return replace(
         list_executions(project, status=WorkflowStatus.RUNNING, cursor=cursor),
         purpose="list the executions that are RUNNING",
-        read=poll.read,
+        parse=poll.read,
     )
 
 
@@ -360,7 +363,7 @@ def cancel(project: str, execution_id: str, reason: str | None = None) -> Call[W
         path=f"{_workflows(project)}/executions/{check_uuid(execution_id, 'execution_id')}/cancel",
         answer=WorkflowExecution,
         content=encode(body, "cancel request"),
-        is_about=_another("execution", execution_id),
+        other_subject=_another("execution", execution_id),
     )
 
 
@@ -375,7 +378,7 @@ def retry(project: str, execution_id: str, *, nonce: str) -> Call[WorkflowExecut
         content=encode({"authentication": {"nonce": nonce}}, "retry request"),
         repeat=Repeat.NEVER,
         secrets=(nonce,),
-        is_about=_another("execution", execution_id),
+        other_subject=_another("execution", execution_id),
     )
 
 
@@ -389,7 +392,7 @@ def update_task(
         body["output"] = check_output(output, f"task {cdf_task_id}")
     is_another = _another("task", cdf_task_id)
 
-    def is_about(answer: TaskExecution) -> str | None:
+    def other_subject(answer: TaskExecution) -> str | None:
         other = is_another(answer)
         return other or (None if answer.has_become(wanted) else f"a task that is {answer.status}")
 
@@ -400,17 +403,17 @@ def update_task(
         path=f"{_workflows(project)}/tasks/{check_uuid(cdf_task_id, 'cdf_task_id')}/update",
         answer=TaskExecution,
         content=encode(body, "task update"),
-        is_about=is_about,
+        other_subject=other_subject,
     )
 
 
 def _another(kind: str, asked_for: str) -> Callable[[WorkflowExecution | TaskExecution], str | None]:
     """Return what says so if an answer is about another id than the one that was asked for."""
 
-    def is_about(answer: WorkflowExecution | TaskExecution) -> str | None:
+    def other_subject(answer: WorkflowExecution | TaskExecution) -> str | None:
         return None if answer.id == asked_for.lower() else f"another {kind}, {one_line(answer.id, 40)}"
 
-    return is_about
+    return other_subject
 
 
 def _is_what_is_left_of(answered: Mapping[str, Any], sent: Mapping[str, str]) -> bool:

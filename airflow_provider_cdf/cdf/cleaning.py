@@ -39,7 +39,7 @@ def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
     if isinstance(answer, WorkflowExecution):
         for name in ("workflow_external_id", "version"):
             text = getattr(answer, name)
-            # One that holds blanks is kept as it is: it is compared.
+            # It is compared with what was asked for, so a difference in blanks alone leaves it as it came.
             if text is not None and (said := clean(text)).split() != text.split():
                 changes[name] = said
     if isinstance(answer, WorkflowExecutionDetails):

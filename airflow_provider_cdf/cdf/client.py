@@ -25,6 +25,7 @@ from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.cdf.calls import AnswerT, Call, inspect_token
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError
+from airflow_provider_cdf.cdf.logins.base import Credentials
 from airflow_provider_cdf.cdf.models import ExecutionPage, TokenInspection, WorkflowExecution
 from airflow_provider_cdf.cdf.network import AsyncNetwork, Network
 from airflow_provider_cdf.cdf.pages import Pages
@@ -52,20 +53,12 @@ class CdfClient(Sender):
 
     :param settings: where CDF is, and who asks.
     :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
-    :param transport: replaces the network, for tests.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        login: Login | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, login: Login | None = None) -> None:
         super().__init__(settings, login)
-        self._given = transport
         #: By process.
-        self._opened: dict[int, httpx.BaseTransport] = {}
+        self._opened: dict[int, Network] = {}
 
     def send(self, call: Call[AnswerT], *, within: float | None = None) -> AnswerT:
         """
@@ -83,7 +76,7 @@ class CdfClient(Sender):
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
             failed.inspection = self._inspect(give_up_at)
-            failed.adding(self._on_access(call, failed))
+            failed.adding(self._failure(call).lacking(failed))
         raise failed
 
     def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
@@ -93,28 +86,29 @@ class CdfClient(Sender):
             return None
 
     def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        used = self.settings.credentials
         try:
             return self._attempt(call, give_up_at)
         except CdfError as error:
             source = self._source_after(call, error)
-            if source is None or not self._has_renewed(source):
+            if source is None or not self._has_renewed(source, used):
                 raise
         return self._attempt(call, give_up_at)
 
-    def _has_renewed(self, source: Source) -> bool:
-        before = self.settings.credentials
-        try:
-            self.renew(source.read_settings())
-        except CdfError as error:
-            log.info("The credentials could not be read again: %s", error)
-        return self.settings.credentials != before
+    def _has_renewed(self, source: Source, used: Credentials) -> bool:
+        if self.settings.credentials == used:  # another request may have brought others meanwhile
+            try:
+                self.renew(source.read_settings())
+            except CdfError as error:
+                log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != used
 
     def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
             call = self._current(call)
             return self._read(call, self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
-            failed = self._failed(call, error)
+            failed = self._failure(call).of(error)
         raise failed
 
     def _exchange(self, request: httpx.Request, ends: float) -> Answer:
@@ -137,9 +131,9 @@ class CdfClient(Sender):
                 whole: Answer = end.value
                 return whole
 
-    def _transport(self) -> httpx.BaseTransport:
+    def _transport(self) -> Network:
         here = os.getpid()
-        opened = self._given or self._opened.get(here)
+        opened = self._opened.get(here)
         if opened is None:
             opened = self._opened.setdefault(here, Network(self.tls))
             for pid in [pid for pid in list(self._opened) if pid != here]:
@@ -171,14 +165,9 @@ class CdfClient(Sender):
 
     def executions(self, page_at: PageAt) -> Iterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
-        cursor: str | None = None
         pages = Pages()
-        while True:
-            page = self.send(page_at(cursor))
-            yield from page.items
-            cursor = pages.next_cursor(page)
-            if cursor is None:
-                return
+        while not pages.are_over:
+            yield from pages.items_of(self.send(page_at(pages.cursor)))
 
     def close(self) -> None:
         """Close the connections. The next call opens others."""
@@ -201,20 +190,12 @@ class AsyncCdfClient(Sender):
 
     :param settings: where CDF is, and who asks.
     :param login: instead of the one that all clients of a process share. Then ``source`` is not asked.
-    :param transport: replaces the network, for tests.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        login: Login | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, login: Login | None = None) -> None:
         super().__init__(settings, login)
-        self._given = transport
         #: By process and event loop.
-        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], httpx.AsyncBaseTransport] = {}
+        self._opened: dict[tuple[int, asyncio.AbstractEventLoop], AsyncNetwork] = {}
 
     def sibling(self, *, retry_for: float) -> AsyncCdfClient:
         """
@@ -222,7 +203,7 @@ class AsyncCdfClient(Sender):
 
         :param retry_for: seconds within which a failed request is repeated, where that does no harm.
         """
-        other = AsyncCdfClient(replace(self.settings, retry_for=retry_for), transport=self._given)
+        other = AsyncCdfClient(replace(self.settings, retry_for=retry_for))
         other._opened = self._opened
         return other
 
@@ -241,7 +222,7 @@ class AsyncCdfClient(Sender):
             failed = error.bare()
         if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
             failed.inspection = await self._inspect(give_up_at)
-            failed.adding(self._on_access(call, failed))
+            failed.adding(self._failure(call).lacking(failed))
         raise failed
 
     async def _inspect(self, give_up_at: float | None) -> TokenInspection | None:
@@ -251,28 +232,29 @@ class AsyncCdfClient(Sender):
             return None
 
     async def _send_once(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
+        used = self.settings.credentials
         try:
             return await self._attempt(call, give_up_at)
         except CdfError as error:
             source = self._source_after(call, error)
-            if source is None or not await self._has_renewed(source):
+            if source is None or not await self._has_renewed(source, used):
                 raise
         return await self._attempt(call, give_up_at)
 
-    async def _has_renewed(self, source: Source) -> bool:
-        before = self.settings.credentials
-        try:
-            self.renew(await source.aread_settings())
-        except CdfError as error:
-            log.info("The credentials could not be read again: %s", error)
-        return self.settings.credentials != before
+    async def _has_renewed(self, source: Source, used: Credentials) -> bool:
+        if self.settings.credentials == used:  # another request may have brought others meanwhile
+            try:
+                self.renew(await source.aread_settings())
+            except CdfError as error:
+                log.info("The credentials could not be read again: %s", error)
+        return self.settings.credentials != used
 
     async def _attempt(self, call: Call[AnswerT], give_up_at: float | None) -> AnswerT:
         try:
             call = self._current(call)
             return self._read(call, await self._exchange(self._request(call), self._ends(give_up_at)))
         except Exception as error:
-            failed = self._failed(call, error)
+            failed = self._failure(call).of(error)
         raise failed
 
     async def _exchange(self, request: httpx.Request, ends: float) -> Answer:
@@ -296,9 +278,7 @@ class AsyncCdfClient(Sender):
                 whole: Answer = end.value
                 return whole
 
-    def _transport(self) -> httpx.AsyncBaseTransport:
-        if self._given is not None:
-            return self._given
+    def _transport(self) -> AsyncNetwork:
         here = (os.getpid(), asyncio.get_running_loop())
         opened = self._opened.get(here)
         if opened is None:
@@ -333,15 +313,10 @@ class AsyncCdfClient(Sender):
 
     async def executions(self, page_at: PageAt) -> AsyncIterator[WorkflowExecution]:
         """Iterate over all pages of a list, given the call for the page at a cursor."""
-        cursor: str | None = None
         pages = Pages()
-        while True:
-            page = await self.send(page_at(cursor))
-            for execution in page.items:
+        while not pages.are_over:
+            for execution in pages.items_of(await self.send(page_at(pages.cursor))):
                 yield execution
-            cursor = pages.next_cursor(page)
-            if cursor is None:
-                return
 
     async def close(self) -> None:
         """Close the connections of this event loop. The next call opens others."""

@@ -100,8 +100,8 @@ def run_workflow(
     trace = Trace(
         look_up,
         hint=f"look for an execution with {mark}",
-        of_what=calls.get_version(settings.project, workflow_external_id, version),
-        in_what=calls.get_workflow(settings.project, workflow_external_id),
+        subject=calls.get_version(settings.project, workflow_external_id, version),
+        whole=calls.get_workflow(settings.project, workflow_external_id),
     )
     request = partial(calls.run, settings.project, workflow_external_id, version, input=input, metadata=own)
     started = yield from submit(settings, request, trace)
@@ -130,7 +130,7 @@ def retry_execution(settings: Settings, execution_id: str) -> Conversation[Workf
 
     request = partial(calls.retry, settings.project, execution_id)
     hint = "look whether the execution runs again"
-    return (yield from submit(settings, request, Trace(look_up, hint, of_what=read)))
+    return (yield from submit(settings, request, Trace(look_up, hint, subject=read)))
 
 
 def cancel_execution(
@@ -177,20 +177,17 @@ def list_executions(
     :raises CdfAnswerError: if the list has no end within :data:`LIST_WITHIN`.
     """
     executions: list[WorkflowExecution] = []
-    cursor: str | None = None
     pages = Pages(LIST_WITHIN)
-    while True:
-        call = calls.list_executions(settings.project, cursor=cursor, **narrowed_down)
+    while not pages.are_over:
+        call = calls.list_executions(settings.project, cursor=pages.cursor, **narrowed_down)
         page: WholePage = yield replace(call, answer=WholePage)
-        for one in page.items:
+        for one in pages.items_of(page):
             if isinstance(one, WorkflowExecution) and checks.is_uuid(one.id):
                 if keep(one):
                     executions.append(one)
             elif unreadable is not None and _may_be_wanted(one, keep):
                 unreadable.append(one_line(one.id, 60) or "without an id")
-        cursor = pages.next_cursor(page)
-        if cursor is None:
-            return executions
+    return executions
 
 
 def _may_be_wanted(

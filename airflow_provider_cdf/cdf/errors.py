@@ -77,6 +77,10 @@ class CdfLoginError(CdfError):
         self.retry_after = retry_after
 
 
+class CdfSessionError(CdfError):
+    """No session could be made just now, so nothing was submitted. A retry may succeed."""
+
+
 class CdfUnreachableError(CdfError):
     """
     The request got no answer.

@@ -68,11 +68,11 @@ class Leftovers:
     """
     What tells whether a connection may be used again: nothing came behind its last answer.
 
-    httpcore hands left over bytes out as the answer to the next request: RFC 9112, section 9.2. It reads only
-    as long as an answer is not complete, so the end of one lies in what came last.
+    httpcore would hand out what came behind it as the answer to the next request: RFC 9112, section 9.2. It
+    stops to read when an answer is complete, so what was read last has to end as the answer does.
     """
 
-    #: So many bytes at its end tell a body from what is behind it.
+    #: The last bytes of a body that are compared with those that were read last.
     ENOUGH = 64
 
     def __init__(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfAnswerError
-from airflow_provider_cdf.cdf.models import ExecutionPage
+from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
 
 #: Empty pages in a row that lead on to another one, after which a list is not followed any longer.
 MOST_EMPTY = 10
@@ -18,7 +19,11 @@ LIST_WITHIN = 60.0
 
 class Pages:
     """
-    The cursors of one list, which a server may go on giving for ever.
+    Where a list goes on, which a server may say for ever.
+
+        while not pages.are_over:
+            page = send(calls.list_executions(project, cursor=pages.cursor))
+            for execution in pages.items_of(page): ...
 
     :param within: seconds for all pages. A list that ends with the page that is being read is never late.
     """
@@ -28,20 +33,26 @@ class Pages:
         self._give_up_at = clock.now() + within
         self._seen: set[str] = set()
         self._empty = 0
+        #: Of the next page; ``None`` for the first one.
+        self.cursor: str | None = None
+        #: Whether there is no other page.
+        self.are_over = False
 
-    def next_cursor(self, page: ExecutionPage) -> str | None:
+    def items_of(self, page: ExecutionPage) -> Iterator[WorkflowExecution]:
         """
-        Return where the list goes on after a page; ``None`` at its end.
+        Iterate over a page, and then note where the list goes on.
 
         :raises CdfAnswerError: if it has been there before, or seems never to end.
         """
-        cursor = page.next_cursor or None
-        if cursor is None:
-            return None
+        yield from page.items
+        self.cursor = page.next_cursor or None
+        self.are_over = self.cursor is None
+        if self.cursor is None:
+            return
         self._empty = 0 if page.items else self._empty + 1
         read = len(self._seen) + 1
         problem = ""
-        if cursor in self._seen:
+        if self.cursor in self._seen:
             problem = f"page {read} leads back to an earlier one"
         elif self._empty >= MOST_EMPTY:
             problem = f"{self._empty} empty pages in a row lead on to another one"
@@ -51,5 +62,4 @@ class Pages:
             problem = f"after {self._within:.0f} s and {read} pages there is another one"
         if problem:
             raise CdfAnswerError(f"CDF's list has no end: {problem}.")
-        self._seen.add(cursor)
-        return cursor
+        self._seen.add(self.cursor)

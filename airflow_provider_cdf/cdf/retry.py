@@ -17,6 +17,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfConnectionUnreadError,
     CdfError,
     CdfLoginError,
+    CdfSessionError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.messages import told
@@ -34,7 +35,7 @@ def was_not_executed(error: BaseException) -> bool:
     """Whether CDF certainly did nothing: it was not reached, or it says that it did not even begin."""
     if isinstance(error, CdfUnreachableError):
         return not error.sent
-    if isinstance(error, CdfLoginError | CdfConnectionUnreadError):
+    if isinstance(error, CdfLoginError | CdfConnectionUnreadError | CdfSessionError):
         return True
     return isinstance(error, CdfApiError) and error.code == 429
 

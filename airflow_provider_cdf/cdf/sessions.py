@@ -12,16 +12,17 @@ from dataclasses import replace
 from functools import partial
 
 from airflow_provider_cdf.cdf import calls
-from airflow_provider_cdf.cdf.errors import CdfApiError, CdfConnectionError, CdfError, CdfUnreachableError
+from airflow_provider_cdf.cdf.errors import CdfApiError, CdfConnectionError, CdfError, CdfSessionError
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import Session, SessionList, SessionType
+from airflow_provider_cdf.cdf.retry import is_ambiguous
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.steps import Conversation
 
 log = logging.getLogger(__name__)
 
-#: Whose runs have been warned about, in this process.
+#: The settings, by their labels, of which a warning has been logged in this process.
 _warned: set[str] = set()
 
 
@@ -30,15 +31,20 @@ def open_session(settings: Settings, purpose: str) -> Conversation[Session]:
     Make a session, whose nonce lives about a minute.
 
     :param purpose: completes "a session to ..." in error messages.
+    :raises CdfSessionError: if it is not known whether there is one: what it was for was not sent.
+    :raises CdfError: if CDF has refused it, or was not reached.
     """
     session_type = settings.session_type or settings.credentials.session_type
     _warn_of_its_end(settings, session_type)
     try:
         sessions: SessionList = yield _request(settings, purpose)
-    except CdfUnreachableError as error:
-        error.sent = False  # a session that nobody uses is nothing; the write itself was not sent
-        raise
-    except CdfApiError as error:
+    except CdfError as error:
+        if is_ambiguous(error):  # about a session, which nothing uses
+            failed = CdfSessionError(str(error))
+            failed.retry_after = error.retry_after
+            raise failed from None
+        if not isinstance(error, CdfApiError):
+            raise
         if re.search(r"\d+ sessions", error.cdf_message):
             # Not CdfRefusedError: sessions end, so a retry may find room.
             raise CdfApiError(

@@ -42,14 +42,14 @@ class Trace(Generic[ResultT]):
 
     :param look_up: returns the outcome if there is one.
     :param hint: tells a person where to look.
-    :param of_what: reads what a submission is about; if that is not there either, a 404 is true.
-    :param in_what: reads what that is a part of, to tell what is missing.
+    :param subject: reads what a submission is about; if that is not there either, a 404 is true.
+    :param whole: reads what that is a part of, to tell what is missing.
     """
 
     look_up: Callable[[], Conversation[ResultT | None]]
     hint: str
-    of_what: calls.Call[Any] | None = None
-    in_what: calls.Call[Any] | None = None
+    subject: calls.Call[Any] | None = None
+    whole: calls.Call[Any] | None = None
 
 
 def submit(
@@ -75,6 +75,8 @@ def submit(
         call = request(nonce=session.nonce)
         #: A 429: the copy that it answers was not executed, but a gateway may have sent another one before.
         limited: CdfError | None = None
+        #: What ends it, where it is certain that nothing was done.
+        final: CdfError | None = None
         while clock.now() - got < NONCE_SENT_UNTIL:
             try:
                 outcome: ResultT = yield call
@@ -85,22 +87,22 @@ def submit(
                 tries += 1
                 pause = pause_after(failed, tries)
                 limited = failed if isinstance(failed, CdfApiError) else limited
-                if not is_transient(failed) or clock.now() + pause >= begun + settings.retry_for:
-                    if limited is not None:
-                        yield Pause(LISTED_WITHIN)
-                        found = yield from _look_once(limited, trace)
-                        if found is not None:
-                            return found
-                    raise failed from None
-                log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
-                yield Pause(pause)
-                continue
+                if is_transient(failed) and clock.now() + pause < begun + settings.retry_for:
+                    log.warning("%s", told(failed, f"Trying again in {pause:.1f} s."))
+                    yield Pause(pause)
+                    continue
+                if limited is not None:
+                    yield Pause(LISTED_WITHIN)
+                final = failed
+                break
+            limited = None  # here, it is looked up anyway
             is_refused = not is_ambiguous(failed)
             # A nonce that came too late is refused, too, and may leave its session READY.
             is_late = clock.now() - got >= NONCE_SENT_UNTIL and _may_be_due_to_the_nonce(failed)
             if is_refused and not is_late:
                 if (yield from _is_true(settings, failed, call, trace)):
-                    raise failed from None
+                    final = failed
+                    break
                 is_cdfs_own = isinstance(failed, CdfApiError) and failed.is_cdfs_own
                 if is_cdfs_own and (yield from _is_unused(settings, session)):
                     # Most likely true, so it is not waited for; but a first copy may be on its way.
@@ -111,16 +113,19 @@ def submit(
             )
             if found is not None:
                 return found
-            yield from revoke(settings, session)
             # A new nonce settles whether it was that, once.
             if is_refused and (has_doubted_the_nonce or not _may_be_due_to_the_nonce(failed)):
-                raise failed from None
+                final = failed
             has_doubted_the_nonce = is_refused
             break
-        else:
-            found = (yield from _look_once(limited, trace)) if limited else None
+        if limited is not None:
+            found = yield from _look_once(limited, trace)
             if found is not None:
                 return found
+        # Nothing was done with this nonce, and nothing will be.
+        yield from revoke(settings, session)
+        if final is not None:
+            raise final from None
 
 
 def _is_true(
@@ -137,9 +142,9 @@ def _is_true(
     """
     code = refusal.code if isinstance(refusal, CdfApiError) else 0
     try:
-        if code == 404 and trace.of_what is not None:
+        if code == 404 and trace.subject is not None:
             try:
-                yield trace.of_what
+                yield trace.subject
             except CdfApiError as error:
                 if error.code == code and error.is_cdfs_own:
                     refusal.adding((yield from _what_is_missing(trace)))
@@ -173,10 +178,10 @@ def _lacks(refusal: CdfError, capability: str, project: str) -> bool:
 
 def _what_is_missing(trace: Trace[Any]) -> Conversation[str]:
     """Say whether the workflow is missing, or only the version of it; nothing if that cannot be told."""
-    if trace.in_what is None:
+    if trace.whole is None:
         return ""
     try:
-        yield trace.in_what
+        yield trace.whole
     except CdfApiError as error:
         is_true = error.code == 404 and error.is_cdfs_own
         return "There is no such workflow in this project." if is_true else ""

@@ -58,7 +58,7 @@ class Answer:
 
     :param headers: those of :data:`HEADERS` that it sent.
     :param content: the body, unpacked.
-    :param unread: why there is no body, such as "it has more than 65536 bytes"; empty if there is one.
+    :param why_unread: why there is no body, such as "it has more than 65536 bytes"; empty if there is one.
     :param distrust: closes the connection that it came by before anything else is sent there. For an answer
         that is about something else, or makes no sense: what comes next may be shifted, too.
     """
@@ -66,7 +66,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes = field(default=b"", repr=False)
-    unread: str = ""
+    why_unread: str = ""
     distrust: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     @property
@@ -76,8 +76,8 @@ class Answer:
     @property
     def kind(self) -> str:
         """What came instead of JSON, for messages; a page of a gateway says nothing worth repeating."""
-        if self.unread:
-            return f"an answer that cannot be read ({self.unread})"
+        if self.why_unread:
+            return f"an answer that cannot be read ({self.why_unread})"
         if not self.content.strip():
             return "an empty answer"
         return "an HTML page" if self.content.lstrip()[:1] == b"<" else "something that is no JSON object"

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import DecoratedOperator
 
 from airflow_provider_cdf.operators.address import refuse_mistakes
 from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
-from airflow_provider_cdf.operators.work import PARAMETER, CdfTaskOperator
+from airflow_provider_cdf.operators.task_work import PARAMETER, CdfTaskOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING or HAS_TASK_API:
@@ -72,7 +72,7 @@ def cdf_task(
     :param python_callable: the function. A parameter ``cdf_task`` receives the CDF task.
     :param multiple_outputs: push each key of a returned dict as an XCom, too; by default if the function says
         that it returns one.
-    :param kwargs: those of :class:`~airflow_provider_cdf.operators.work.CdfTaskOperator`.
+    :param kwargs: those of :class:`~airflow_provider_cdf.operators.task_work.CdfTaskOperator`.
     """
     outputs: dict[str, Any] = {} if multiple_outputs is None else {"multiple_outputs": multiple_outputs}
 

@@ -28,6 +28,8 @@ def login_anew(settings: Settings) -> Login:
 
 def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
     """Say whether the client may run workflows in the project, and what it lacks."""
+    from airflow_provider_cdf.cdf.failures import named
+
     settings = client.settings
     who = settings.credentials.who
     # A ready token does not say by itself whose it is.
@@ -35,7 +37,7 @@ def judge(client: Sender, inspection: TokenInspection) -> tuple[bool, str]:
         who += f" of {one_line(inspection.subject, 60)!r}"
     where = f"project {settings.project!r} at {settings.base_url}"
     if not inspection.reaches(settings.project):
-        known = client.named(inspection.projects)
+        known = named(inspection.projects, client.clean)
         return False, f"CDF knows {who}, but it has no access to {where}; it has access to: {known}."
     if missing := inspection.missing_in(settings.project, *TO_RUN):
         return False, f"Logged in to {where}, but {who} lacks {', '.join(missing)} there."

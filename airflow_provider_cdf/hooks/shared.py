@@ -95,19 +95,16 @@ class SharedClient:
         found: dict[str, WorkflowExecution] = {}
         poll = ListPoll(self._list)
         pages = Pages(LIST_WITHIN)
-        cursor: str | None = None
-        while True:
-            page = await self._tried(partial(calls.poll_executions, poll=poll, cursor=cursor))
+        while not pages.are_over:
+            page = await self._tried(partial(calls.poll_executions, poll=poll, cursor=pages.cursor))
             if isinstance(page, CdfError):
                 return page
-            found |= {execution.id.lower(): execution for execution in page.items}
             try:
-                cursor = pages.next_cursor(page)
+                found |= {execution.id: execution for execution in pages.items_of(page)}
             except CdfError as error:
                 return error
-            if cursor is None:
-                self._list = poll
-                return found
+        self._list = poll
+        return found
 
     async def look(self, execution_id: str, polls: ExecutionPolls) -> Look:
         """

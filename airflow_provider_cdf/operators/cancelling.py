@@ -112,9 +112,13 @@ class Cancellation:
 
     def _cancel(self) -> None:
         if (why := self._why_it_goes_on()) is not None:
-            self._outcome = told(
-                "What it has started in CDF goes on, for the next try.", why, ids(execution=self.execution_id)
+            which = (
+                ids(execution=self.execution_id)
+                if self.execution_id
+                else f"Its metadata is airflow_submit_id = {self._submit_id}."
             )
+            started = "What it has started" if self.execution_id else "What CDF may be starting for it"
+            self._outcome = told(f"{started} goes on, for the next try.", why, which)
             log.warning("%s", told("The task was killed.", self._outcome))
             return
         hook = self._hook.sibling(

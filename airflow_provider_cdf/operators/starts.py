@@ -94,7 +94,8 @@ class WriteNote:
     submissions: tuple[Submission, ...]
 
 
-Steps: TypeAlias = Generator[Call[Any] | Pause | ReadNote | WriteNote, Any, ResultT]
+#: A conversation with CDF that keeps a note in Airflow's store.
+NotedConversation: TypeAlias = Generator[Call[Any] | Pause | ReadNote | WriteNote, Any, ResultT]
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class Starts:
         input: Mapping[str, Any] | None,  # noqa: A002 - the API's own name
         metadata: Mapping[str, str],
         retry_from_failure: bool = False,
-    ) -> Steps[Found]:
+    ) -> NotedConversation[Found]:
         """
         Return the execution of this logical run: the one that it has started already, or a new one.
 
@@ -209,7 +210,7 @@ class Starts:
         started = yield from self.start(version, input=input, metadata=metadata)
         return Found(started, is_under_way_anew=True)
 
-    def find(self) -> Steps[WorkflowExecution | None]:
+    def find(self) -> NotedConversation[WorkflowExecution | None]:
         """Return what this logical run has started already, if it is worth anything or tells how it ended."""
         self._read_at = clock.now()
         note = yield ReadNote()
@@ -238,7 +239,7 @@ class Starts:
         *,
         input: Mapping[str, Any] | None,  # noqa: A002 - the API's own name
         metadata: Mapping[str, str],
-    ) -> Steps[WorkflowExecution]:
+    ) -> NotedConversation[WorkflowExecution]:
         """Start an execution, and return it; or the one that another process of the task has started."""
         this = self._this
         if input is not None:
@@ -313,7 +314,7 @@ class Starts:
 
     def _settle_with_others(
         self, started: WorkflowExecution, own: Submission, was_quick: bool
-    ) -> Steps[WorkflowExecution]:
+    ) -> NotedConversation[WorkflowExecution]:
         """
         Settle that another process of this task may have started an execution, too.
 
@@ -342,7 +343,7 @@ class Starts:
         self._others |= {one.submit_id for one in new}
         self._known |= self._others
 
-    def _note_that_nothing_was_started(self, noted: list[Submission]) -> Steps[None]:
+    def _note_that_nothing_was_started(self, noted: list[Submission]) -> NotedConversation[None]:
         """Take a submission back, so that no later try waits for it."""
         self._noted = noted
         if not self._has_store:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.cdf.models import WorkflowExecution
     from airflow_provider_cdf.cdf.steps import ResultT
     from airflow_provider_cdf.operators.identity import Try
-    from airflow_provider_cdf.operators.starts import Starts, Steps
+    from airflow_provider_cdf.operators.starts import NotedConversation, Starts
 
 __all__ = ["CdfWorkflowCancelOperator", "CdfWorkflowRunOperator"]
 
@@ -306,7 +306,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
             self._store(context, end_time)
         return self._wait(context, end_time)
 
-    def _carry_out(self, steps: Steps[ResultT]) -> ResultT:
+    def _carry_out(self, steps: NotedConversation[ResultT]) -> ResultT:
         """Carry out steps one by one. A kill ends it between two of them."""
         from airflow_provider_cdf.cdf.steps import Pause
         from airflow_provider_cdf.operators.notes import read_note, write_note

@@ -72,13 +72,16 @@ class Snapshot:
             return execution
         return execution if execution is not None and is_surely_running(execution) else None
 
+    def begin_look(self, execution_id: str) -> asyncio.Task[Look]:
+        """Begin to read an execution, once for all who ask this snapshot."""
+        key = _key(execution_id)
+        if key not in self._looks:
+            self._looks[key] = self._stream.client.begin_look(execution_id)
+        return self._looks[key]
+
     async def look(self, execution_id: str) -> Look:
         """Read an execution that is not shown, once for all who ask this snapshot."""
-        key = _key(execution_id)
-        look = self._looks.get(key)
-        if look is None:
-            look = self._looks[key] = self._stream.client.begin_look(execution_id)
-        return await asyncio.shield(look)
+        return await asyncio.shield(self.begin_look(execution_id))
 
     def wish_for_tasks(self, execution_id: str) -> None:
         """Ask for the tasks of an execution that is RUNNING; one of a later snapshot's shows them."""
@@ -128,11 +131,12 @@ async def of_running(cdf_conn_id: str, *, interval: float) -> AsyncGenerator[Sna
                 look = closer.result()
                 if not isinstance(look, CdfError) and _key(look.id) in found:
                     found[_key(look.id)] = look
-            yield Snapshot(stream, found)
+            snapshot = Snapshot(stream, found)
+            yield snapshot
             if (closer is None or closer.done()) and not isinstance(found, CdfError):
                 stream.wishes = {one: None for one in stream.wishes if one in found}
                 wish = next(iter(stream.wishes), None)
-                closer = None if wish is None else client.begin_look(wish)
+                closer = None if wish is None else snapshot.begin_look(wish)
                 stream.wishes.pop(wish or "", None)
             await _pause(pace, found if isinstance(found, CdfError) else None, client)
 

@@ -80,8 +80,7 @@ class CdfWorkflowTrigger(ExecutionTrigger):
         """Cancel the execution of a task that a person has ended; never because a triggerer goes away."""
         if not self.cancel_on_kill:
             self.log.info(
-                "The execution goes on in CDF, whatever has become of the task that waited for it. "
-                "[execution %s]",
+                "The execution goes on in CDF, whatever has become of the task that waited. [execution %s]",
                 self.execution_id,
             )
             return

@@ -12,6 +12,7 @@ not installed is left out. ``--only`` runs one part: requests, calls, imports, g
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import sys
@@ -53,12 +54,21 @@ def medians(batches: list[list[Case]], rounds: int) -> list[Result]:
     Measure some cases in turn, so that a machine that gets slower strikes them all, and take medians.
 
     :param batches: what is measured at once.
+    :param rounds: at least so many windows of each.
     """
     found: list[list[Result]] = [[] for batch in batches for _ in batch]
-    for _ in range(rounds):
-        measured = [one for batch in batches for one in measure(*batch)]
-        for results, one in zip(found, measured, strict=True):
-            results.append(one)
+    for lap in range(math.ceil(rounds / batches[0][0].windows)):
+        at = 0
+        for batch in batches:
+            try:
+                measured = measure(*batch)
+            except Exception as error:  # of half an hour, the rest is worth having
+                print(f"lap {lap}: {batch[0].how}, {batch[0].number}: {error!r}", file=sys.stderr, flush=True)
+                measured = [[] for _ in batch]
+            for results, windows in zip(found[at : at + len(batch)], measured, strict=True):
+                results += windows
+            at += len(batch)
+        print(f"lap {lap} at {datetime.now(UTC):%H:%M:%S}", file=sys.stderr, flush=True)
     return [
         Result(
             **{name: statistics.median(asdict(one)[name] for one in results) for name in asdict(results[0])}
@@ -95,7 +105,7 @@ def requests(options: Options, folder: Path | None) -> Iterator[str]:
         return Case(how, number, options.interval, executions=executions, begun=begun)
 
     # What takes a few per cent of a core is measured at once.
-    batches = [[case(how, number) for how in hows] for number in options.at_once if number <= 100]
+    batches = [[case(how, number) for number in options.at_once if number <= 100 for how in hows]]
     batches += [[case(how, number)] for number in options.at_once if number > 100 for how in hows]
     batches += [[Case("task", 20, options.interval, executions=1, tasks=200, output=100_000)]]
     *found, large = medians(batches, options.rounds)

@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import httpx
@@ -48,6 +48,8 @@ class Case:
     number: int
     interval: float = 5.0
     intervals: int = 2
+    #: How often one process is measured, for so many intervals each.
+    windows: int = 2
     executions: int = 1000
     connections: int = 1
     tasks: int = 3
@@ -76,8 +78,8 @@ class Result:
     delay: float = 0.0
 
 
-def measure(*cases: Case) -> list[Result]:
-    """Run some cases at once, each beside a CDF of its own."""
+def measure(*cases: Case) -> list[list[Result]]:
+    """Run some cases at once, each beside a CDF of its own; return what each window of each has shown."""
     with ExitStack() as stack:
         programs = [stack.enter_context(_started(case)) for case in cases]
         for program in programs:
@@ -88,7 +90,8 @@ def measure(*cases: Case) -> list[Result]:
             assert program.stdin is not None
             program.stdin.write("go\n")
             program.stdin.flush()
-        return [Result(**json.loads(program.communicate()[0].splitlines()[-1])) for program in programs]
+        said = [json.loads(program.communicate()[0].splitlines()[-1]) for program in programs]
+        return [[Result(**window) for window in windows] for windows in said]
 
 
 @contextmanager
@@ -232,7 +235,7 @@ class Lag:
             self.garbage.append((time.thread_time() - self._began) * 1000)
 
 
-async def _run(case: Case, url: str) -> Result:
+async def _run(case: Case, url: str) -> list[Result]:
     from airflow.jobs.triggerer_job_runner import TriggerRunner
 
     # What each trigger logs once is the same for all, and not what is measured.
@@ -259,50 +262,55 @@ async def _run(case: Case, url: str) -> Result:
         start(other)
         await asyncio.sleep(0)  # as Airflow does
     await asyncio.sleep(case.interval)
-    async with httpx.AsyncClient(base_url=url) as asks:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as asks:
 
         async def counts() -> int:
             said = (await asks.get("/counts")).json()
             return sum(number for kind, number in said.items() if kind != "token")
 
+        async def window() -> Result:
+            requests, cpu, began = await counts(), time.process_time(), time.perf_counter()
+            lag = Lag()
+            probe = asyncio.create_task(lag.watch())
+            await asyncio.sleep(case.interval * case.intervals)
+            probe.cancel()
+            took = time.perf_counter() - began
+            cpu = time.process_time() - cpu
+            requests = await counts() - requests
+            grown = me.memory_info().rss - before
+            late = sorted(lag.late)
+            return Result(
+                requests_per_interval=requests / (took / case.interval),
+                cpu_percent=cpu / took * 100,
+                peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+                # Of a few, what each takes is lost in what all of them take together.
+                each=grown / len(others) / 1000 if len(others) >= 99 else 0.0,
+                lag_p50=statistics.median(late),
+                lag_p99=late[int(len(late) * 0.99)],
+                lag_max=late[-1],
+                turn=max(lag.turns),
+                garbage=max(lag.garbage),
+            )
+
         async def delay(number: int) -> float:
             await asyncio.sleep(random.uniform(0, case.interval))
             moment = (await asks.post(f"/begin/{execution_id(number)}")).json()["moment"]
             await asyncio.wait([running[number]])
-            return float(ended[number] - moment)
+            return float(ended[number] - moment) * 1000
 
         await counts()
         gc.collect()  # of what the start has left
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        requests, cpu, began = await counts(), time.process_time(), time.perf_counter()
-        lag = Lag()
-        probe = asyncio.create_task(lag.watch())
-        await asyncio.sleep(case.interval * case.intervals)
-        probe.cancel()
-        took = time.perf_counter() - began
-        cpu = time.process_time() - cpu
-        requests = await counts() - requests
-        grown = me.memory_info().rss - before
-        delays = await asyncio.gather(*map(delay, range(case.begun)))
+        found = [await window() for _ in range(case.windows)]
+        if delays := await asyncio.gather(*map(delay, range(case.begun))):
+            found = [replace(one, delay=statistics.fmean(delays)) for one in found]
     for one in running:
         one.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    late = sorted(lag.late)
-    return Result(
-        requests_per_interval=requests / (took / case.interval),
-        cpu_percent=cpu / took * 100,
-        peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
-        # Of a few, what each takes is lost in what all of them take together.
-        each=grown / len(others) / 1000 if len(others) >= 99 else 0.0,
-        lag_p50=statistics.median(late),
-        lag_p99=late[int(len(late) * 0.99)],
-        lag_max=late[-1],
-        turn=max(lag.turns),
-        garbage=max(lag.garbage),
-        delay=statistics.fmean(delays) * 1000 if delays else 0.0,
-    )
+    return found
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(asyncio.run(_run(Case(**json.loads(sys.argv[2])), sys.argv[1])))))
+    results = asyncio.run(_run(Case(**json.loads(sys.argv[2])), sys.argv[1]))
+    print(json.dumps([asdict(one) for one in results]))

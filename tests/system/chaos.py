@@ -136,7 +136,7 @@ class Round:
                 if execution.metadata.get("airflow_run_id") == self.run_id
             ]
 
-    def running_task(self, components: Sequence[str], seconds: float = 15) -> psutil.Process | None:
+    def running_task(self, components: Sequence[str], seconds: float = 60) -> psutil.Process | None:
         """
         The next process that runs a task of this DAG run, by the title that Airflow gives it.
 

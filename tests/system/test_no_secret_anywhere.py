@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, unquote
 
 import pytest
-from clusters import Cluster
+from clusters import IMPATIENT, Cluster
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -235,9 +235,7 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     env = {
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
-        # So that the next triggerer soon takes over from one that was killed.
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+        **IMPATIENT,
     }
     with emulator() as cdf, provider(cdf) as idp:
         cdf.client_secret = cdf.tokens._secret = SECRET
@@ -278,7 +276,7 @@ def test_no_secret_anywhere(tmp_path: Path, dags: Path) -> None:
             crashes.wait_until(lambda: crashes.task()["try_number"] == 2)
             dies.wait_for("running")
             dies.wait_until(lambda: "CDF has started workflow" in dies.log())
-            dies.processes()[0].kill()
+            dies.lose_worker()
             dies.wait_until(lambda: dies.statuses() == ["TERMINATED"])
             fails.wait_for("running")
             idp.refuses.add("/fails")

@@ -35,8 +35,9 @@ def test_what_a_snippet_imports_is_there_under_that_name(snippet: str) -> None:
             source = ast.parse(Path(str(module.__file__)).read_text())
             own = {getattr(one, "name", None) for one in source.body}
             for alias in node.names:
-                # What a package's __init__ has is meant to be imported from there.
-                is_own = alias.name in own or Path(str(module.__file__)).name == "__init__.py"
+                # What a package's __init__ has is meant to be imported from there, and what a module lists.
+                is_init = Path(str(module.__file__)).name == "__init__.py"
+                is_own = alias.name in own or is_init or alias.name in getattr(module, "__all__", ())
                 assert hasattr(module, alias.name)
                 assert is_own, f"{alias.name} is not {node.module}'s own"
 

@@ -30,6 +30,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfRefusedError,
     CdfReportRefusedError,
+    CdfSessionError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
@@ -213,13 +214,15 @@ class World:
         method = "send" if self.call in READS else "perform"
 
         async def perform() -> None:
-            async with AsyncCdfClient(settings, transport=AsyncTransport(self.wire)) as client:
+            async with AsyncCdfClient(settings) as client:
+                vars(client)["_transport"] = lambda: AsyncTransport(self.wire)
                 await getattr(client, method)(operation(settings))
 
         if is_async:
             asyncio.run(perform())
         else:
-            with CdfClient(settings, transport=Transport(self.wire)) as client:
+            with CdfClient(settings) as client:
+                vars(client)["_transport"] = lambda: Transport(self.wire)
                 getattr(client, method)(operation(settings))
 
     def settle(self) -> None:
@@ -311,6 +314,8 @@ def expected(fault: str, call: str, for_good: bool) -> type[CdfError] | None:
         return CdfLoginError
     if fault in ("401", "429", "429 with Retry-After"):
         return CdfApiError
+    if call == "create session" and fault not in ("connection refused", "token endpoint down"):
+        return CdfSessionError  # whether there is one is not known, and it does not matter
     if fault in ("500", "502", "503"):
         return CdfUnreachableError if call in WRITES else CdfApiError  # a write: it stays unknown
     if fault in ("not JSON", "empty body"):

@@ -35,6 +35,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfLoginError,
     CdfRefusedError,
     CdfReportRefusedError,
+    CdfSessionError,
     CdfUnreachableError,
 )
 from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
@@ -185,21 +186,25 @@ def everything_of(error: BaseException | None) -> Iterator[str]:
 
 def expected(column: str, row: str) -> type[CdfError] | None:
     """The class of the error that a cell ends in; ``None`` for success."""
+
+    def session_or(lost: type[CdfError]) -> type[CdfError]:
+        return CdfSessionError if row == "create session" else lost
+
     if column == "sends it twice":
         return None
     if column in (*WITHOUT_END, "no HTTP", "large headers"):
-        return None if row in WRITES else CdfUnreachableError
+        return None if row in WRITES else session_or(CdfUnreachableError)
     if row == "token":
         return CdfLoginError
     if column == "echo, page":
-        return CdfUnreachableError if row in WRITES else CdfApiError
+        return CdfUnreachableError if row in WRITES else session_or(CdfApiError)
     if column in ("endless, 400", "echo, status line"):  # no words of CDF: a gateway's
         return CdfReportRefusedError if row == "update" else CdfApiError
     if column.startswith("echo, "):
         return CdfReportRefusedError if row == "update" else CdfRefusedError
     if row in WRITES:
         return None  # the work was done, and is found
-    return CdfApiError if "503" in column or "charset" in column else CdfAnswerError
+    return session_or(CdfApiError if "503" in column or "charset" in column else CdfAnswerError)
 
 
 def cells() -> Iterator[Any]:

@@ -297,11 +297,9 @@ class TestDag:
         )
         assert set(stored.task_dict) == {"waiting", "start"}
 
-    @pytest.mark.skipif(not HAS_TASK_API, reason="Airflow 3")
+    @pytest.mark.skipif(not HAS_TASK_API, reason="Airflow 2 has no watchers")
     @pytest.mark.parametrize("schedule", [{}, {"schedule": "watcher"}], ids=str)
     def test_is_woken_by_a_watcher_without_a_schedule(self, schedule: dict[str, Any]) -> None:
-        from airflow.serialization.serialized_objects import DagSerialization
-
         dag = self.make(**schedule, version="1", poll_interval=3, cdf_conn_id="other")
         ((asset,),) = [list(condition.objects) for condition in [dag.timetable.asset_condition]]
         (watcher,) = asset.watchers

@@ -11,7 +11,8 @@ from support import FakeTaskInstance
 
 from airflow_provider_cdf.fields import TextFields, as_text, is_literal
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
-from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.callbacks import report_failure
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor

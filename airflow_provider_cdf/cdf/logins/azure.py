@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.logins.answers import lifetime, refused
-from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
+from airflow_provider_cdf.cdf.logins.base import Credentials, GivenToken, HttpSteps, LoginTools
 from airflow_provider_cdf.cdf.statuses import is_transient_status
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class AzureIdentity(Credentials):
     def where(self) -> str:
         return "Azure's workload identity" if os.environ.get(_WORKLOAD) else "Azure's managed identity"
 
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         # In a thread, because it blocks, for minutes where there is no such identity.
-        given = yield from aid.in_thread(self._ask)
+        given = yield from tools.in_thread(self._ask)
         return given
 
     def _ask(self) -> GivenToken | CdfLoginError:

@@ -21,9 +21,10 @@ GivenT = TypeVar("GivenT")
 #: for ever, and builds one pattern of all: with whole tokens, each new one takes 0.5 s after a week.
 MASKED_END = 43
 
-#: The steps of a login: send a request and give its answer, or wait for the future (which holds nothing) for
-#: as long as there is time.
-LoginSteps: TypeAlias = Generator[httpx.Request | Future[None], Any, GivenT]
+#: What a client does for a login, or for a request with its login: it sends each request that comes out, and
+#: gives its answer back, or throws in what went wrong; or it waits until a future is done, at most as long as
+#: there is time.
+HttpSteps: TypeAlias = Generator[httpx.Request | Future[None], Any, GivenT]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class GivenToken:
     lifetime: float
 
 
-class Aid:
+class LoginTools:
     """
     What a login may use.
 
@@ -57,7 +58,7 @@ class Aid:
         if self._on_secret is not None:
             self._on_secret(secret)
 
-    def in_thread(self, work: Callable[[], GivenT | CdfLoginError]) -> LoginSteps[GivenT | CdfLoginError]:
+    def in_thread(self, work: Callable[[], GivenT | CdfLoginError]) -> HttpSteps[GivenT | CdfLoginError]:
         """
         Do what may block (a file, a long calculation, another library) beside the event loop.
 
@@ -79,7 +80,7 @@ class Aid:
         done, came = self._work
         yield done
         if not done.done():
-            raise NoAnswer("it takes too long", sent=False, is_timeout=True, at_login=True)
+            raise NoAnswer("the login takes too long", sent=False, is_timeout=True, at_login=True)
         self._work = None
         given: GivenT | CdfLoginError = came.pop()
         return given
@@ -126,7 +127,7 @@ class Credentials(ABC):
         )
 
     @abstractmethod
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         """
         Get a token.
 

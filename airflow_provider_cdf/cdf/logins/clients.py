@@ -15,7 +15,7 @@ import httpx
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.logins.answers import read_token
-from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
+from airflow_provider_cdf.cdf.logins.base import Credentials, GivenToken, HttpSteps, LoginTools
 from airflow_provider_cdf.cdf.logins.keys import SigningKey
 from airflow_provider_cdf.cdf.models import SessionType
 
@@ -81,7 +81,7 @@ class ClientCredentials(_Client):
     def session_type(self) -> SessionType:
         return SessionType.CLIENT_CREDENTIALS
 
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         form = {"scope": self.scope, "audience": self.audience}
         if self.in_header:
             # Both are encoded as in a form before: RFC 6749, section 2.3.1.
@@ -115,14 +115,14 @@ class ClientAssertion(_Client):
         # exchange the token of an application.
         return SessionType.ONESHOT_TOKEN_EXCHANGE
 
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         for line in self.key.lines:
-            aid.keep_out_of_logs(line)
+            tools.keep_out_of_logs(line)
         # Reading the key takes up to a tenth of a second.
-        signed = yield from aid.in_thread(lambda: self.key.sign(self.client_id, self.token_url))
+        signed = yield from tools.in_thread(lambda: self.key.sign(self.client_id, self.token_url))
         if isinstance(signed, CdfLoginError):
             return signed
-        aid.keep_out_of_logs(signed)
+        tools.keep_out_of_logs(signed)
         request = self._request(
             {
                 "client_id": self.client_id,

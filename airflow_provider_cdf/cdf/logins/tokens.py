@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.logins.base import Aid, Credentials, GivenToken, LoginSteps
+from airflow_provider_cdf.cdf.logins.base import Credentials, GivenToken, HttpSteps, LoginTools
 from airflow_provider_cdf.cdf.logins.keys import file_named, read_file, secrets_instead_of
 
 #: A token from a file is used for this long before the file is read again, seconds.
@@ -41,7 +41,7 @@ class StaticToken(Credentials):
     def if_refused(self) -> str:
         return "The access token has expired, or is not for this project. Put a new one into extra 'token'."
 
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         return GivenToken(self.token, math.inf)
         yield  # a generator, as the others are
 
@@ -68,11 +68,11 @@ class TokenFile(Credentials):
     def if_refused(self) -> str:
         return f"It is that in {self.where}: has what writes it stopped, or is it not for this project?"
 
-    def obtain(self, aid: Aid) -> LoginSteps[GivenToken | CdfLoginError]:
+    def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
         for secret in secrets_instead_of(self.path):
-            aid.keep_out_of_logs(secret)
+            tools.keep_out_of_logs(secret)
         # In a thread, because the file may be on a slow disk of the network.
-        given = yield from aid.in_thread(self._read)
+        given = yield from tools.in_thread(self._read)
         return given
 
     def _read(self) -> GivenToken | CdfLoginError:

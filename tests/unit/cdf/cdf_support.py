@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import httpx
@@ -100,6 +100,7 @@ class FakeTime:
         self.sleep(seconds)
 
 
+ClientT = TypeVar("ClientT", CdfClient, AsyncCdfClient)
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
@@ -164,6 +165,13 @@ class Network:
         return [request.url.raw_path.decode() for request in self.requests]
 
 
+def wired(client: ClientT, transport: Any) -> ClientT:
+    """Have a client send by a transport of the test, if there is one, instead of the network."""
+    if transport is not None:
+        vars(client)["_transport"] = lambda: transport
+    return client
+
+
 class Sender:
     """
     One of the two clients, used in the same way.
@@ -179,7 +187,7 @@ class Sender:
         config = config or settings()
         if self.is_async:
             return asyncio.run(self._use_async(transport, method, argument, config))
-        with CdfClient(config, transport=transport) as client:
+        with wired(CdfClient(config), transport) as client:
             result = getattr(client, method)(argument)
             return list(result) if method == "executions" else result
 
@@ -187,7 +195,7 @@ class Sender:
     async def _use_async(
         transport: httpx.AsyncBaseTransport | None, method: str, argument: Any, config: Settings
     ) -> Any:
-        async with AsyncCdfClient(config, transport=transport) as client:
+        async with wired(AsyncCdfClient(config), transport) as client:
             if method == "executions":
                 return [execution async for execution in client.executions(argument)]
             return await getattr(client, method)(argument)

@@ -60,8 +60,8 @@ def test_with_a_parent_only_its_children_count() -> None:
 
 def test_without_a_parent_a_task_without_a_parent_comes_first() -> None:
     child = listed("north", startTime=2)
-    assert found(execution(child, listed(startTime=1)), "approve") == "None/approve"
-    assert found(execution(child, listed(status="COMPLETED")), "approve") == "None/approve"
+    assert found(execution(child, listed(startTime=1)), "approve") == "none/approve"
+    assert found(execution(child, listed(status="COMPLETED")), "approve") == "none/approve"
 
 
 def test_the_child_is_not_taken_for_a_task_without_a_parent_that_has_not_started() -> None:
@@ -118,7 +118,7 @@ def test_the_attempts_that_count_are_one_for_each_task_and_parent() -> None:
         listed("south", status="COMPLETED"),
         listed(),
     )
-    assert [one.id for one in current_attempts(seen)] == ["north/approve", "south/approve", "None/approve"]
+    assert [one.id for one in current_attempts(seen)] == ["north/approve", "south/approve", "none/approve"]
 
 
 # -- which one may be reported to -------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from cdf_support import (
     Sender,
     loopback_server,
     settings,
+    wired,
 )
 
 from airflow_provider_cdf.cdf import auth as auth_module
@@ -296,7 +297,7 @@ def test_a_token_that_was_refused_is_not_used_again(sender: Sender) -> None:
 
 def test_a_401_that_somebody_else_has_settled_costs_no_other_token() -> None:
     network = Network()
-    with CdfClient(settings(), transport=httpx.MockTransport(network)) as client:
+    with wired(CdfClient(settings()), httpx.MockTransport(network)) as client:
 
         def settled_meanwhile(request: httpx.Request) -> httpx.Response:
             network.answers[:0] = [httpx.Response(401), inspected]
@@ -791,7 +792,7 @@ def test_a_login_that_failed_is_told_to_all_who_waited_for_it(waiting: list[obje
             await asyncio.to_thread(until, lambda: len(waiting) == 9)
             return httpx.Response(401, json={"error": "invalid_client"})
 
-        async with AsyncCdfClient(settings(), transport=httpx.MockTransport(answer)) as client:
+        async with wired(AsyncCdfClient(settings()), httpx.MockTransport(answer)) as client:
             everybody = (client.send(calls.inspect_token()) for _ in range(10))
             return await asyncio.gather(*everybody, return_exceptions=True)
 
@@ -823,7 +824,8 @@ def answer(request):
     return httpx.Response(200, json={"access_token": "t"})
 
 
-client = CdfClient(settings, transport=httpx.MockTransport(answer))
+client = CdfClient(settings)
+client._transport = lambda: httpx.MockTransport(answer)
 fetching = threading.Thread(target=client.send, args=(calls.inspect_token(),))
 fetching.start()
 assert arrived.wait(20)

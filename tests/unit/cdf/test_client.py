@@ -27,6 +27,7 @@ from cdf_support import (
     Sender,
     loopback_server,
     settings,
+    wired,
 )
 
 from airflow_provider_cdf import __version__
@@ -404,7 +405,7 @@ def test_an_answer_about_something_else_is_none(
         f"CDF's answer is about something else: {other}. The request was to {call.purpose}."
     )
     assert "r-1" in message
-    assert ("not known whether CDF did it" in message) is (not call.is_read)
+    assert ("not known whether CDF did it" in message) is (not call.changes_nothing)
 
 
 def test_a_read_that_is_answered_with_something_else_is_sent_again(sender: Sender, time: FakeTime) -> None:
@@ -682,7 +683,7 @@ def test_an_error_on_a_later_page_is_raised(sender: Sender) -> None:
 
 def test_a_page_is_read_only_when_it_is_needed() -> None:
     network = Network(page("a", cursor="c"))
-    with client.CdfClient(settings(), transport=httpx.MockTransport(network)) as cdf:
+    with wired(client.CdfClient(settings()), httpx.MockTransport(network)) as cdf:
         executions = cdf.executions(page_at)
         assert network.requests == []
         assert next(executions).id == "a"
@@ -826,8 +827,8 @@ def test_what_a_token_may_do_is_asked_within_the_time_of_the_call(sender: Sender
 
     def ask(within: float | None) -> Any:
         if sender.is_async:
-            return asyncio.run(AsyncCdfClient(settings(), transport=transport).send(READ, within=within))
-        return CdfClient(settings(), transport=transport).send(READ, within=within)
+            return asyncio.run(wired(AsyncCdfClient(settings()), transport).send(READ, within=within))
+        return wired(CdfClient(settings()), transport).send(READ, within=within)
 
     for within in (1.0, None):
         with pytest.raises(CdfApiError, match="HTTP 403"):

@@ -34,6 +34,7 @@ from cdf_support import (
 )
 
 from airflow_provider_cdf.cdf import conversations, reports, submitting
+from airflow_provider_cdf.cdf.auth import shared_login
 from airflow_provider_cdf.cdf.errors import (
     CdfAnswerError,
     CdfApiError,
@@ -43,8 +44,10 @@ from airflow_provider_cdf.cdf.errors import (
     CdfNothingToReportToError,
     CdfRefusedError,
     CdfReportRefusedError,
+    CdfSessionError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.retry import is_ambiguous, is_transient, was_not_executed
 
 PROJECT = "/api/v1/projects/my%20project"
 NONCE = {"authentication": {"nonce": "the-nonce"}}
@@ -562,7 +565,7 @@ def test_a_run_that_was_never_executed_is_sent_again_with_the_same_young_nonce(
 def test_a_pause_that_outlives_the_nonce_is_followed_by_a_new_one(sender: Sender, cdf: Cdf) -> None:
     cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "50"})]
     start(sender, cdf)
-    assert cdf.kinds == ["session", "run", "list", "session", "run"]
+    assert cdf.kinds == ["session", "run", "list", "revoke", "session", "run"]
     assert cdf.clock.pauses == [50]
 
 
@@ -624,6 +627,26 @@ def test_a_session_whose_answer_was_lost_is_made_again(sender: Sender, cdf: Cdf)
     start(sender, cdf)
     assert cdf.kinds == ["session", "session", "session", "run"]
     assert len(cdf.executions) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda cdf: cdf.answers(503),
+        lambda cdf: cdf.lost_after_session,
+        lambda cdf: lambda _: httpx.Response(200, content=b"{"),
+    ],
+    ids=["503", "lost", "unreadable"],
+)
+def test_without_a_session_nothing_was_submitted(sender: Sender, cdf: Cdf, fault: Any) -> None:
+    cdf.plan["session"] = [fault(cdf)] * 1000
+    with pytest.raises(CdfSessionError) as caught:
+        start(sender, cdf)
+    assert was_not_executed(caught.value)
+    assert not is_ambiguous(caught.value)
+    assert is_transient(caught.value)
+    assert "It is not known" not in str(caught.value)
+    assert set(cdf.kinds) == {"session"}
 
 
 # -- nonces that come too late -----------------------------------------------------------------------------
@@ -767,7 +790,7 @@ def test_a_version_that_is_not_there_is_believed_at_once(
     assert isinstance(error, AirflowFailException)
     assert not error.may_be_under_way
     assert seconds < 5
-    assert cdf.kinds == ["session", "run", "version", "workflow"]
+    assert cdf.kinds == ["session", "run", "version", "workflow", "revoke"]
     assert missing in str(error)
 
 
@@ -820,7 +843,7 @@ def test_a_capability_that_is_missing_is_believed_at_once(sender: Sender, cdf: C
     assert isinstance(error, AirflowFailException)
     assert not error.may_be_under_way
     assert seconds < 5
-    assert cdf.kinds == ["session", "run", "inspect"]
+    assert cdf.kinds == ["session", "run", "inspect", "revoke"]
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 409])
@@ -836,6 +859,37 @@ def test_what_nothing_confirms_is_believed_when_the_nonce_is_dead(
     assert cdf.states == {1: "REVOKED"}
     revoked = [at for kind, at in cdf.journal if kind == "revoke"]
     assert revoked[0] - cdf.journal[0][1] >= submitting.NONCE_DEAD_AFTER
+
+
+@pytest.mark.parametrize("said", ["a wrong version", "a 429", "no connection", "no login"])
+def test_a_session_with_which_nothing_was_started_is_given_back(sender: Sender, cdf: Cdf, said: str) -> None:
+    if said == "a wrong version":
+        cdf.has_version = False
+        cdf.plan["run"] = [cdf.answers(404)] * 3
+    elif said == "a 429":
+        cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "3600"})] * 3
+    elif said == "no connection":
+        cdf.plan["run"] = [cdf.refuses_connections] * 3
+    else:
+
+        def expire(request: httpx.Request) -> httpx.Response:
+            shared_login(settings(retry_for=0))._token = None
+            cdf.plan["token"] = [cdf.answers(503)]
+            return cdf.do("session", request)
+
+        cdf.plan["session"] = [expire] * 3
+    for _ in range(3):
+        with pytest.raises(CdfError):
+            start(sender, cdf, retry_for=0)
+        cdf.clock.seconds += 60  # a failed login is tried again
+        cdf.plan.pop("token", None)
+    assert cdf.states == dict.fromkeys((1, 2, 3), "READY" if said == "no login" else "REVOKED")
+
+
+def test_a_session_whose_nonce_grows_too_old_is_given_back(sender: Sender, cdf: Cdf) -> None:
+    cdf.plan["run"] = [cdf.answers(429, **{"Retry-After": "50"})]
+    start(sender, cdf)
+    assert cdf.states == {1: "REVOKED", 2: "ACTIVE"}
 
 
 def test_a_session_that_cannot_be_revoked_is_no_reason_to_fail(

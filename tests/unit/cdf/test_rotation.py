@@ -6,16 +6,20 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import cdf_support
+import httpx
 import pytest
 from identity_provider import CLIENT, SECRET, IdentityProvider, Pair, Refused, identity_provider
 from operators.operator_support import context, make
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import auth, calls, sessions
+from airflow_provider_cdf.cdf.client import AsyncCdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfLoginError, CdfRefusedError
+from airflow_provider_cdf.cdf.logins.clients import ClientCredentials
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
@@ -126,7 +130,7 @@ def test_a_login_that_stays_refused_is_told_after_one_look_into_airflow(plant: P
     plant.ask(hook)
     plant.idp.tokens.clear()
     plant.idp.secret, plant.idp.pair = "not the connection's", PAIRS[1]
-    with pytest.raises(CdfApiError if kind == "token" else CdfLoginError):
+    with pytest.raises(CdfApiError, match="HTTP 401"):
         plant.ask(hook)
     assert plant.reads == 2
 
@@ -242,6 +246,49 @@ def test_a_session_that_stays_refused_is_told_after_one_look_into_airflow(plant:
     assert plant.reads == reads + 1
 
 
+class Renewed:
+    """What knows the secret that was renewed."""
+
+    def read_settings(self) -> Settings:
+        credentials = ClientCredentials(cdf_support.TOKEN_URL, "the-client", "r3newed-secret", scope="a b")
+        return replace(cdf_support.settings(), credentials=credentials)
+
+    async def aread_settings(self) -> Settings:
+        return self.read_settings()
+
+
+def test_an_answer_that_comes_after_the_secret_was_renewed_is_followed_by_another_try() -> None:
+    """Of two requests with the old secret, the first one has brought the new one."""
+    settings = replace(cdf_support.settings(), source=Renewed())
+    refusals: list[str] = []
+
+    async def scene() -> None:
+        may_answer = asyncio.Event()
+
+        async def answer(request: httpx.Request) -> httpx.Response:
+            if str(request.url) == cdf_support.TOKEN_URL:
+                return httpx.Response(200, json={"access_token": "t", "expires_in": 3600})
+            if b"r3newed-secret" in request.content:
+                return httpx.Response(200, json=cdf_support.SESSION)
+            refusals.append("old secret")
+            if len(refusals) == 2:
+                await may_answer.wait()
+            return httpx.Response(400, json={"error": {"code": 400, "message": "Wrong client secret."}})
+
+        client = cdf_support.wired(AsyncCdfClient(settings), httpx.MockTransport(answer))
+        both = [
+            asyncio.create_task(client.perform(sessions.open_session(settings, "run the workflow")))
+            for _ in range(2)
+        ]
+        done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        may_answer.set()
+        assert [session.nonce for session in await asyncio.gather(*both)] == ["the-nonce"] * 2
+
+    asyncio.run(scene())
+    assert len(refusals) == 2
+
+
 # -- the Test button ----------------------------------------------------------------------------------------
 
 
@@ -273,7 +320,7 @@ def test_a_test_does_not_trust_a_token_of_before(plant: Plant) -> None:
 # -- waits on a worker ------------------------------------------------------------------------------------
 
 
-class Renewed:
+class RenewedEmulator:
     """An emulator whose client secret is renewed, there and in Airflow."""
 
     def __init__(self, cdf: CdfEmulator, env: pytest.MonkeyPatch) -> None:
@@ -289,12 +336,12 @@ class Renewed:
 
 
 @pytest.fixture
-def renewed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Renewed]:
+def renewed(monkeypatch: pytest.MonkeyPatch) -> Iterator[RenewedEmulator]:
     with CdfEmulator() as cdf:
-        yield Renewed(cdf, monkeypatch)
+        yield RenewedEmulator(cdf, monkeypatch)
 
 
-def test_a_sensor_that_pokes_outlives_a_new_secret(renewed: Renewed, ti: FakeTaskInstance) -> None:
+def test_a_sensor_that_pokes_outlives_a_new_secret(renewed: RenewedEmulator, ti: FakeTaskInstance) -> None:
     execution_id = renewed.project.run(renewed.project.define(function_task("approve", waits=True)))
     renewed.project.task(execution_id, "approve")
     sensor = CdfWorkflowSensor(task_id="wait", execution_id=execution_id, poke_interval=0.01, timeout=60)
@@ -308,7 +355,7 @@ def test_a_sensor_that_pokes_outlives_a_new_secret(renewed: Renewed, ti: FakeTas
 
 
 def test_an_operator_that_waits_on_its_worker_outlives_a_new_secret(
-    renewed: Renewed, ti: FakeTaskInstance
+    renewed: RenewedEmulator, ti: FakeTaskInstance
 ) -> None:
     workflow = renewed.project.define(function_task("approve", waits=True))
     operator = make(workflow, ti, wait_for_completion=True, deferrable=False)

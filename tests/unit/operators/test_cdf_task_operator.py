@@ -27,11 +27,11 @@ from airflow_provider_cdf.cdf.errors import (
     CdfWaitImpossibleError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.operators import marks
 from airflow_provider_cdf.operators import task as task_module
+from airflow_provider_cdf.operators import task_kill
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
-from airflow_provider_cdf.operators.work import CdfTaskOperator
+from airflow_provider_cdf.operators.task_work import CdfTaskOperator
 from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
@@ -613,7 +613,7 @@ class TestKill:
         def unreachable(ti: Any) -> Any:
             raise ConnectionError
 
-        monkeypatch.setattr(marks, "state_of", unreachable)
+        monkeypatch.setattr(task_kill, "state_of", unreachable)
         self.kill(ti, execution_id, "failed")
         assert waits(project, execution_id)
 
@@ -653,8 +653,8 @@ class TestKill:
             answered.set()
             return state_of(ti)
 
-        monkeypatch.setattr(marks, "state_of", state)
-        monkeypatch.setattr(marks.LastReport.wait, "__defaults__", (0.01,))
+        monkeypatch.setattr(task_kill, "state_of", state)
+        monkeypatch.setattr(task_kill.LastReport.wait, "__defaults__", (0.01,))
 
         def then() -> None:
             assert not answered.is_set()  # on_kill has returned all the same
@@ -717,7 +717,7 @@ def test_keeps_the_users_callbacks() -> None:
 
 
 def test_airflow_2_has_no_coroutines(monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_cdf.operators import work as module
+    from airflow_provider_cdf.operators import task_work as module
 
     async def judge() -> None: ...
 

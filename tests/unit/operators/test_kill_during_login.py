@@ -14,9 +14,10 @@ from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.cdf.auth import Login
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
+from airflow_provider_cdf.operators import cancelling, marks
 from airflow_provider_cdf.operators.cancelling import Cancellation
-from airflow_provider_cdf.operators.marks import LastReport
 from airflow_provider_cdf.operators.reporting import Target
+from airflow_provider_cdf.operators.task_kill import LastReport
 
 
 def fetches_a_token(login: Login, stack: ExitStack) -> None:
@@ -33,6 +34,8 @@ interrupted = pytest.mark.parametrize("interrupted", [fetches_a_token, holds_the
 @pytest.fixture
 def hook(cdf_default: CdfEmulator, monkeypatch: pytest.MonkeyPatch) -> CdfHook:
     monkeypatch.setattr(auth, "_shared", {})
+    for module in (cancelling, marks):
+        monkeypatch.setattr(module, "KILL_PATIENCE", 60.0)  # however busy this machine is
     hook = CdfHook()
     hook.client.send(calls.inspect_token())
     return hook

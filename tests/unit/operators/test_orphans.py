@@ -25,7 +25,8 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.callbacks import report_failure
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
 
 pytestmark = pytest.mark.usefixtures("cdf_default")

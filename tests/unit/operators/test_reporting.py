@@ -25,8 +25,9 @@ from airflow_provider_cdf.cdf.models import TaskStatus, TokenInspection
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators import deadline, reporting
+from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.identity import run_key
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 

@@ -27,7 +27,7 @@ from operator_support import (
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf import submitting
-from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError, CdfTimeoutError
+from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError, CdfSessionError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import notes, starts
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, TASK_WAS_KILLED
@@ -63,6 +63,17 @@ def sent(cdf: CdfEmulator, work: Callable[[], Any]) -> list[str]:
 
 def test_a_first_try_costs_no_extra_call(cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance) -> None:
     assert sent(cdf, lambda: run(workflow, ti, store=Store())) == ["sessions", "run"]
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"spoil": "not-json"}], ids=str)
+def test_a_session_that_could_not_be_made_is_no_start_that_a_retry_waits_for(
+    cdf: CdfEmulator, workflow: str, ti: FakeTaskInstance, fault: dict[str, Any]
+) -> None:
+    store = Store()
+    cdf.faults.add("POST", "*/sessions", **fault)
+    with pytest.raises(CdfSessionError):
+        run(workflow, ti, store=store)
+    assert sent(cdf, lambda: run(workflow, ti, store=store)) == ["sessions", "run"]
 
 
 def test_without_a_store_every_start_is_looked_up(

@@ -11,7 +11,8 @@ from jinja2 import UndefinedError
 from moved import EmptyOperator
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.callbacks import report_failure
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 

@@ -24,8 +24,9 @@ from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES
 from airflow_provider_cdf.cdf.errors import CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.operators import upstream
+from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.reporting import MAX_NAMED, failure, in_words
-from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator, report_failure
+from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.upstream import Upstream
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator
 

@@ -1099,6 +1099,27 @@ class TestOnKill:
 
         assert project.executions(workflow) == []
 
+    def test_while_cdf_starts_it_names_the_submission_that_is_left_to_the_retry(
+        self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        workflow = project.define(function_task("approve", waits=True))
+        operator = make(workflow)
+        ti = dataclasses.replace(ti, max_tries=1, states={ti.task_id: {ti.task_id: "running"}})
+        cdf.faults.add("POST", f"*/{workflow}/*/run", drop="after")
+        cdf.faults.add("POST", "*/executions/list", status=503, retry_after=2)
+        thread = threading.Thread(target=run_into_an_error, args=[operator, ti, Store()], daemon=True)
+        thread.start()
+        wait_until(lambda: not cdf.faults.waiting())
+
+        operator.on_kill()
+
+        thread.join(timeout=60)
+        (execution,) = project.executions(workflow)
+        assert execution["status"] == "RUNNING"
+        submit_id = execution["metadata"]["airflow_submit_id"]
+        assert "What CDF may be starting for it goes on, for the next try." in caplog.text
+        assert f"airflow_submit_id = {submit_id}" in caplog.text
+
     def test_while_cdf_starts_it_finds_what_was_started_without_waiting_for_the_answer(
         self, cdf: CdfEmulator, project: Project, ti: FakeTaskInstance
     ) -> None:

@@ -141,7 +141,7 @@ def test_where_cancelling_is_not_wanted_nobody_is_asked(
     assert cdf.journal.count(path=f"*/{execution_id}*") == 0
     # A sensor has no argument cancel_on_kill.
     assert log.messages == [
-        "The execution goes on in CDF, whatever has become of the task that waited for it. "
+        "The execution goes on in CDF, whatever has become of the task that waited. "
         f"[execution {execution_id}]"
     ]
     assert project.execution(execution_id)["status"] == "RUNNING"

@@ -20,7 +20,7 @@ from airflow_provider_cdf.cdf import auth, calls
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup, shared
 from airflow_provider_cdf.triggers import streams, waits
-from airflow_provider_cdf.triggers.task import CdfTaskTrigger
+from airflow_provider_cdf.triggers.task import CdfTaskEventTrigger, CdfTaskTrigger
 from airflow_provider_cdf.triggers.workflow import CdfWorkflowTrigger
 from airflow_provider_cdf.waiting import Patience
 
@@ -726,5 +726,24 @@ class TestStandstill:
             assert all(any(one in line for line in warnings()) for one in executions)
             # Who has warned wishes nothing more.
             assert requests.looks == len(executions)
+
+        run(test)
+
+    def test_is_looked_for_with_the_same_look_as_a_watcher_needs(
+        self, cdf: CdfEmulator, project: Project, run: Any
+    ) -> None:
+        later = function_task("later", waits=True, dependsOn=[{"externalId": "approve"}])
+        workflow = project.define(function_task("approve", waits=True), later)
+        execution_id = project.run(workflow)
+        project.task(execution_id, "approve")  # waits for it
+
+        async def test(triggerer: Triggerer) -> None:
+            requests = Requests(cdf)
+            # It looks at every poll, because its task has not begun.
+            triggerer.start(CdfTaskEventTrigger(workflow_external_id=workflow, task_external_id="later"))
+            triggerer.start(workflow_trigger(execution_id, warn_of_standstill=True))
+            for number in range(1, 5):
+                await triggerer.interval()
+                assert (requests.lists, requests.looks) == (number + 1, number + 1)
 
         run(test)

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.standard.operators.python import PythonOperator
 
-    from airflow_provider_cdf.operators.cdf_task import TaskWait
-    from airflow_provider_cdf.operators.marks import LastReport
     from airflow_provider_cdf.operators.reporting import Target
+    from airflow_provider_cdf.operators.task_kill import LastReport
+    from airflow_provider_cdf.operators.task_wait import TaskWait
 else:
     from airflow.providers.common.compat.standard.operators import PythonOperator
 
@@ -165,7 +165,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
         if self._at_work is None or not self.hook.is_connected:
             return  # there is nothing to report on, or Airflow is just being asked for the connection
         if self._last_report is None:
-            from airflow_provider_cdf.operators.marks import LastReport
+            from airflow_provider_cdf.operators.task_kill import LastReport
 
             self._last_report = LastReport(self.hook, self._at_work, self.target, self.failure_status)
         self._last_report.wait()
@@ -173,7 +173,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
     def _wait(self) -> TaskWait | None:
         """Return what waits for the task; ``None`` if CDF cannot be asked for its state."""
         from airflow_provider_cdf.cdf.checks import is_missing
-        from airflow_provider_cdf.operators.cdf_task import TaskWait
+        from airflow_provider_cdf.operators.task_wait import TaskWait
 
         if self.task_external_id is None and is_missing(self.execution_id):
             return None
