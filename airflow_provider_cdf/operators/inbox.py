@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseOperator
@@ -13,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields
+from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING or HAS_TASK_API:
@@ -23,7 +23,6 @@ else:
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.waiting_tasks import WaitingTask
 
 #: DAG runs that one run of the inbox starts at most: Airflow maps a task no further (``max_map_length``).
@@ -34,7 +33,7 @@ AT_ONCE = 100
 HURRY = 120.0
 
 
-class CdfWaitingTasksOperator(TextFields, BaseOperator):
+class CdfWaitingTasksOperator(TextFields, UsesHook, BaseOperator):
     """
     List the CDF tasks that wait and have no DAG run yet, as arguments for TriggerDagRunOperator.
 
@@ -76,13 +75,6 @@ class CdfWaitingTasksOperator(TextFields, BaseOperator):
         self.version = version
         self.parent_task_external_id = parent_task_external_id
         self.cdf_conn_id = cdf_conn_id
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this operator's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Look at all running executions of the workflow, and at the DAG runs of their tasks."""

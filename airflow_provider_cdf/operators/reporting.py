@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
     CdfApiError,
     CdfError,
@@ -34,10 +35,10 @@ KEY = "airflow"
 REPORTED_BY = "reported_by"
 #: How many failed tasks a report names: the instances of a mapped task may be thousands.
 MAX_NAMED = 20
-#: Refused reads of the execution that are taken for CDF's answer: one may be a gateway's bad moment.
-REFUSALS = 3
 #: Seconds between looks for an execution whose read was refused, and within which they are made.
 LOOK_AGAIN_AFTER, PATIENCE = 3.0, 70.0
+#: What has become of a report where the execution could not be read.
+NOT_REPORTED = "Nothing was reported, and the CDF task is as it was."
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def _execution(
     :raises CdfNothingToReportToError: if there is none.
     """
     from airflow_provider_cdf.cdf.checks import is_missing
+    from airflow_provider_cdf.cdf.reports import REFUSALS
     from airflow_provider_cdf.waiting import may_not_be_listed_yet
 
     if is_missing(target.execution_id):
@@ -212,33 +214,38 @@ def _execution(
     # In a callback that the DAG processor runs, a task instance has none.
     start_date = getattr(ti, "start_date", None)
     began = 0.0 if start_date is None else start_date.timestamp()
-    give_up_at = time.monotonic() + patience
+    give_up_at = clock.now() + patience
     refusals = 0
     while True:
         try:
             return hook.get_execution(str(target.execution_id))
+        except CdfInputError as error:
+            raise _no_execution(status, error.problem) from None
+        except CdfApiError as error:
+            failed = _final_if_confirmed(error, hook, "workflowOrchestrationAcl:READ")
         except CdfError as error:
-            failed = error
-            if isinstance(error, CdfApiError):
-                failed = _final_if_confirmed(error, hook, "workflowOrchestrationAcl:READ")
-            is_final = isinstance(failed, CdfRefusedError)
-            is_unknown = is_final and isinstance(failed, CdfApiError) and failed.is_about_the_id
-            was_refused = isinstance(failed, CdfApiError) and failed.code in (400, 403, 404)
-            refusals += was_refused
-            is_believed = refusals >= REFUSALS and not may_not_be_listed_yet(
-                error, started_at=began, now=time.time()
-            )
-            looks_again = was_refused and not is_believed and (is_unknown or not is_final)
-            if looks_again and time.monotonic() + LOOK_AGAIN_AFTER < give_up_at:
-                log.warning("%s", told(error, f"Looking again in {LOOK_AGAIN_AFTER:g} s."))
-            elif is_unknown or isinstance(error, CdfInputError):
-                what = error.problem if isinstance(error, CdfInputError) else error
-                raise CdfNothingToReportToError(
-                    told(f"There is no execution to report {status} to.", what, "Nothing was changed in CDF.")
-                ) from None
-            else:
-                raise failed.adding("Nothing was reported, and the CDF task is as it was.") from None
-        time.sleep(LOOK_AGAIN_AFTER)
+            raise error.adding(NOT_REPORTED) from None
+        is_final = isinstance(failed, CdfRefusedError)
+        is_unknown = is_final and failed.is_about_the_id
+        is_refusal = failed.code in (400, 403, 404)
+        refusals += is_refusal
+        # What CDF says of the token is believed at once, what it says of the id if it says it again.
+        is_to_believe = (is_final and not is_unknown) or (
+            refusals >= REFUSALS and not may_not_be_listed_yet(failed, started_at=began, now=time.time())
+        )
+        if is_refusal and not is_to_believe and clock.now() + LOOK_AGAIN_AFTER < give_up_at:
+            log.warning("%s", told(failed, f"Looking again in {LOOK_AGAIN_AFTER:g} s."))
+            clock.sleep(LOOK_AGAIN_AFTER)
+        elif is_unknown:
+            raise _no_execution(status, failed)
+        else:
+            raise failed.adding(NOT_REPORTED)
+
+
+def _no_execution(status: str, why: object) -> CdfNothingToReportToError:
+    return CdfNothingToReportToError(
+        told(f"There is no execution to report {status} to.", why, "Nothing was changed in CDF.")
+    )
 
 
 def _final_if_confirmed(error: CdfApiError, hook: CdfHook, capability: str) -> CdfApiError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -22,6 +21,7 @@ from airflow_provider_cdf.fields import (
     is_literal,
     refuse_operators,
 )
+from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.address import (
     ADDRESS,
     mistake_in_address,
@@ -36,12 +36,11 @@ from airflow_provider_cdf.stack import without_stack
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.operators.reporting import Target
     from airflow_provider_cdf.operators.upstream import Upstream
 
 
-class CdfTaskUpdateOperator(TextFields, BaseOperator):
+class CdfTaskUpdateOperator(TextFields, UsesHook, BaseOperator):
     """
     Report the end of an asynchronous CDF task.
 
@@ -155,13 +154,6 @@ class CdfTaskUpdateOperator(TextFields, BaseOperator):
         if follows_from_work:
             partial.kwargs["trigger_rule"] = _rule_in(partial.kwargs.get("dag"))
         return partial
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this operator's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
 
     @property
     def target(self) -> Target:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -19,6 +18,7 @@ from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields, as_text
+from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.standard.operators.python import PythonOperator
 
-    from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.operators.reporting import Target
     from airflow_provider_cdf.operators.task_kill import LastReport
     from airflow_provider_cdf.operators.task_wait import TaskWait
@@ -51,7 +50,7 @@ _REQUESTS = frozenset(
 )
 
 
-class CdfTaskOperator(TextFields, PythonOperator):
+class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
     """
     Wait for a CDF task, do its work with a Python function, and report how that went.
 
@@ -140,13 +139,6 @@ class CdfTaskOperator(TextFields, PythonOperator):
         """Prepare a mapped task, with the failure callback that each of its instances has."""
         refuse_mistakes(kwargs, is_whole=False)
         return partial_with_callback(with_checks(super().partial(**kwargs), refuse_mistakes), report_failure)
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this operator's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
 
     @property
     def target(self) -> Target:

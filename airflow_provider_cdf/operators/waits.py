@@ -20,6 +20,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfTimeoutError,
 )
 from airflow_provider_cdf.cdf.messages import ids, told
+from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.cancelling import after_cancelling, has_ended_badly, is_given_up
 from airflow_provider_cdf.task_state import state_of
 from airflow_provider_cdf.triggers.polling import BACKSTOP
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_cdf.waiting import Patience
 
 
-class WaitsForEnd(BaseOperator):
+class WaitsForEnd(UsesHook, BaseOperator):
     """
     An operator that waits until its execution has ended.
 
@@ -62,13 +63,6 @@ class WaitsForEnd(BaseOperator):
         self.is_left_running = False
         #: When this very object has started the execution, on :mod:`cdf.clock`.
         self._started_at = -math.inf
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this operator's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
 
     @cached_property
     def _poll_hook(self) -> CdfHook:

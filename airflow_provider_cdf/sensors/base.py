@@ -25,6 +25,7 @@ from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
@@ -35,13 +36,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
-    from airflow_provider_cdf.hooks.cdf import CdfHook
     from airflow_provider_cdf.sensors.looks import Looks
     from airflow_provider_cdf.triggers.polling import ExecutionTrigger
     from airflow_provider_cdf.waiting import Reached, Verdict
 
 
-class ExecutionSensor(TextFields, BaseSensorOperator):
+class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
     """
     Wait for something to happen to an execution.
 
@@ -100,13 +100,6 @@ class ExecutionSensor(TextFields, BaseSensorOperator):
         """Prepare a mapped task."""
         _refuse_mistakes(kwargs)
         return with_checks(super().partial(**kwargs), _refuse_mistakes)
-
-    @cached_property
-    def hook(self) -> CdfHook:
-        """The hook of this sensor's connection."""
-        from airflow_provider_cdf.hooks.cdf import CdfHook
-
-        return CdfHook(self.cdf_conn_id)
 
     @cached_property
     def looks(self) -> Looks:
