@@ -494,7 +494,7 @@ class TestMembers:
             good, bad = triggerer.start(
                 workflow_trigger(executions[0]),
                 # One that Airflow does not find may be found later: its silence bounds that.
-                workflow_trigger(executions[0], cdf_conn_id=odd, poll_interval=0.1, max_poll_silence=0.1),
+                workflow_trigger(executions[0], cdf_conn_id=odd, max_poll_silence=1e-6),
             )
             (event,) = await triggerer.fired(bad)
             assert (event["outcome"], event["is_permanent"]) == ("error", False)
