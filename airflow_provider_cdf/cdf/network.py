@@ -280,9 +280,13 @@ class AsyncBackend(httpcore.AnyIOBackend):
     ) -> AsyncStream:
         left = time_left(httpcore.ConnectTimeout)
         stream: Any = await super().connect_tcp(host, port, left, local_address, socket_options)
-        # Below TLS, too, where httpcore has no public place for it.
-        stream._stream = Received(stream._stream)
-        return AsyncStream(stream, stream._stream)
+        # Below TLS, too, where httpcore has no public place for it. A later httpcore without this one still
+        # works: what is held back is not seen then.
+        below: Any = getattr(stream, "_stream", None)
+        received = Received(below)
+        if below is not None:
+            stream._stream = received
+        return AsyncStream(stream, received)
 
 
 class _Pools(Generic[PoolT]):
