@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,8 +72,7 @@ class Distributed(Shape):
     def __init__(self, *, schedulers: int = 2, triggerers: int = 2, workers: int = 2, slots: int = 4) -> None:
         packages = missing_programs()
         lacking = [f"    apt-get install {' '.join(packages)}"] if packages else []
-        modules = ("airflow.providers.celery", "redis", "psycopg2", "asyncpg")
-        if any(importlib.util.find_spec(module) is None for module in modules):
+        if not all(map(_is_installed, ("apache-airflow-providers-celery", "redis", "psycopg2", "asyncpg"))):
             lacking.append(
                 "    pip install 'airflow-provider-cdf[distributed]'   # in a checkout: '.[distributed]'"
             )
@@ -101,6 +102,13 @@ class Distributed(Shape):
 
     def after_migration(self, home: Path) -> None:
         """Prepare the database."""
+
+
+def _is_installed(name: str) -> bool:
+    # Not by a look for the module airflow.providers.celery, which would import airflow and make ~/airflow.
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return bool(importlib.metadata.version(name))
+    return importlib.util.find_spec(name) is not None  # psycopg2 comes in several packages
 
 
 def _numbered(name: str, number: int) -> list[str]:

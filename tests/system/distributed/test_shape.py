@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from airflow_provider_cdf.demo import main, services
+from airflow_provider_cdf.demo import main, services, shapes
 from airflow_provider_cdf.demo.local_airflow import Distributed, LocalAirflowError
 
 
 @pytest.fixture
 def hide(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have only some programs, and not some Python modules."""
+    """Have only some programs, and not some Python packages."""
 
-    def hide(*modules: str, programs: tuple[str, ...] = ("initdb", "redis-server")) -> None:
-        find_spec = importlib.util.find_spec
-
-        def found(name: str, *arguments: Any) -> Any:
-            return None if name in modules else find_spec(name, *arguments)
-
-        monkeypatch.setattr(importlib.util, "find_spec", found)
+    def hide(*packages: str, programs: tuple[str, ...] = ("initdb", "redis-server")) -> None:
+        is_installed = shapes._is_installed
+        monkeypatch.setattr(shapes, "_is_installed", lambda name: name not in packages and is_installed(name))
         monkeypatch.setattr(services, "_found", lambda name: name if name in programs else None)
 
     return hide
@@ -46,11 +44,11 @@ def test_programs_that_are_missing_are_named_with_the_line_that_installs_them(
     assert str(error.value).splitlines()[1].strip() == line
 
 
-@pytest.mark.parametrize("module", ["airflow.providers.celery", "redis", "psycopg2", "asyncpg"])
+@pytest.mark.parametrize("package", ["apache-airflow-providers-celery", "redis", "psycopg2", "asyncpg"])
 def test_a_python_package_that_is_missing_is_named_with_the_extra(
-    hide: Callable[..., None], module: str
+    hide: Callable[..., None], package: str
 ) -> None:
-    hide(module)
+    hide(package)
     with pytest.raises(LocalAirflowError, match=r"pip install 'airflow-provider-cdf\[distributed\]'"):
         Distributed()
 
@@ -65,3 +63,15 @@ def test_all_that_is_missing_is_said_at_once_before_anything_starts(
     assert "apt-get install postgresql redis-server" in said
     assert "pip install" in said
     assert "Starting" not in said
+
+
+def test_the_look_for_what_is_missing_makes_no_airflow_home(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    look = "from airflow_provider_cdf.demo.shapes import Distributed; Distributed()"
+    subprocess.run([sys.executable, "-c", look], env={**env, "HOME": str(tmp_path)}, check=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_installed_is_noticed() -> None:
+    assert shapes._is_installed("psycopg2")
+    assert not shapes._is_installed("apache-airflow-providers-of-nothing")
