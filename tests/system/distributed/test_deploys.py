@@ -137,6 +137,12 @@ def triggerer_of(run: Run) -> str | None:
     return run.cluster.airflow.component_of(run.task())
 
 
+def wait_for_triggerer_of(run: Run) -> str:
+    while not (name := triggerer_of(run)):
+        run.wait_until(lambda: triggerer_of(run) is not None, PATIENCE)
+    return name
+
+
 @contextlib.contextmanager
 def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     """
@@ -148,14 +154,16 @@ def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     processes = tree(cluster, name)
     moving = [run for run in runs if triggerer_of(run) == name]
     for process in processes:
-        process.suspend()
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child may just have ended
+            process.suspend()
     try:
         wait_until(lambda: not any(triggerer_of(run) == name for run in moving))
         yield
         told = {run.id: times_told(run) for run in moving}
     finally:
         for process in processes:
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
     wait_until(
         lambda: (
             cluster.airflow.processes[name] is not triggerer
@@ -184,10 +192,9 @@ def test_triggers_that_move_while_their_tasks_are_deferred(cluster: Cluster) -> 
 
 def test_a_trigger_that_moves_while_its_task_is_queued(cluster: Cluster) -> None:
     run = Run(cluster, "deferred")
-    run.wait_until(lambda: triggerer_of(run) is not None, PATIENCE)
     workers = [psutil.Process(cluster.airflow.processes[each].pid) for each in ("worker-1", "worker-2")]
     with contextlib.ExitStack() as resumed:
-        with frozen(cluster, str(triggerer_of(run)), [run]):
+        with frozen(cluster, wait_for_triggerer_of(run), [run]):
             for worker in workers:
                 worker.suspend()
                 resumed.callback(worker.resume)
@@ -201,8 +208,7 @@ def test_a_trigger_that_moves_while_its_task_is_queued(cluster: Cluster) -> None
 
 def test_a_trigger_that_moves_while_its_task_is_resumed(cluster: Cluster) -> None:
     run = Run(cluster, "resumed", "many")
-    run.wait_until(lambda: triggerer_of(run) is not None, PATIENCE)
-    with frozen(cluster, str(triggerer_of(run)), [run]):
+    with frozen(cluster, wait_for_triggerer_of(run), [run]):
         run.set_back_to_scheduled()
         run.wait_for_log("resumed without word from its trigger", seconds=PATIENCE)
         run.wait_until(lambda: times_told(run) == 1, PATIENCE)
