@@ -90,7 +90,7 @@ def test_a_task_that_ended_in_a_wanted_status_is_reached_however_the_workflow_go
     verdict = wait_for_task(execution(workflow, attempt(status)), "score", [status])
     assert isinstance(verdict, Reached)
     assert verdict.task is not None
-    assert verdict.task.id == f"score-{status}"
+    assert verdict.task.id == f"score-{status}".lower()
 
 
 @pytest.mark.parametrize("workflow", ["RUNNING", "PAUSED"])
