@@ -120,6 +120,7 @@ def test_a_task_that_lost_its_supervisor_goes_on_beside_its_retry_and_does_no_ha
     assert run.task()["state"] == "success"
 
 
+@pytest.mark.long
 def test_a_task_that_lost_its_supervisor_starts_nothing_beside_its_retry(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_an_execution_whose_worker_died_on_the_last_try_is_cancelled(cluster: Cl
     run.wait_until(lambda: run.statuses() == ["TERMINATED"])
 
 
+@pytest.mark.long
 def test_of_a_mapped_task_only_the_execution_whose_worker_died_is_cancelled(cluster: Cluster) -> None:
     run = Run(cluster, "mapped")
     run.wait_until(lambda: run.statuses_of_pumps() == {"P-101": ["RUNNING"], "P-102": ["RUNNING"]})
@@ -177,6 +179,7 @@ def test_a_report_whose_worker_died_on_the_last_try_is_made_as_a_failure(cluster
     assert (failed["task_id"], failed["state"]) == ("report", "failed")
 
 
+@pytest.mark.long
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(cluster: Cluster) -> None:
     file = cluster.airflow.dags_folder / "waits_for_cdf.py"
     before = file.read_text()
