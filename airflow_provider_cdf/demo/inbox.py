@@ -52,7 +52,7 @@ def taken_up(cdf: CdfEmulator, airflow: LocalAirflow, screen: Screen) -> RoundTr
                 raise DemoError(
                     f"The execution has not ended within {PATIENCE:.0f} s; it is {execution.status}."
                 )
-            time.sleep(0.3)
+            time.sleep(0.3)  # as often as the screen is drawn anew
     score = next((task for task in execution.executed_tasks if task.external_id == "score"), None)
     if score is None:
         return judge(execution, None)

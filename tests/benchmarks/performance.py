@@ -169,7 +169,7 @@ def growth(options: Options) -> Iterator[str]:
     many = min(1000, options.largest)
 
     def case(how: str, number: int, **more: int) -> list[Case]:
-        return [Case(how, number, options.interval, **more)]  # type: ignore[arg-type]
+        return [Case(how, number, options.interval, **more)]  # type: ignore[arg-type]  # fields of Case, by name
 
     shapes = {
         f"  {options.largest} workflow triggers": case("workflow", options.largest, executions=many),

@@ -42,7 +42,7 @@ def thirty(both: Inboxes, inbox: str, triggerers: list[str]) -> None:
     if inbox == "inbox":
         both.wait_until(lambda: len(both.runs(inbox)) > looks + 1)
     else:
-        time.sleep(15)
+        time.sleep(15)  # more than a poll of the watcher, which would start a second run of something
     runs = both.runs(f"{inbox}_work", ids)
     assert sorted(run["conf"]["execution_id"] for run in runs) == sorted(ids)
     assert {run["logical_date"] for run in runs} == {None}
@@ -66,7 +66,7 @@ def test_thirty_executions_give_thirty_runs_with_two_triggerers(
             ids.update(both.begin("bell", range(10 * tens, 10 * tens + 10)))
             both.airflow.start(name)
         both.wait_until(lambda: both.have_completed(ids))
-        time.sleep(15)
+        time.sleep(15)  # more than a poll of the watcher, which would start a second run of something
         runs = both.runs("bell_work", ids)
         assert sorted(run["conf"]["execution_id"] for run in runs) == sorted(ids)
         # And with none left that knew anything.

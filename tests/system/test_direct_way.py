@@ -175,7 +175,7 @@ def test_an_airflow_that_is_down_for_a_moment_is_asked_again(cluster: Cluster) -
     started = Started(cluster)
     try:
         started.wait_until(lambda: function.calls)
-        time.sleep(3)
+        time.sleep(3)  # the function has been refused at least once, and pauses
         assert [str(score.status) for score in started.scores()] == ["IN_PROGRESS"]
     finally:
         cluster.airflow.start("api-server")

@@ -38,6 +38,7 @@ class Airflow:
     """
 
     def __init__(self, *answers: Any) -> None:
+        self.url = ""
         self.answers = list(answers)
         self.requests: list[tuple[str, str, Any]] = []
 
@@ -60,7 +61,7 @@ def airflow() -> Iterator[Airflow]:
             status, says = answer
             content = (says if isinstance(says, str) else json.dumps(says)).encode()
             self.send_response(status)
-            self.send_header("Location", f"{airflow.url}/login")  # type: ignore[attr-defined]
+            self.send_header("Location", f"{airflow.url}/login")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -69,7 +70,7 @@ def airflow() -> Iterator[Airflow]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    airflow.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+    airflow.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield airflow

@@ -59,9 +59,8 @@ def load(
         that hold in it only, as under ``variables:`` in a Toolkit config file
     :raises ToolkitError: naming the file, the line and what is wrong in it
     """
-    if isinstance(
-        paths, str | os.PathLike
-    ):  # one path, which else would be read letter by letter, from "/" on
+    # One path would else be read letter by letter, from "/" on.
+    if isinstance(paths, str | os.PathLike):
         paths = [paths]
     files = [file for path in paths for file in _files(Path(path))]
     for item in _items(files, _WORKFLOW, variables or {}):
