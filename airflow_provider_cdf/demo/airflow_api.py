@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import httpx
 
-#: How often a request is repeated that SQLite's lock was in the way of. Airflow 3.3 writes its audit log in
-#: the event loop that a transaction of another request needs to end: each waits for the other, for 5 s.
+#: How often a request is repeated that SQLite's lock was in the way of: for five seconds, see
+#: :func:`.airflow_home.write_patience`.
 DATABASE_ERRORS = 3
 
 

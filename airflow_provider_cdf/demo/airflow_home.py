@@ -38,13 +38,17 @@ def write_patience(home: Path) -> None:
     """
     Let Airflow's processes wait for each other's writes for a minute instead of five seconds.
 
-    SQLite takes one writer at a time, and a scheduler that finds its database locked ends.
+    SQLite takes one writer at a time, and a scheduler that finds its database locked ends. The api-server keeps
+    the five seconds: it writes its audit log in the event loop, which a transaction of another request may
+    need in order to end. Then each waits for the other, and nobody is answered until time is up.
 
     :param home: the ``AIRFLOW_HOME``, whose ``config`` Airflow imports from
     """
     (home / "config").mkdir(exist_ok=True)
     module, name = SQLITE_PATIENCE.split(".")
-    (home / "config" / f"{module}.py").write_text(f'{name} = {{"timeout": 60}}\n')
+    (home / "config" / f"{module}.py").write_text(
+        f'import sys\n\n{name} = {{"timeout": 5 if "api-server" in sys.argv else 60}}\n'
+    )
 
 
 def never_reuse_trigger_ids(database: Path) -> None:
