@@ -23,8 +23,8 @@ import httpcore
 import httpx
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.connections import Leftovers, request_ends
 from airflow_provider_cdf.cdf.foreign import one_line
-from airflow_provider_cdf.cdf.network import Leftovers, request_ends
 
 #: The most bytes of a successful answer, unpacked. An execution's outputs are at most some 20 MB.
 MOST_OF_AN_ANSWER = 32 * 1024 * 1024

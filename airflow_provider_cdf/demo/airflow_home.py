@@ -38,9 +38,9 @@ def write_patience(home: Path) -> None:
     """
     Let Airflow's processes wait for each other's writes for a minute instead of five seconds.
 
-    SQLite takes one writer at a time, and a scheduler that finds its database locked ends. The api-server keeps
-    the five seconds: it writes its audit log in the event loop, which a transaction of another request may
-    need in order to end. Then each waits for the other, and nobody is answered until time is up.
+    SQLite takes one writer at a time, and a scheduler that finds its database locked ends. The api-server
+    keeps the five seconds: it writes its audit log in the event loop, which a transaction of another request
+    may need in order to end. Then each waits for the other, and nobody is answered until time is up.
 
     :param home: the ``AIRFLOW_HOME``, whose ``config`` Airflow imports from
     """

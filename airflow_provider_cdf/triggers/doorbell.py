@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which it rings again while a task still waits: the ring before may have come to nothing.
 RING_AGAIN = 180.0
-#: Seconds between looks at an execution with a task that waits already.
+#: Seconds between looks at an execution with a task that waits already; where more of them wait, as many
+#: seconds as there are, up to the other: one request per second finds out what it can.
 LOOK_AGAIN = 30.0
 
 
@@ -139,29 +140,32 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self._look_at = {one: self._look_at.get(one, 0.0) for one in mine}
         self._waiting = {one: ids for one, ids in self._waiting.items() if one in self._look_at}
         known = {attempt for ids in self._waiting.values() for attempt in ids}
-        await asyncio.gather(*(self._look(snapshot, one, now) for one in mine if now >= self._look_at[one]))
+        looked = [one for one in mine if now >= self._look_at[one]]
+        do_wait = await asyncio.gather(*(self._look(snapshot, one, now) for one in looked))
+        # Not at every poll: what else comes to wait in this execution, as another child of a dynamic task
+        # does, mostly does so at the same time.
+        pause = min(max(LOOK_AGAIN, sum(map(bool, self._waiting.values()))), RING_AGAIN)
+        self._look_at |= {one: now + pause for one, waits in zip(looked, do_wait, strict=True) if waits}
         waiting = {attempt for ids in self._waiting.values() for attempt in ids}
         if not waiting or (waiting <= known and now < self._ring_at):
             return 0
         self._ring_at = now + RING_AGAIN
         return len(waiting)
 
-    async def _look(self, snapshot: Snapshot, execution_id: str, now: float) -> None:
+    async def _look(self, snapshot: Snapshot, execution_id: str, now: float) -> bool:
+        """Return whether a task of this execution waits, and note which."""
         from airflow_provider_cdf.cdf.errors import CdfError
         from airflow_provider_cdf.waiting_tasks import is_over_in, waiting_in
 
         execution = await snapshot.look(execution_id)
         if isinstance(execution, CdfError):
-            return  # at the next snapshot, or it has ended and is in none any more
+            return False  # at the next snapshot, or it has ended and is in none any more
         found = waiting_in(execution, self.task_external_id, self.parent_task_external_id)
         self._waiting[execution_id] = {task.cdf_task_id for task in found}
-        if found:
-            # Not at every poll: what else comes to wait in this execution, as another child of a dynamic task
-            # does, mostly does so at the same time.
-            self._look_at[execution_id] = now + LOOK_AGAIN
-        elif is_over_in(execution, self.task_external_id, self.parent_task_external_id):
+        if not found and is_over_in(execution, self.task_external_id, self.parent_task_external_id):
             # Not for ever: a person may have CDF run an ended execution again, between two polls.
             self._look_at[execution_id] = now + RING_AGAIN
+        return bool(found)
 
     def _say_once(self, snapshot: Snapshot) -> None:
         if snapshot.error is not None and not self._is_silent:

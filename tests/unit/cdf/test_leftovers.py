@@ -18,8 +18,8 @@ from identity_provider import Pair
 
 from airflow_provider_cdf.cdf import calls
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
+from airflow_provider_cdf.cdf.connections import PIECE, AsyncStream, Received
 from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError
-from airflow_provider_cdf.cdf.network import PIECE, AsyncStream, Received
 
 READ = calls.get_execution("my project", EXECUTION_ID)
 OTHER_ID = "aaaaaaaa" + EXECUTION_ID[8:]

@@ -13,8 +13,9 @@ from operator_support import context
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.cdf import clock
+from airflow_provider_cdf.cdf.connections import request_ends
 from airflow_provider_cdf.cdf.errors import CdfError
-from airflow_provider_cdf.cdf.network import Network, request_ends
+from airflow_provider_cdf.cdf.network import Network
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
 from airflow_provider_cdf.operators import deadline
 from airflow_provider_cdf.operators.callbacks import cancel_orphan, report_failure

@@ -133,6 +133,23 @@ class TestCost:
         rings(bell(workflow), nothing, nothing, nothing)
         assert looks(cdf) - before == 1
 
+    def test_of_many_that_wait_is_one_request_each_second(
+        self, cdf: CdfEmulator, project: Project, workflow: str, now: list[float]
+    ) -> None:
+        crowd = int(LOOK_AGAIN) + 10
+        for _ in range(crowd):
+            start(project, workflow)
+
+        def later(seconds: float) -> Callable[[], Any]:
+            return lambda: now.__setitem__(0, now[0] + seconds)
+
+        before = looks(cdf)
+        trigger = bell(workflow)
+        rings(trigger, nothing, later(crowd - 1))
+        assert looks(cdf) - before == crowd
+        rings(trigger, later(1))
+        assert looks(cdf) - before == 2 * crowd
+
     def test_of_what_will_not_wait_any_more_is_none_either(
         self, cdf: CdfEmulator, project: Project, now: list[float]
     ) -> None:
