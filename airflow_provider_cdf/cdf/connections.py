@@ -208,6 +208,8 @@ class AsyncStream(httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, received: Received) -> None:
         self._stream, self._received = stream, received
+        # Once, because anyio asks the operating system for all that is known of a socket.
+        self._tls = stream.get_extra_info("ssl_object")
         self.leftovers = Leftovers()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's
@@ -240,11 +242,10 @@ class AsyncStream(httpcore.AsyncNetworkStream):
 
     def _has_decrypted(self) -> bool:
         """Whether more came than was read: the socket does not show what lies in the memory of its TLS."""
-        tls = self._stream.get_extra_info("ssl_object")
-        if not isinstance(tls, ssl.SSLObject):
+        if not isinstance(self._tls, ssl.SSLObject):
             return False
         try:
-            tls.read(1)  # it is lost; the connection is closed because of it
+            self._tls.read(1)  # it is lost; the connection is closed because of it
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError:

@@ -101,7 +101,7 @@ def requests(options: Options, folder: Path | None) -> Iterator[str]:
     def case(how: str, number: int) -> Case:
         is_task = how == "task"
         executions = max(number // 20 if is_task else number, 1)
-        begun = min(executions, 20) if is_task and number == options.at_once[-1] else 0
+        begun = executions if is_task and number == options.at_once[-1] else 0
         return Case(how, number, options.interval, executions=executions, begun=begun)
 
     # What takes a few per cent of a core is measured at once.
