@@ -12,7 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from airflow_provider_cdf.cdf.models import TaskExecution, WorkflowExecution, WorkflowExecutionDetails
+from airflow_provider_cdf.cdf.models import (
+    TaskExecution,
+    TaskStatus,
+    WorkflowExecution,
+    WorkflowExecutionDetails,
+)
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -43,7 +48,14 @@ def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
             if text is not None and (said := clean(text)).split() != text.split():
                 changes[name] = said
     if isinstance(answer, WorkflowExecutionDetails):
-        tasks = [cleaned(task, clean) for task in answer.executed_tasks]
-        if any(task is not before for task, before in zip(tasks, answer.executed_tasks, strict=True)):
-            changes["executed_tasks"] = tasks
+        known = TaskStatus.__members__
+        # Most of them say nothing, and an execution has up to thousands.
+        says_nothing = [
+            task.reason_for_incompletion is None and task.status in known for task in answer.executed_tasks
+        ]
+        if not all(says_nothing):
+            changes["executed_tasks"] = [
+                task if nothing else cleaned(task, clean)
+                for task, nothing in zip(answer.executed_tasks, says_nothing, strict=True)
+            ]
     return changes

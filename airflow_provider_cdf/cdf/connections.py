@@ -24,8 +24,8 @@ from airflow_provider_cdf.cdf import clock
 #: When the request that this thread or coroutine has under way ends, on :func:`clock.now`.
 request_ends: ContextVar[float | None] = ContextVar("airflow_provider_cdf_request_ends", default=None)
 
-#: The most that is read from or written to a socket at once, bytes. A write is limited as a whole by its
-#: pieces; what one read brings is parsed in one go, which an event loop has to wait for.
+#: The most that is written to a socket at once, bytes: a write is limited as a whole by its pieces. Also the
+#: most that a coroutine reads: what one read brings is parsed in one go, while its event loop waits.
 PIECE = 16 * 1024
 
 
@@ -102,7 +102,7 @@ class Stream(httpcore.NetworkStream):
         self.leftovers = Leftovers()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self.leftovers.came(self._stream.read(min(max_bytes, PIECE), time_left(httpcore.ReadTimeout)))
+        return self.leftovers.came(self._stream.read(max_bytes, time_left(httpcore.ReadTimeout)))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for piece in pieces(buffer):

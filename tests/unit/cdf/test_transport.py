@@ -38,7 +38,7 @@ from cdf_support import (
 from hostile_server import HOSTILITIES, Gateway, hostile_gateway
 from identity_provider import Pair
 
-from airflow_provider_cdf.cdf import auth, calls, clock, network, transport
+from airflow_provider_cdf.cdf import auth, calls, clock, connections, network, transport
 from airflow_provider_cdf.cdf import client as client_module
 from airflow_provider_cdf.cdf.client import AsyncCdfClient, CdfClient
 from airflow_provider_cdf.cdf.errors import (
@@ -452,8 +452,8 @@ def test_an_address_that_leads_nowhere_is_passed_over_and_tried_last_from_then_o
 
     resolve_to(monkeypatch, "192.0.2.1", "127.0.0.1")
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", drop_the_first)
-    monkeypatch.setattr(network, "time_left", lambda _: 60.0)
-    backend = network.Backend()
+    monkeypatch.setattr(connections, "time_left", lambda _: 60.0)
+    backend = connections.Backend()
     with socket.create_server(("127.0.0.1", 0)) as server:
         for _ in range(2):
             backend.connect_tcp("cdf.example.com", server.getsockname()[1]).close()
@@ -474,7 +474,7 @@ def test_httpcore_still_opens_connections_through_the_backend_that_it_is_given(s
     """If it did not, requests would have no end, and only a hostile server would show it."""
     used: list[str] = []
     name = "AsyncStream" if sender.is_async else "Stream"
-    kind = getattr(network, name)
+    kind = getattr(connections, name)
 
     class Watched(kind):  # type: ignore[misc, valid-type]
         def get_extra_info(self, info: str) -> Any:
@@ -482,7 +482,7 @@ def test_httpcore_still_opens_connections_through_the_backend_that_it_is_given(s
             return super().get_extra_info(info)
 
     with pytest.MonkeyPatch.context() as patch, loopback_server(reply_as_both) as url:
-        patch.setattr(network, name, Watched)
+        patch.setattr(connections, name, Watched)
         sender.send(None, READ, settings(url, f"{url}/token"))
     assert used
 
@@ -490,10 +490,10 @@ def test_httpcore_still_opens_connections_through_the_backend_that_it_is_given(s
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (network.Stream, httpcore.NetworkStream),
-        (network.Backend, httpcore.NetworkBackend),
-        (network.AsyncStream, httpcore.AsyncNetworkStream),
-        (network.AsyncBackend, httpcore.AsyncNetworkBackend),
+        (connections.Stream, httpcore.NetworkStream),
+        (connections.Backend, httpcore.NetworkBackend),
+        (connections.AsyncStream, httpcore.AsyncNetworkStream),
+        (connections.AsyncBackend, httpcore.AsyncNetworkBackend),
     ],
 )
 def test_the_backend_has_the_methods_that_httpcore_calls(ours: type, theirs: type) -> None:
@@ -830,7 +830,7 @@ def test_an_exception_for_one_port_leaves_the_others_to_the_proxy(
     sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each port is a server of its own, also for the pools of connections."""
-    pools = network._Pools(httpcore.ConnectionPool, network.Backend(), transport.tls)
+    pools = network._Pools(httpcore.ConnectionPool, connections.Backend(), transport.tls)
     monkeypatch.setenv("no_proxy", "cdf.invalid:8443,[2001:db8::1]:8443,2001:db8::2")
     proxied = {
         url: pools.pool_for(httpx.URL(url))._proxy is not None
