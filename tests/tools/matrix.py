@@ -48,26 +48,27 @@ TOOLS = (
     "numpy",
     "azure-identity>=1.17",  # the extra azure
 )
-#: The unit tests but for those that know no Airflow: of the emulator, of simulated crashes, of documents.
+#: The unit tests but for those that know no Airflow, of the emulator and of documents; and whole DAGs.
 UNIT = (
     "tests/unit",
+    "tests/dags",
     "--ignore=tests/unit/emulator",
-    "--ignore=tests/unit/test_crash_model.py",
     "--ignore=tests/unit/test_documents.py",
     "--ignore=tests/unit/test_declared.py",
 )
 #: The calls to CDF: they hardly know Airflow. For all Pythons of the newest one, and for the oldest of each.
 CALLS = "tests/unit/cdf"
 #: What goes wrong on the way to CDF, once with what the oldest Airflow pins. With the newest all tests run.
-FAULTS = ("tests/unit/test_fault_matrix.py", "tests/unit/test_hostile_servers.py")
+FAULTS = ("tests/faults/test_fault_matrix.py", "tests/faults/test_hostile_servers.py")
 #: Seconds that the tests of a row may take.
 TIMEOUT = 3600.0
 #: What depends most on the version, for CI.
 SMALL = (
     "tests/unit/test_versions.py",
     "tests/unit/test_provider_info.py",
-    "tests/unit/test_example_dags.py::test_example_dag_succeeds",
+    "tests/dags/test_example_dags.py::test_example_dag_succeeds",
     "tests/unit/hooks/test_lookup.py",
+    "tests/dags/test_stored_connection.py",
     "tests/unit/operators/test_orphans.py",
     "tests/unit/sensors/test_resumed_sensors.py",
 )
@@ -91,12 +92,9 @@ class Row:
     @property
     def tests(self) -> tuple[str, ...]:
         """The unit tests of this row."""
-        left_out: list[str] = []
-        if not self.is_oldest_python and self.airflow is not AIRFLOWS[-1]:
-            left_out.append(CALLS)
-        if not self.is_oldest_python or self.airflow is not AIRFLOWS[0]:
-            left_out += FAULTS
-        return (*UNIT, *(f"--ignore={path}" for path in left_out))
+        has_calls = self.is_oldest_python or self.airflow is AIRFLOWS[-1]
+        has_faults = self.is_oldest_python and self.airflow is AIRFLOWS[0]
+        return (*UNIT, *(() if has_calls else (f"--ignore={CALLS}",)), *(FAULTS if has_faults else ()))
 
 
 @dataclass

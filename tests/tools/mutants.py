@@ -227,7 +227,9 @@ class Sampler:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("paths", type=Path, nargs="+", help="files or folders of the package")
-    parser.add_argument("--tests", nargs="*", default=[str(ROOT / "tests/unit")])
+    parser.add_argument(
+        "--tests", nargs="*", default=[str(ROOT / "tests" / name) for name in ("unit", "dags", "faults")]
+    )
     parser.add_argument("--number", type=int, default=40, help="how many mutants")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args()

@@ -13,6 +13,13 @@ else:
     from airflow.models.dagbag import DagBag
     from airflow.serialization import serde
 
+if AIRFLOW_VERSION >= (3, 2):
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+elif HAS_TASK_API:
+    from airflow.exceptions import DownstreamTasksSkipped
+else:
+    DownstreamTasksSkipped = None
+
 #: A DAG that ends at its first failure.
 FAIL_FAST = {"fail_fast" if HAS_TASK_API else "fail_stop": True}
 
@@ -40,6 +47,7 @@ __all__ = [
     "AirflowRescheduleException",
     "DagBag",
     "DagSerialization",
+    "DownstreamTasksSkipped",
     "EmptyOperator",
     "TriggerDagRunOperator",
     "serde",

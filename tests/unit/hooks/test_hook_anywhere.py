@@ -21,6 +21,7 @@ from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
+from airflow_provider_cdf.versions import AIRFLOW_VERSION
 
 SECRET = "s3cr3t-of-the-connection"
 
@@ -185,11 +186,14 @@ WRONG = {
     "no project": connection(extra={"tenant_id": "t"}),
     "unknown field": connection(extra={"project": "p", "tenant_id": "t", "token_": SECRET}),
     "secret with a blank": connection(password=f"{SECRET} "),
+    "a list": json.dumps([SECRET]),
+}
+#: Airflow 3.0 and 3.1 say of these that there is no such connection; others hand them over.
+WRONG_EXTRA = {
     "extra is a list": connection(extra=["project", SECRET]),
     "extra is text": connection(extra=json.dumps("project")),
     "extra is a number": connection(extra=5),
     "extra is no JSON": connection(extra="{project"),
-    "a list": json.dumps([SECRET]),
 }
 #: Airflow says of these that there is no such connection, or that something in it is wrong, as it may of what
 #: a secrets backend answers in its bad moment.
@@ -229,6 +233,20 @@ def test_a_connection_that_is_wrong_is_named_without_its_secret_even_in_tracebac
     assert "Nothing was sent to CDF" in str(caught.value)
     assert SECRET not in everything_of(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("wrong", WRONG_EXTRA.values(), ids=WRONG_EXTRA.keys())
+def test_an_extra_that_is_wrong_is_named_without_its_secret_where_airflow_hands_it_over(
+    monkeypatch: pytest.MonkeyPatch, wrong: str, is_async: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", wrong)
+    is_handed_over = not (3, 0) <= AIRFLOW_VERSION < (3, 2)
+    expected = CdfConnectionError if is_handed_over else CdfConnectionUnreadError
+    with pytest.raises(expected, match=r"connection 'cdf_default'( cannot|\.)") as caught:
+        ask(CdfHook(), is_async)
+    assert "Nothing was sent to CDF" in str(caught.value)
+    assert SECRET not in everything_of(caught.value)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
-from moved import AirflowRescheduleException
+from moved import AirflowRescheduleException, DownstreamTasksSkipped
 from support import FakeTaskInstance, Project, function_task, run_to_end
 
 from airflow_provider_cdf.cdf import clock
@@ -78,8 +78,6 @@ def raising(error: BaseException) -> Callable[[], Any]:
 
 
 def skips_others() -> BaseException:
-    from airflow.sdk.exceptions import DownstreamTasksSkipped
-
     return DownstreamTasksSkipped(tasks=["next"])
 
 

@@ -7,7 +7,7 @@ running after the last try, but where docs/exactly-once.md says so.
 Time is simulated, and nothing is sent. The steps are those that the operator and its failure callback carry
 out, of ``operators/starts.py``; the model only decides what becomes of each. More scenarios by hand:
 
-    SCENARIOS=20000 SEED=7 uv run pytest tests/unit/test_crash_model.py -n 0
+    SCENARIOS=20000 SEED=7 uv run pytest tests/faults/test_crash_model.py -n 0
 """
 
 from __future__ import annotations
