@@ -199,7 +199,7 @@ class LocalAirflow(AirflowApi):
         return Process.start(
             name,
             [sys.executable, "-m", "airflow", *arguments],
-            env=self.env,
+            env=self.env | self.shape.settings_of(name),
             cwd=self.home,
             log=self.home / f"{name}.log",
         )
@@ -264,10 +264,8 @@ class LocalAirflow(AirflowApi):
                 return next(
                     (each for each in self._named("worker") if self.processes[each].pid in above), None
                 )
-        elif task["state"] == "deferred" and task["triggerer_job"] and len(self._named("triggerer")) > 1:
-            begun = datetime.fromisoformat(task["triggerer_job"]["start_date"]).timestamp()
-            ages = {begun - self.processes[each].started_at: each for each in self._named("triggerer")}
-            return min(((age, each) for age, each in ages.items() if age > 0), default=(0, None))[1]
+        elif task["state"] == "deferred" and task["triggerer_job"]:
+            return self.shape.triggerer_on(task["triggerer_job"]["hostname"])
         return None
 
     def sql(self, statement: str, **values: object) -> int:

@@ -16,6 +16,9 @@ from airflow_provider_cdf.demo.services import Postgres, Redis, Service, missing
 _SCHEDULER = ["scheduler", "--skip-serve-logs"]
 _TRIGGERER = ["triggerer", "--skip-serve-logs"]
 
+#: The module in Airflow's ``config`` that tells the hosts of the triggerers.
+HOSTS = "triggerer_hosts"
+
 
 class Shape:
     """
@@ -45,6 +48,14 @@ class Shape:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS": SQLITE_PATIENCE,
         }
+
+    def settings_of(self, component: str) -> dict[str, str]:
+        """Return the environment variables of one of the processes, beside those of all."""
+        return {}
+
+    def triggerer_on(self, host: str) -> str | None:
+        """Return which of several triggerers it is that Airflow knows by a host."""
+        return None
 
     def before_migration(self, home: Path) -> None:
         """Prepare the home."""
@@ -81,6 +92,7 @@ class Distributed(Shape):
                 "\n".join(["A distributed Airflow needs what is not installed here:", *lacking])
             )
         celery = ["celery", "worker", "--skip-serve-logs", "--concurrency", str(slots), "--celery-hostname"]
+        self._hosts = {name: f"127.0.0.{2 + n}" for n, name in enumerate(_numbered("triggerer", triggerers))}
         self.components = {
             "api-server": ["api-server"],
             "dag-processor": ["dag-processor"],
@@ -97,8 +109,26 @@ class Distributed(Shape):
         """Return the environment variables that make Airflow this shape."""
         return {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CORE__PARALLELISM": "32"}
 
+    def settings_of(self, component: str) -> dict[str, str]:
+        """Return the environment variables of one of the processes, beside those of all."""
+        if component not in self._hosts:
+            return {}
+        return {"AIRFLOW__CORE__HOSTNAME_CALLABLE": f"{HOSTS}.{component.replace('-', '_')}"}
+
+    def triggerer_on(self, host: str) -> str | None:
+        """
+        Return which triggerer it is that Airflow knows by a host.
+
+        Airflow notes of a triggerer's job its host and no more, so each has an address of its own: Airflow
+        looks for logs there, too, and must not have to ask a name server.
+        """
+        return next((name for name, one in self._hosts.items() if one == host), None)
+
     def before_migration(self, home: Path) -> None:
         """Prepare the home."""
+        (home / "config").mkdir(exist_ok=True)
+        lines = (f'{name.replace("-", "_")} = "{host}".format\n' for name, host in self._hosts.items())
+        (home / "config" / f"{HOSTS}.py").write_text("".join(lines))
 
     def after_migration(self, home: Path) -> None:
         """Prepare the database."""

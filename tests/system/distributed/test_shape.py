@@ -75,3 +75,22 @@ def test_the_look_for_what_is_missing_makes_no_airflow_home(tmp_path: Path) -> N
 def test_what_is_not_installed_is_noticed() -> None:
     assert shapes._is_installed("psycopg2")
     assert not shapes._is_installed("apache-airflow-providers-of-nothing")
+
+
+def test_each_triggerer_is_known_to_airflow_by_a_host_of_its_own(
+    hide: Callable[..., None], tmp_path: Path
+) -> None:
+    hide()
+    shape = Distributed(triggerers=2)
+    shape.before_migration(tmp_path)
+    hosts = {}
+    for name in ("triggerer-1", "triggerer-2", "scheduler-1"):
+        env = {**os.environ, **shape.settings_of(name), "AIRFLOW_HOME": str(tmp_path)}
+        ask = "import airflow; from airflow.utils.net import get_hostname; print(get_hostname())"
+        answer = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True)
+        hosts[name] = answer.stdout.splitlines()[-1]
+    assert {name: shape.triggerer_on(host) for name, host in hosts.items()} == {
+        "triggerer-1": "triggerer-1",
+        "triggerer-2": "triggerer-2",
+        "scheduler-1": None,
+    }
