@@ -186,3 +186,24 @@ async def first_event(trigger: Any) -> Any:
     events = [event.payload async for event in trigger.run()]
     assert len(events) == 1, events
     return events[0]
+
+
+def call(notifier: Any, context: Any) -> None:
+    """
+    Call a notifier as Airflow does, and raise what it raises.
+
+    Airflow 2.11.0 logs that, and goes on.
+    """
+    notify, raised = notifier.notify, []
+
+    def noting(context: Any) -> None:
+        try:
+            notify(context)
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    notifier.notify = noting
+    notifier(context)
+    if raised:
+        raise raised[0]

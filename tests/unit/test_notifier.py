@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
-from support import FakeTaskInstance, Project, function_task
+from support import FakeTaskInstance, Project, call, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
@@ -140,7 +140,7 @@ def test_numbers_become_text_where_the_dag_renders_natively(
     context = of_task(ti, execution_id)
     context["dag"] = DAG("plant", render_template_as_native_obj=True)
     with pytest.raises(CdfError, match="'7'"):
-        notifier("COMPLETED", cdf_conn_id="{{ 7 }}")(context)
+        call(notifier("COMPLETED", cdf_conn_id="{{ 7 }}"), context)
 
 
 #: Outputs that CDF does not take, and what is said of them.
@@ -157,7 +157,7 @@ def test_an_output_that_cdf_does_not_take_is_reported_as_a_failure(
     value: Any, said: str, execution_id: str, project: Project, ti: FakeTaskInstance
 ) -> None:
     with pytest.raises(CdfError, match="task was set to FAILED_WITH_TERMINAL_ERROR") as error:
-        notifier("COMPLETED", output=value)(of_task(ti, execution_id))
+        call(notifier("COMPLETED", output=value), of_task(ti, execution_id))
     assert said in str(error.value)
     assert "Nothing was sent" not in str(error.value)
     reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
@@ -173,9 +173,9 @@ def test_an_output_too_large_for_a_failure_is_left_out_of_it(
     one = notifier("FAILED", output={"a": f"{{{{ 'x' * {size} }}}}"})
     if size > 100_000:
         with pytest.raises(CdfError, match="task was set to FAILED"):
-            one(context)
+            call(one, context)
     else:
-        one(context)
+        call(one, context)
     reported = output(project, execution_id, "FAILED")
     assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
     assert "a" not in reported
@@ -183,12 +183,12 @@ def test_an_output_too_large_for_a_failure_is_left_out_of_it(
 
 def test_one_whose_address_cannot_be_rendered_says_that_cdf_waits(ti: FakeTaskInstance) -> None:
     with pytest.raises(CdfError, match=r"^The CDF task may still wait .* undefined"):
-        notifier("COMPLETED", "{{ nothing.of_that_kind }}")(of_task(ti, ""))
+        call(notifier("COMPLETED", "{{ nothing.of_that_kind }}"), of_task(ti, ""))
 
 
 def test_a_status_that_cdf_does_not_have_says_that_cdf_waits(execution_id: str, ti: FakeTaskInstance) -> None:
     with pytest.raises(CdfInputError, match="may still wait"):
-        notifier("{{ 'done' }}")(of_task(ti, execution_id))
+        call(notifier("{{ 'done' }}"), of_task(ti, execution_id))
 
 
 @pytest.mark.parametrize(

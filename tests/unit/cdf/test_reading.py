@@ -293,10 +293,12 @@ def test_a_page_keeps_what_tells_whether_executions_go_on() -> None:
     assert [one.id for one in page.items] == ["a", "b"]
     assert page.next_cursor == "c"
     proper = a_page(json.dumps({"items": [items[0], items[3]]}).encode())
-    assert [(one.id, one.status, one.end_time, one.metadata) for one in proper.items] == [
-        ("a", "RUNNING", None, {}),
-        ("b", "RUNNING", 1, {}),
+    assert [(one.id, one.status, one.end_time) for one in proper.items] == [
+        ("a", "RUNNING", None),
+        ("b", "RUNNING", 1),
     ]
+    if reading._HAS_MSGSPEC:
+        assert [one.metadata for one in proper.items] == [{}, {}]
 
 
 def test_without_msgspec_the_models_read_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import inspect
 import json
 import logging
 import os
@@ -119,7 +118,7 @@ def raw(content: bytes, encoding: str, status: int = 200) -> httpx.MockTransport
     return httpx.MockTransport(lambda request: token_or(request, answer))
 
 
-WHOLE = httpx.Response(200, json=EXECUTION).content
+WHOLE = json.dumps(EXECUTION, separators=(",", ":")).encode()
 PACKED = gzip.compress(WHOLE, mtime=0)
 
 
@@ -857,6 +856,10 @@ def test_nothing_for_this_machine_goes_through_a_proxy(sender: Sender, proxy: li
 def test_a_socks_proxy_without_its_package_is_named_and_nothing_was_sent(
     sender: Sender, proxy: list[str], monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
+    try:
+        httpx.Proxy(named)
+    except ValueError:
+        pytest.skip("this httpx does not know socks5h")
     monkeypatch.setattr(network, "find_spec", lambda _: None)
     monkeypatch.setenv("all_proxy", named)
     call = calls.update_task("p", TASK_ID, "COMPLETED")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 from operator_support import context
-from support import FakeTaskInstance
+from support import FakeTaskInstance, call
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.connections import request_ends
@@ -111,7 +111,7 @@ def notify(number: int, **more: Any) -> None:
         status="FAILED", execution_id=UNKNOWN, task_external_id=f"score_{number}", output={}
     )
     with pytest.raises(CdfError, match="may still wait") as error:
-        one(context(FakeTaskInstance(task_id="judge"), **more))
+        call(one, context(FakeTaskInstance(task_id="judge"), **more))
     logging.getLogger("operator under test").warning("%s", error.value)
 
 

@@ -27,7 +27,7 @@ from operator_support import Store, context, end_badly, wait_until, when_sending
 from operator_support import key as key_of
 from support import FakeTaskInstance, Project, broken, first_event, function_task, run_to_end
 
-from airflow_provider_cdf import waiting
+from airflow_provider_cdf import task_state, waiting
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import (
     CdfError,
@@ -1054,13 +1054,13 @@ class TestOnKill:
         workflow = project.define(function_task("approve", waits=True))
         answered = threading.Event()
 
-        def get_task_states(self: FakeTaskInstance, **_: object) -> None:
+        def state_of(ti: FakeTaskInstance) -> None:
             if answer == "late":
                 answered.wait(20)
             raise RuntimeError("API_SERVER_ERROR")
 
         monkeypatch.setattr(cancelling, "STATE_PATIENCE", 0.05 if answer == "late" else 20)
-        monkeypatch.setattr(FakeTaskInstance, "get_task_states", get_task_states)
+        monkeypatch.setattr(task_state, "state_of", state_of)
 
         told = self.kill_while_waiting(make(workflow), project, dataclasses.replace(ti, max_tries=1))
 
