@@ -152,14 +152,15 @@ def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     """
     triggerer = cluster.airflow.processes[name]
     processes = tree(cluster, name)
+    # Before it stands still: on a busy machine it may just lose them by itself.
     moving = [run for run in runs if triggerer_of(run) == name]
+    told = {run.id: times_told(run) for run in moving}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # a child may just have ended
             process.suspend()
     try:
         wait_until(lambda: not any(triggerer_of(run) == name for run in moving))
         yield
-        told = {run.id: times_told(run) for run in moving}
     finally:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
