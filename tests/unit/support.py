@@ -192,7 +192,7 @@ def call(notifier: Any, context: Any) -> None:
     """
     Call a notifier as Airflow does, and raise what it raises.
 
-    Airflow 2.11.0 logs that, and goes on.
+    Airflow 2.11 logs that, and goes on.
     """
     notify, raised = notifier.notify, []
 
