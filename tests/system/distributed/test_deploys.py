@@ -100,7 +100,7 @@ def many(cluster: Cluster, deferred: int, poking: int) -> Iterator[list[Run]]:
     for run in runs:
         run.wait_until(lambda run=run: run.statuses() == ["RUNNING"], PATIENCE)
     for run in runs[:deferred]:
-        run.wait_until(lambda run=run: "starting" in run.log(), PATIENCE)
+        run.wait_until(lambda run=run: times_begun(run) > 0, PATIENCE)
     yield runs
     lost = [run for run in runs if run.statuses() != ["RUNNING"]]
     assert not lost, "\n".join(
@@ -134,13 +134,20 @@ def test_a_restart_of_the_broker_and_of_the_database_loses_nothing(cluster: Clus
 
 
 def triggerer_of(run: Run) -> str | None:
-    return run.cluster.airflow.component_of(run.task())
+    task = run.task()
+    return run.cluster.airflow.component_of(task) if task["state"] == "deferred" else None
 
 
 def wait_for_triggerer_of(run: Run) -> str:
-    while not (name := triggerer_of(run)):
-        run.wait_until(lambda: triggerer_of(run) is not None, PATIENCE)
+    run.wait_until(lambda: times_begun(run) > 0, PATIENCE)
+    name = triggerer_of(run)
+    assert name
     return name
+
+
+def times_begun(run: Run) -> int:
+    """How often a triggerer has begun to run the trigger: a while after it was given it."""
+    return run.log().count(" starting")
 
 
 @contextlib.contextmanager
@@ -155,11 +162,13 @@ def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     # Before it stands still: on a busy machine it may just lose them by itself.
     moving = [run for run in runs if triggerer_of(run) == name]
     told = {run.id: times_told(run) for run in moving}
+    begun = {run.id: times_begun(run) for run in moving}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # a child may just have ended
             process.suspend()
     try:
         wait_until(lambda: not any(triggerer_of(run) == name for run in moving))
+        wait_until(lambda: all(times_begun(run) > begun[run.id] for run in moving))
         yield
     finally:
         for process in processes:
