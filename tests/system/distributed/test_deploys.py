@@ -23,8 +23,8 @@ PATIENCE = 1200
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     # Ten tasks that poll hold ten slots, and the deferred ones need some to begin and to end.
-    # Airflow's own patience with heartbeats, because its api-server is restarted, too. On a busy machine those
-    # of a triggerer that is well come late by ten seconds, and its triggers move by themselves.
+    # Airflow's own patience with heartbeats, because its api-server is restarted, too. On a busy machine
+    # those of a triggerer that is well come late by ten seconds, and its triggers move by themselves.
     patient = {
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
