@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import psutil
 import pytest
@@ -104,7 +105,7 @@ def many(cluster: Cluster, deferred: int, poking: int) -> Iterator[list[Run]]:
     for run in runs:
         run.wait_until(lambda run=run: run.statuses() == ["RUNNING"], PATIENCE)
     for run in runs[:deferred]:
-        run.wait_until(lambda run=run: times_begun(run) > 0, PATIENCE)
+        run.wait_until(lambda run=run: has_begun(run), PATIENCE)
     yield runs
     lost = [run for run in runs if run.statuses() != ["RUNNING"]]
     assert not lost, "\n".join(
@@ -143,15 +144,35 @@ def triggerer_of(run: Run) -> str | None:
 
 
 def wait_for_triggerer_of(run: Run) -> str:
-    run.wait_until(lambda: times_begun(run) > 0, PATIENCE)
+    run.wait_until(lambda: has_begun(run), PATIENCE)
     name = triggerer_of(run)
     assert name
     return name
 
 
-def times_begun(run: Run) -> int:
-    """How often a triggerer has begun to run the trigger: a while after it was given it."""
-    return run.log().count(" starting")
+def has_begun(run: Run, since: str = "") -> bool:
+    """Whether a triggerer has begun to run the trigger, which is a while after it was given it."""
+    return is_said(run.log().splitlines(), " starting", since)
+
+
+def is_told(run: Run, since: str) -> bool:
+    """Whether a triggerer was told that the task is killed, and found that it is not."""
+    airflow = run.cluster.airflow
+    # Airflow may have forgotten meanwhile whose log is whose: then it is in that of the triggerer.
+    logs = [run.log(), *(log.read_text() for log in airflow.home.glob("triggerer-*.log"))]
+    which = f"[execution {run.executions()[0].id}]"
+    lines = [line for log in logs for line in log.splitlines() if which in line]
+    return is_said(lines, "only the trigger moves", since)
+
+
+def is_said(lines: Iterable[str], words: str, since: str) -> bool:
+    # Not how often: a triggerer that gets a trigger again writes over what it has logged of it before.
+    return any(words in line and line[: len(since)] > since for line in lines)
+
+
+def now() -> str:
+    """The time, as the lines of logs begin."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}"
 
 
 @contextlib.contextmanager
@@ -163,20 +184,14 @@ def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     """
     triggerer = cluster.airflow.processes[name]
     processes = tree(cluster, name)
-    # Before it stands still: it may just lose them by itself, see above.
+    before = now()
     moving = [run for run in runs if triggerer_of(run) == name]
-    told = {run.id: times_told(run) for run in moving}
-
-    def is_taken_over(run: Run) -> bool:
-        running = times_begun(run) - times_told(run)
-        return running >= (1 if times_told(run) > told[run.id] else 2)  # the one that stands still counts
-
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):  # a child may just have ended
             process.suspend()
     try:
         wait_until(lambda: not any(triggerer_of(run) == name for run in moving))
-        wait_until(lambda: all(map(is_taken_over, moving)))
+        wait_until(lambda: all(has_begun(run, before) for run in moving))
         yield
     finally:
         for process in processes:
@@ -185,20 +200,11 @@ def frozen(cluster: Cluster, name: str, runs: Sequence[Run]) -> Iterator[None]:
     wait_until(
         lambda: (
             cluster.airflow.processes[name] is not triggerer
-            or all(times_told(run) > told[run.id] for run in moving)
+            # Before it stood still, it may just have lost one by itself.
+            or all(is_told(run, before) for run in moving)
         )
     )
     cluster.airflow.wait_until_healthy(START)
-
-
-def times_told(run: Run) -> int:
-    """How many triggerers were told that the task is killed, and found that it is not."""
-    airflow = run.cluster.airflow
-    # Airflow may have forgotten meanwhile whose log is whose: then it is in that of the triggerer.
-    logs = [run.log(), *(log.read_text() for log in airflow.home.glob("triggerer-*.log"))]
-    which = f"[execution {run.executions()[0].id}]"
-    lines = (line for log in logs for line in log.splitlines())
-    return sum("only the trigger moves" in line and which in line for line in lines)
 
 
 def test_triggers_that_move_while_their_tasks_are_deferred(cluster: Cluster) -> None:
@@ -216,8 +222,9 @@ def test_a_trigger_that_moves_while_its_task_is_queued(cluster: Cluster) -> None
             for worker in workers:
                 worker.suspend()
                 resumed.callback(worker.resume)
+            moment = now()
             run.set_back_to_scheduled()
-            run.wait_until(lambda: times_told(run) == 1, PATIENCE)
+            run.wait_until(lambda: is_told(run, moment), PATIENCE)
         assert run.task()["state"] == "queued"
         assert run.statuses() == ["RUNNING"]
     ends_well(run)
@@ -227,9 +234,10 @@ def test_a_trigger_that_moves_while_its_task_is_queued(cluster: Cluster) -> None
 def test_a_trigger_that_moves_while_its_task_is_resumed(cluster: Cluster) -> None:
     run = Run(cluster, "resumed", "many")
     with frozen(cluster, wait_for_triggerer_of(run), [run]):
+        moment = now()
         run.set_back_to_scheduled()
         run.wait_for_log("resumed without word from its trigger", seconds=PATIENCE)
-        run.wait_until(lambda: times_told(run) == 1, PATIENCE)
+        run.wait_until(lambda: is_told(run, moment), PATIENCE)
     assert run.task()["state"] == "running"
     assert run.statuses() == ["RUNNING"]
     ends_well(run)
