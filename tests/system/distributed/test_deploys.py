@@ -167,7 +167,7 @@ def is_told(run: Run, since: str) -> bool:
 
 def is_said(lines: Iterable[str], words: str, since: str) -> bool:
     # Not how often: a triggerer that gets a trigger again writes over what it has logged of it before.
-    return any(words in line and line[: len(since)] > since for line in lines)
+    return any(words in line and line[: len(since)] >= since for line in lines)
 
 
 def now() -> str:
