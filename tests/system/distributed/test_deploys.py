@@ -144,7 +144,7 @@ def triggerer_of(run: Run) -> str | None:
 
 
 def wait_for_triggerer_of(run: Run) -> str:
-    run.wait_until(lambda: has_begun(run), PATIENCE)
+    run.wait_for_log(" starting", seconds=PATIENCE)
     name = triggerer_of(run)
     assert name
     return name
