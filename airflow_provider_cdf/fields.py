@@ -29,6 +29,8 @@ class TextFields:
 
     #: Template fields that are text, or hold nothing but text.
     text_fields: Sequence[str] = ()
+    #: Those of them that may be a list or a dict, which one template may render to, if the DAG says so.
+    collections_of_text: Sequence[str] = ()
 
     def _do_render_template_fields(
         self,
@@ -47,14 +49,14 @@ class TextFields:
         ids = [name for name in texts if name in _IDS and isinstance(getattr(self, name), XComArg)]
         for name in ids:
             setattr(self, name, _id_from_xcom(getattr(self, name), context))
-        render(
-            parent,
-            [name for name in texts if name not in ids],
-            context,
-            text_env(self, context),
-            seen_oids,
-            **more,
-        )
+        as_others = [
+            name
+            for name in texts
+            if name in self.collections_of_text and isinstance(getattr(self, name), str)
+        ]
+        as_text_only = [name for name in texts if name not in (*ids, *as_others)]
+        render(parent, as_text_only, context, text_env(self, context), seen_oids, **more)
+        render(parent, as_others, context, jinja_env, seen_oids, **more)
         for name in texts:
             setattr(self, name, as_text(getattr(self, name)))
         render(parent, others, context, jinja_env, seen_oids, **more)

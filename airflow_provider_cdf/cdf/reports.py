@@ -128,7 +128,7 @@ def _reported_task(
             f"Task {task.external_id!r} was not set to {wanted}: it was left {task.status} when the workflow "
             f"ended {execution.status}. {which}"
         ) from None
-    if not task.has_ended and is_async_complete(execution, task) is False:
+    if is_async_complete(execution, task) is False:
         raise CdfNothingToReportToError(
             f"Task {task.external_id!r} waits for no report: it is not asynchronous (isAsyncComplete); CDF "
             f"ends it itself. It is {task.status}. {which}"

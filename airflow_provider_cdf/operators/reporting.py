@@ -95,6 +95,12 @@ def report(
         task, is_done = _task_to_report_to(execution, target, status, output, reporter)
         if is_done:
             log.info("Task %r is already %s. [task %s]", task.external_id, task.status, task.id)
+            if output and status == "COMPLETED" and not output.items() <= (task.output or {}).items():
+                log.warning(
+                    "CDF has another output of it, and keeps that. [task %s, execution %s]",
+                    task.id,
+                    execution.id,
+                )
             return task
         task_id = task.id
     if mark or status == "FAILED":
@@ -136,7 +142,8 @@ def _task_to_report_to(
         if _is_reported_by(reporter, attempt, status, output):
             return attempt, True
     task = current_attempt(execution, str(target.task_external_id), target.parent_task_external_id)
-    if task is not None and task.has_become(status):
+    ends_by_itself = task is not None and is_async_complete(execution, task) is False
+    if task is not None and task.has_become(status) and not ends_by_itself:
         return task, True
     where = f"{workflow_state(execution)} Nothing was changed in CDF. [execution {execution.id}]"
     if task is None:
@@ -147,11 +154,11 @@ def _task_to_report_to(
             f"{name} waits for no report just now. Its last attempt has ended {task.status}, and CDF has not "
             f"started another one, so {status} was not reported. {where}"
         )
-    elif task.has_ended:
+    elif task.has_ended and not task.has_become(status):
         state = f"has already ended {task.status}{_because(task)}"
-    elif execution.has_ended:
+    elif execution.has_ended and not task.has_ended:
         state = f"was left {task.status} when the workflow ended"
-    elif is_async_complete(execution, task) is False:
+    elif ends_by_itself:
         state = "is not asynchronous (isAsyncComplete), so CDF ends it itself"
     else:
         return task, False

@@ -92,6 +92,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         "cdf_conn_id",
     )
     text_fields = tuple(name for name in template_fields if name != "input")
+    collections_of_text = ("metadata", "task_outputs")
 
     def __init__(
         self,

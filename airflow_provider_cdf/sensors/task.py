@@ -44,6 +44,7 @@ class CdfTaskSensor(ExecutionSensor):
         "parent_task_external_id",
     )
     text_fields = template_fields
+    collections_of_text = ("target_status",)
 
     def __init__(
         self,

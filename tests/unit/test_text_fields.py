@@ -26,6 +26,7 @@ class Runs(TextFields, BaseOperator):
 
     template_fields: Sequence[str] = ("version", "metadata", "names", "input", "execution_id")
     text_fields: Sequence[str] = ("version", "metadata", "names", "execution_id")
+    collections_of_text: Sequence[str] = ("metadata", "names")
 
     def __init__(
         self,
@@ -93,6 +94,20 @@ def test_a_template_that_becomes_text_stays_it(text: str, native: bool) -> None:
     )
     assert operator.version == text
     assert operator.metadata == {"v": text}
+
+
+def test_one_template_may_become_a_list_or_a_dict_of_text() -> None:
+    context = {"params": {"names": ["a", 7]}}
+    fields = {"names": "{{ params.names }}", "metadata": "{{ {'batch': 7, 'v': '007'} }}"}
+    operator = rendered(context, **fields)
+    assert operator.names == ["a", "7"]
+    assert operator.metadata == {"batch": "7", "v": "007"}
+    assert rendered(context, native=False, **fields).names == "['a', 7]"
+
+
+def test_which_fields_of_ours_may() -> None:
+    for kind in (CdfWorkflowRunOperator, CdfTaskSensor):
+        assert set(kind.collections_of_text) <= set(kind.text_fields) <= set(kind.template_fields)
 
 
 def test_other_fields_are_rendered_as_the_dag_says() -> None:

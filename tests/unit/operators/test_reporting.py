@@ -237,6 +237,31 @@ def test_a_task_that_is_not_asynchronous_is_not_reported_to(
         go_on.set()
 
 
+def test_a_task_that_cdf_has_ended_itself_had_no_report(project: Project, ti: FakeTaskInstance) -> None:
+    """Else the wrong name of a task is green, and the one that was meant waits on."""
+    execution_id = project.run(project.define(function_task("read"), function_task("score", waits=True)))
+    read = project.task(execution_id, "read", "COMPLETED")
+
+    with pytest.raises(CdfNothingToReportToError, match="not asynchronous") as caught:
+        make(execution_id, task_external_id="read").execute({"ti": ti})
+    assert "Nothing was changed in CDF" in str(caught.value)
+    by_id = CdfTaskUpdateOperator(
+        task_id="by_id", cdf_task_id=read["id"], execution_id=execution_id, status="COMPLETED"
+    )
+    with pytest.raises(CdfNothingToReportToError, match="not asynchronous"):
+        by_id.execute({"ti": ti})
+
+
+def test_an_output_that_cdf_does_not_take_any_more_is_told(
+    execution_id: str, project: Project, ti: FakeTaskInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.update(project.task(execution_id, "approve")["id"], "COMPLETED", {"risk": 0.1})
+    for output in ({"risk": 0.1}, {"risk": 0.2}):
+        caplog.clear()
+        make(execution_id, output=output).execute({"ti": ti})
+        assert ("keeps that" in caplog.text) == (output["risk"] != 0.1)
+
+
 def of_two_children(project: Project) -> str:
     """An execution in which two subworkflows have a child ``approve`` that waits."""
     sites = [
