@@ -21,10 +21,13 @@ from airflow_provider_cdf.cdf.models import (
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
+#: The ids that tasks are told by.
+_OF_TASK = ("external_id", "parent_task_external_id")
+
 
 def cleaned(answer: AnswerT, clean: Callable[[str], str]) -> AnswerT:
     """
-    Return an answer whose words are cleaned: reasons, unknown statuses, and the workflow it says it is of.
+    Return an answer whose words are cleaned: reasons, unknown statuses, external ids.
 
     Not a list: it has thousands of entries, of which nothing but ids and known statuses is told.
 
@@ -41,17 +44,20 @@ def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
             changes["reason_for_incompletion"] = said
         if answer.status not in type(answer.status).__members__:
             changes["status"] = type(answer.status)(clean(answer.status))
-    if isinstance(answer, WorkflowExecution):
-        for name in ("workflow_external_id", "version"):
+        of_workflow = ("workflow_external_id", "version")
+        for name in of_workflow if isinstance(answer, WorkflowExecution) else _OF_TASK:
             text = getattr(answer, name)
-            # It is compared with what was asked for, so a difference in blanks alone leaves it as it came.
-            if text is not None and (said := clean(text)).split() != text.split():
-                changes[name] = said
+            if not _is_clean(text, clean):
+                changes[name] = clean(text)
     if isinstance(answer, WorkflowExecutionDetails):
         known = TaskStatus.__members__
         # Most of them say nothing, and an execution has up to thousands.
         says_nothing = [
-            task.reason_for_incompletion is None and task.status in known for task in answer.executed_tasks
+            task.reason_for_incompletion is None
+            and task.status in known
+            and _is_clean(task.external_id, clean)
+            and _is_clean(task.parent_task_external_id, clean)
+            for task in answer.executed_tasks
         ]
         if not all(says_nothing):
             changes["executed_tasks"] = [
@@ -59,3 +65,11 @@ def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
                 for task, nothing in zip(answer.executed_tasks, says_nothing, strict=True)
             ]
     return changes
+
+
+def _is_clean(text: str | None, clean: Callable[[str], str]) -> bool:
+    """Whether an id may stay. It is compared with what was asked for, so blanks alone make no difference."""
+    if text is None:
+        return True
+    said = clean(text)
+    return said == text or said.split() == text.split()

@@ -13,6 +13,8 @@ from airflow_provider_cdf.cdf.models import ExecutionPage, WorkflowExecution
 MOST_EMPTY = 10
 #: Pages after which it is not either: ten million executions, where CDF answers as many as it is asked for.
 MOST_PAGES = 10_000
+#: Executions on a list of those that run, after which it is not followed: a poll keeps 2 KB of each.
+MOST_RUNNING = 100_000
 #: Seconds within which a list is read where nothing else can be done meanwhile.
 LIST_WITHIN = 60.0
 
@@ -26,10 +28,12 @@ class Pages:
             for execution in pages.items_of(page): ...
 
     :param within: seconds for all pages. A list that ends with the page that is being read is never late.
+    :param most: executions on all pages, where all of them are kept.
     """
 
-    def __init__(self, within: float = math.inf) -> None:
+    def __init__(self, within: float = math.inf, most: float = math.inf) -> None:
         self._within = within
+        self._most, self._found = most, 0
         self._give_up_at = clock.now() + within
         self._seen: set[str] = set()
         self._empty = 0
@@ -50,6 +54,7 @@ class Pages:
         if self.cursor is None:
             return
         self._empty = 0 if page.items else self._empty + 1
+        self._found += len(page.items)
         read = len(self._seen) + 1
         problem = ""
         if self.cursor in self._seen:
@@ -58,6 +63,8 @@ class Pages:
             problem = f"{self._empty} empty pages in a row lead on to another one"
         elif read >= MOST_PAGES:
             problem = f"after {read} pages there is another one"
+        elif self._found >= self._most:
+            problem = f"after {self._found} executions there is another page"
         elif clock.now() >= self._give_up_at:
             problem = f"after {self._within:.0f} s and {read} pages there is another one"
         if problem:

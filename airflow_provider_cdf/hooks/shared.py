@@ -19,7 +19,7 @@ from airflow_provider_cdf.cdf.client import AsyncCdfClient
 from airflow_provider_cdf.cdf.errors import CdfApiError, CdfError, CdfLoginError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.models import WorkflowExecution, WorkflowExecutionDetails
-from airflow_provider_cdf.cdf.pages import LIST_WITHIN, Pages
+from airflow_provider_cdf.cdf.pages import LIST_WITHIN, MOST_RUNNING, Pages
 from airflow_provider_cdf.cdf.reading import ExecutionPolls, ListPoll
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
@@ -94,7 +94,7 @@ class SharedClient:
         """Return all executions that are RUNNING, without tasks, by id in lower case; or what went wrong."""
         found: dict[str, WorkflowExecution] = {}
         poll = ListPoll(self._list)
-        pages = Pages(LIST_WITHIN)
+        pages = Pages(LIST_WITHIN, MOST_RUNNING)
         while not pages.are_over:
             page = await self._tried(partial(calls.poll_executions, poll=poll, cursor=pages.cursor))
             if isinstance(page, CdfError):

@@ -54,6 +54,19 @@ def test_the_reason_of_each_attempt_is_searched_once_for_all_polls(
     assert [text for text in looked_at if text.startswith("attempt")] == reasons
 
 
+def test_a_secret_or_a_control_character_in_an_external_id_is_not_told() -> None:
+    tasks = [
+        {**TASK, "externalId": f"score {SECRET}", "parentTaskExternalId": f"\x1b[31m{SECRET}"},
+        {**TASK, "id": str(uuid.uuid4()), "externalId": "two  blanks"},
+    ]
+    answer = Answer(200, {}, json.dumps({**EXECUTION, "executedTasks": tasks}).encode())
+    cleaned, same = CdfClient(settings())._read(READ, answer).executed_tasks
+    assert cleaned.external_id == "score ***"
+    assert "\x1b" not in str(cleaned.parent_task_external_id)
+    assert SECRET not in repr(cleaned)
+    assert same.external_id == "two  blanks"
+
+
 def test_of_a_long_reason_only_the_part_that_is_looked_at_is_kept() -> None:
     client = CdfClient(settings())
     tracemalloc.start()

@@ -41,6 +41,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfInputError,
     CdfUnreachableError,
 )
+from airflow_provider_cdf.cdf.models import ExecutionPage
 from airflow_provider_cdf.cdf.reading import ExecutionPolls
 from airflow_provider_cdf.cdf.retry import is_transient
 
@@ -660,6 +661,17 @@ def test_empty_pages_between_others_are_followed(sender: Sender) -> None:
     more = [page(cursor=f"b{number}") for number in range(9)]
     network = Network(*nine, page("a", cursor="c"), *more, page("b"))
     assert [one.id for one in sender.use(network, "executions", page_at)] == ["a", "b"]
+
+
+def test_a_list_that_is_kept_as_a_whole_has_a_limit() -> None:
+    one, other = (
+        ExecutionPage.model_validate({"items": [{**EXECUTION, "id": "x"}] * 4, "nextCursor": cursor})
+        for cursor in "ab"
+    )
+    ends = pages.Pages(most=5)
+    assert len(list(ends.items_of(one))) == 4
+    with pytest.raises(CdfAnswerError, match="has no end: after 8 executions"):
+        list(ends.items_of(other))
 
 
 def test_a_list_that_goes_on_and_on_is_given_up(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
