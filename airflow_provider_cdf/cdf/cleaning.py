@@ -55,8 +55,8 @@ def _changes(answer: BaseModel, clean: Callable[[str], str]) -> dict[str, Any]:
         says_nothing = [
             task.reason_for_incompletion is None
             and task.status in known
-            and _is_clean(task.external_id, clean)
-            and _is_clean(task.parent_task_external_id, clean)
+            and clean(task.external_id) == task.external_id
+            and ((parent := task.parent_task_external_id) is None or clean(parent) == parent)
             for task in answer.executed_tasks
         ]
         if not all(says_nothing):
