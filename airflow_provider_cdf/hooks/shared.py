@@ -23,7 +23,7 @@ from airflow_provider_cdf.cdf.pages import LIST_WITHIN, MOST_RUNNING, Pages
 from airflow_provider_cdf.cdf.reading import ExecutionPolls, ListPoll
 from airflow_provider_cdf.hooks.cdf import CdfHook
 
-#: Executions that are read at once. The rest wait for their turn.
+#: Executions that are read at once, of each kind. The rest wait for their turn: an answer may have 20 MB.
 MOST_AT_ONCE = 16
 #: The longest ``Retry-After`` that is obeyed, seconds: what waits of the usual ``max_poll_silence`` obey.
 LONGEST_RETRY_AFTER = 90.0
@@ -60,7 +60,9 @@ class SharedClient:
         self._users = 0
         self._opening = asyncio.Lock()
         self._opened: _Opened | None = None
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        #: Of streams, of what waits for an end, and of watchers, which may look at hundreds. What hangs of one
+        #: kind does not delay the others.
+        self._polls, self._ends, self._crowd = (asyncio.Semaphore(MOST_AT_ONCE) for _ in range(3))
         self._looks: set[asyncio.Task[Look]] = set()
         #: The newest list of what runs.
         self._list: ListPoll | None = None
@@ -112,21 +114,26 @@ class SharedClient:
 
         :param polls: who has read the looks before this one.
         """
-        return await self._turn(execution_id, polls, is_heeding=False)
+        return await self._turn(execution_id, polls, self._polls, is_heeding=False)
 
-    def begin_look(self, execution_id: str) -> asyncio.Task[Look]:
+    def begin_look(self, execution_id: str, *, of_crowd: bool = False) -> asyncio.Task[Look]:
         """
         Begin a look that several wait for with ``asyncio.shield``: it does not end with one of them.
 
         Where CDF does not want to be asked, it brings what CDF said then.
+
+        :param of_crowd: whether it is one of many that no wait depends on.
         """
-        look = asyncio.create_task(self._turn(execution_id, ExecutionPolls(), is_heeding=True))
+        turns = self._crowd if of_crowd else self._ends
+        look = asyncio.create_task(self._turn(execution_id, ExecutionPolls(), turns, is_heeding=True))
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
         return look
 
-    async def _turn(self, execution_id: str, polls: ExecutionPolls, *, is_heeding: bool) -> Look:
-        async with self._turns:
+    async def _turn(
+        self, execution_id: str, polls: ExecutionPolls, turns: asyncio.Semaphore, *, is_heeding: bool
+    ) -> Look:
+        async with turns:
             if is_heeding and self._quiet is not None and self.quiet_for:
                 return self._quiet
             return await self._tried(partial(calls.poll_execution, execution_id=execution_id, polls=polls))

@@ -72,11 +72,15 @@ class Snapshot:
             return execution
         return execution if execution is not None and is_surely_running(execution) else None
 
-    def begin_look(self, execution_id: str) -> asyncio.Task[Look]:
-        """Begin to read an execution, once for all who ask this snapshot."""
+    def begin_look(self, execution_id: str, *, of_crowd: bool = False) -> asyncio.Task[Look]:
+        """
+        Begin to read an execution, once for all who ask this snapshot.
+
+        :param of_crowd: whether it is one of many that no wait depends on.
+        """
         key = _key(execution_id)
         if key not in self._looks:
-            self._looks[key] = self._stream.client.begin_look(execution_id)
+            self._looks[key] = self._stream.client.begin_look(execution_id, of_crowd=of_crowd)
         return self._looks[key]
 
     async def look(self, execution_id: str) -> Look:
