@@ -60,8 +60,8 @@ class SharedClient:
         self._users = 0
         self._opening = asyncio.Lock()
         self._opened: _Opened | None = None
-        #: Of streams, of what waits for an end, and of watchers, which may look at hundreds. What hangs of one
-        #: kind does not delay the others.
+        #: Of streams, of what waits for an end, and of watchers, which may look at hundreds: what hangs of
+        #: one kind does not delay the others.
         self._polls, self._ends, self._crowd = (asyncio.Semaphore(MOST_AT_ONCE) for _ in range(3))
         self._looks: set[asyncio.Task[Look]] = set()
         #: The newest list of what runs.
