@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_cdf.arguments import number_or, statuses_of
+from airflow_provider_cdf.arguments import is_number, number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
@@ -47,11 +48,21 @@ class Cursor:
         ended = execution.end_time
         return ended is not None and ended > self.floor and self.told.get(execution.id) != ended
 
-    def tell(self, executions: Sequence[WorkflowExecution]) -> None:
-        """Note endings as told."""
-        self.told |= {one.id: one.end_time for one in executions if one.end_time is not None}
-        self.floor = max(self.floor, max(self.told.values(), default=0) - OVERLAP)
-        self.told = {one: ended for one, ended in self.told.items() if ended > self.floor}
+    def tell(self, ended: Sequence[WorkflowExecution], listed: Sequence[WorkflowExecution] = ()) -> None:
+        """
+        Note endings as told.
+
+        :param listed: all that CDF listed. Only while it is, an end in the future is kept in mind.
+        """
+        self.told |= {one.id: one.end_time for one in ended if one.end_time is not None}
+        now = _now()
+        # An end in the future must not silence what really ends until then.
+        latest = min(max(self.told.values(), default=0), now)
+        self.floor = max(self.floor, latest - OVERLAP)
+        ids = {one.id for one in (*ended, *listed)}
+        self.told = {
+            one: end for one, end in self.told.items() if end > self.floor and (end <= now or one in ids)
+        }
 
     def stored(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -62,7 +73,9 @@ class Cursor:
         """Read what was stored; ``None`` if that is no cursor."""
         if not isinstance(stored, Mapping) or not isinstance(stored.get("told"), Mapping):
             return None
-        return cls(number_or(stored.get("floor"), 0.0), stored["told"])
+        told = {str(one): ended for one, ended in stored["told"].items() if is_number(ended)}
+        # Releases before this one may have stored a floor in the future.
+        return cls(min(number_or(stored.get("floor"), 0.0), _now() - OVERLAP), told)
 
 
 class CdfWorkflowEventTrigger(BaseEventTrigger):
@@ -139,6 +152,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         cursor = await self._restore()
         try:
             while True:
+                found: list[WorkflowExecution] = []
                 ended: list[WorkflowExecution] = []
                 try:
                     found = await self._ended(hook)
@@ -163,7 +177,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                         yield TriggerEvent(_payload(ended))
                 await clock.asleep(max(pace.next_interval, TOLD_AFTER if ended else 0.0))
                 if ended and cursor is not None:
-                    cursor.tell(ended)
+                    cursor.tell(ended, found)
                     await self._store(cursor)
         finally:
             await hook.aclose()
@@ -206,6 +220,11 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
             await store.aset(CURSOR, cursor.stored())
         except Exception as error:
             self.log.warning("Airflow did not store what was told; a restart may tell it again: %s", error)
+
+
+def _now() -> float:
+    """Return the present as CDF writes times: milliseconds since the epoch."""
+    return time.time() * 1000
 
 
 def _payload(ended: Sequence[WorkflowExecution]) -> dict[str, Any]:

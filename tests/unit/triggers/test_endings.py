@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -220,6 +221,34 @@ class TestTrouble:
     @pytest.mark.parametrize("stored", [None, [], {}, {"told": 7}, "x"])
     def test_what_is_stored_may_be_no_cursor(self, stored: Any) -> None:
         assert Cursor.read(stored) is None
+
+
+def ended_at(name: str, milliseconds: float) -> Any:
+    return SimpleNamespace(id=name, end_time=int(milliseconds))
+
+
+@pytest.mark.parametrize("ahead", [3_600_000, 365 * 86_400_000], ids=["hour", "year"])
+class TestAnEndInTheFuture:
+    def test_is_told_once_and_silences_nothing(self, ahead: int) -> None:
+        cursor, now = Cursor(), time.time() * 1000
+        late = ended_at("late", now + ahead)
+        cursor.tell([late], [late])
+        assert cursor.floor <= time.time() * 1000 - OVERLAP
+        assert cursor.is_new(ended_at("next", now))
+        for number in range(3):
+            assert not cursor.is_new(late)
+            cursor.tell([ended_at(str(number), now + number)], [late])
+        cursor.tell([ended_at("x", now)], [])
+        assert "late" not in cursor.told  # for ever, it would grow
+
+    def test_that_was_stored_as_the_floor_is_corrected(self, ahead: int) -> None:
+        now = time.time() * 1000
+        cursor = Cursor.read({"floor": now + ahead, "told": {"late": now + ahead, "odd": "x"}})
+        assert cursor is not None
+        assert cursor.floor <= time.time() * 1000 - OVERLAP
+        assert cursor.is_new(ended_at("next", now))
+        cursor.tell([])
+        assert list(cursor.told) in ([], ["late"])
 
 
 def test_the_cursor_stays_small() -> None:
