@@ -14,12 +14,13 @@ from moved import DagSerialization, TriggerDagRunOperator
 from support import FakeTaskInstance, Project, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.inbox import cdf_inbox
 from airflow_provider_cdf.operators import inbox as module
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator, logical_date
 from airflow_provider_cdf.versions import HAS_TASK_API
-from airflow_provider_cdf.waiting_tasks import those_counted
+from airflow_provider_cdf.waiting_tasks import those_counted, waiting_in
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -240,6 +241,36 @@ class TestTrouble:
                 listed(ti, workflow)
         finally:
             cdf.faults.clear()
+
+
+class TestAbsurdNumbers:
+    """One of them in one execution, and its time is not known; all else goes on."""
+
+    def conf(self, start_time: float, timeout: float) -> dict[str, Any]:
+        task = {"id": "t", "externalId": "score", "status": "IN_PROGRESS", "startTime": start_time}
+        defined = {"externalId": "score", "type": "function", "timeout": timeout}
+        execution = WorkflowExecutionDetails.model_validate(
+            {
+                "id": "e",
+                "workflowExternalId": "pump_health",
+                "status": "RUNNING",
+                "executedTasks": [{**task, "input": {"isAsyncComplete": True}}],
+                "workflowDefinition": {"tasks": [defined]},
+            }
+        )
+        (waiting,) = waiting_in(execution, "score")
+        return waiting.conf()
+
+    @pytest.mark.parametrize("start_time", [10**17, 253_402_300_800_000, -(10**15), 0])
+    def test_as_the_start_time(self, start_time: int) -> None:
+        conf = self.conf(start_time, 3600)
+        assert (conf["start_time"], conf["deadline"]) == (None, None)
+
+    @pytest.mark.parametrize("timeout", [1e13, 1e308, -1e13, float("inf"), float("nan")])
+    def test_as_the_timeout(self, timeout: float) -> None:
+        conf = self.conf(1_700_000_000_000, timeout)
+        assert conf["start_time"] == "2023-11-14T22:13:20+00:00"
+        assert conf["deadline"] is None
 
 
 @pytest.mark.parametrize("counted", [set(), {"0"}, {"5"}, {"3", "4"}, set(map(str, range(8)))], ids=len)
