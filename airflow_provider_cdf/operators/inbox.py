@@ -97,7 +97,15 @@ class CdfWaitingTasksOperator(TextFields, UsesHook, BaseOperator):
         executions = self.hook.list_executions(
             workflow_external_id=self.workflow_external_id, version=self.version, status="RUNNING"
         )
-        read = [self._waiting_in(execution_id) for execution_id in [one.id for one in executions]]
+        # Whatever the server has made of the filter; and pages may overlap.
+        ids = {
+            one.id: None
+            for one in executions
+            if one.workflow_external_id == self.workflow_external_id
+            and self.version in (None, one.version)
+            and not one.has_ended
+        }
+        read = [self._waiting_in(execution_id) for execution_id in ids]
         unread = [one for one in read if isinstance(one, CdfError)]
         if unread and len(unread) == len(read):
             raise unread[-1]

@@ -184,14 +184,23 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
 
     async def _ended(self, hook: Any) -> list[WorkflowExecution]:
         since = datetime.now(UTC) - timedelta(seconds=LOOK_BACK)
+        statuses = statuses_of(self.statuses)
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,
-            status=statuses_of(self.statuses),
+            status=statuses,
             created_after=since,
         )
         async with aclosing(listed):
-            return [one async for one in listed]
+            found = {one.id: one async for one in listed}  # pages may overlap
+        # Whatever the server has made of the filter: nobody is to be told of another workflow.
+        return [
+            one
+            for one in found.values()
+            if one.workflow_external_id == self.workflow_external_id
+            and self.version in (None, one.version)
+            and one.status in statuses
+        ]
 
     async def _restore(self) -> Cursor | None:
         """Return how far the watcher has got; ``None`` if it begins."""

@@ -16,6 +16,7 @@ from support import FakeTaskInstance, Project, function_task
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.inbox import cdf_inbox
 from airflow_provider_cdf.operators import inbox as module
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator, logical_date
@@ -90,6 +91,19 @@ class TestWhatWaits:
             "workflow_external_id": workflow,
             "version": "1",
         }
+
+    def test_is_nothing_else_where_the_server_does_not_filter_and_read_once(
+        self, cdf: CdfEmulator, project: Project, ti: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfHook.list_executions
+        monkeypatch.setattr(CdfHook, "list_executions", lambda hook, **filters: [*asked(hook), *asked(hook)])
+        workflow, other = (project.define(function_task("score", waits=True)) for _ in range(2))
+        start(project, other)
+        mine = start(project, workflow)
+        before = cdf.journal.count("GET", "*/executions/*")
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [mine]
+        assert cdf.journal.count("GET", "*/executions/*") - before == 1
+        assert listed(ti, workflow, version="2") == []
 
     def test_is_listed_oldest_first(self, project: Project, ti: Inbox) -> None:
         workflow = project.define(function_task("score", waits=True))

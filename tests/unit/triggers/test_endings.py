@@ -15,6 +15,7 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.triggers import endings
 from airflow_provider_cdf.triggers.endings import CURSOR, OVERLAP, CdfWorkflowEventTrigger, Cursor
 
@@ -125,6 +126,28 @@ class TestTells:
         assert ids(told) == [ended[2:]]
         assert watch(workflow, None, monkeypatch, both, nothing, version="2") == []
         assert ids(watch(workflow, None, monkeypatch, both, nothing, statuses="failed")) == [[ended[-1]]]
+
+    def test_nothing_else_where_the_server_does_not_filter_and_nothing_twice(
+        self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfHook.alist_executions
+
+        async def all_of_them_twice(hook: CdfHook, **filters: Any) -> Any:
+            for _ in range(2):
+                async for one in asked(hook, created_after=filters["created_after"]):
+                    yield one
+
+        monkeypatch.setattr(CdfHook, "alist_executions", all_of_them_twice)
+        other = project.define(function_task("score", waits=True, retries=0))
+        ended: list[str] = []
+
+        def several() -> None:
+            end(project, other)
+            end(project, workflow, "FAILED")
+            ended.append(end(project, workflow))
+
+        assert ids(watch(workflow, None, monkeypatch, several, nothing, nothing)) == [ended]
+        assert watch(workflow, None, monkeypatch, several, nothing, version="2") == []
 
     def test_an_execution_again_that_cdf_has_retried(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
