@@ -165,8 +165,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                 else:
                     pace.answered()
                     if cursor is None:
-                        # The first poll ever: from here on, endings are told.
-                        cursor = Cursor()
+                        # The first poll ever: from here on, endings are told. What ended long before may not
+                        # be in this list and be in a later one.
+                        cursor = Cursor(_now() - OVERLAP)
                         cursor.tell(found)
                         await self._store(cursor)
                     ended = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)

@@ -113,6 +113,22 @@ class TestTells:
         assert one == {"id": ended[0], "status": "COMPLETED", "end_time": execution["endTime"]}
         assert told[0]["more"] == 0
 
+    def test_nothing_from_before_that_the_first_list_has_left_out(
+        self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfWorkflowEventTrigger._ended
+        before = ended_at("before", time.time() * 1000 - OVERLAP - 60_000)
+        before.status = "COMPLETED"
+        lists: list[list[Any]] = [[]]
+
+        async def ended(self: CdfWorkflowEventTrigger, hook: CdfHook) -> Any:
+            return lists.pop() if lists else [before, *await asked(self, hook)]
+
+        monkeypatch.setattr(CdfWorkflowEventTrigger, "_ended", ended)
+        now: list[str] = []
+        told = watch(workflow, Store(), monkeypatch, lambda: now.append(end(project, workflow)), nothing)
+        assert ids(told) == [now]
+
     def test_only_the_statuses_and_versions_that_are_wanted(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
