@@ -68,6 +68,8 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self._look_at: dict[str, float] = {}
         #: The attempts that wait, by execution.
         self._waiting: dict[str, set[str]] = {}
+        #: Executions that could not be read when they were looked at last.
+        self._unread: set[str] = set()
         self._ring_at = 0.0
         self._is_silent = False
 
@@ -139,6 +141,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         ]
         self._look_at = {one: self._look_at.get(one, 0.0) for one in mine}
         self._waiting = {one: ids for one, ids in self._waiting.items() if one in self._look_at}
+        self._unread &= set(mine)
         known = {attempt for ids in self._waiting.values() for attempt in ids}
         looked = [one for one in mine if now >= self._look_at[one]]
         do_wait = await asyncio.gather(*(self._look(snapshot, one, now) for one in looked))
@@ -159,7 +162,12 @@ class CdfTaskEventTrigger(BaseEventTrigger):
 
         execution = await snapshot.look(execution_id)
         if isinstance(execution, CdfError):
-            return False  # at the next snapshot, or it has ended and is in none any more
+            if not self._unread:
+                self.log.warning("%s Polling goes on.", execution)
+            self._unread.add(execution_id)
+            self._look_at[execution_id] = now + LOOK_AGAIN
+            return False
+        self._unread.discard(execution_id)
         found = waiting_in(execution, self.task_external_id, self.parent_task_external_id)
         self._waiting[execution_id] = {task.cdf_task_id for task in found}
         if not found and is_over_in(execution, self.task_external_id, self.parent_task_external_id):

@@ -193,6 +193,30 @@ def test_outlives_an_outage_and_says_so_once(
     assert "503" in said[0]
 
 
+def test_says_once_that_an_execution_cannot_be_read_and_looks_again_later(
+    cdf: CdfEmulator, project: Project, workflow: str, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    trigger = bell(workflow)
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *arguments: said.append(text % arguments))
+    execution_id = start(project, workflow)
+    later = lambda: now.__setitem__(0, now[0] + LOOK_AGAIN + 1)  # noqa: E731
+    cdf.faults.add("GET", "*/executions/*", status=403, times=2)
+    before = looks(cdf)
+    try:
+        assert rings(trigger, nothing, nothing, nothing, later, nothing, later) == [0, 0, 0, 0, 0, 1]
+        assert looks(cdf) - before == 3
+        assert len(said) == 1
+        cdf.faults.add("GET", "*/executions/*", status=500)
+        rings(trigger, later)
+    finally:
+        cdf.faults.clear()
+    assert [text.endswith("Polling goes on.") for text in said] == [True, True]
+    assert "403" in said[0]
+    assert execution_id in said[0]
+    assert "500" in said[1]
+
+
 def test_rings_by_itself_where_airflow_shares_nothing(project: Project, workflow: str) -> None:
     start(project, workflow)
 
