@@ -15,6 +15,7 @@ from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, POLL_INTERVAL, load
 
 if TYPE_CHECKING:
+    from airflow_provider_cdf.hooks.shared import Look
     from airflow_provider_cdf.triggers.streams import Snapshot
 
 #: Seconds after which it rings again while a task still waits: the ring before may have come to nothing.
@@ -68,6 +69,8 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self._look_at: dict[str, float] = {}
         #: The attempts that wait, by execution.
         self._waiting: dict[str, set[str]] = {}
+        #: Looks that are under way, by execution. Other triggers may share them: their client cancels them.
+        self._reading: dict[str, asyncio.Task[Look]] = {}
         #: Executions that could not be read when they were looked at last.
         self._unread: set[str] = set()
         self._ring_at = 0.0
@@ -143,24 +146,36 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self._waiting = {one: ids for one, ids in self._waiting.items() if one in self._look_at}
         self._unread &= set(mine)
         known = {attempt for ids in self._waiting.values() for attempt in ids}
-        looked = [one for one in mine if now >= self._look_at[one]]
-        do_wait = await asyncio.gather(*(self._look(snapshot, one, now) for one in looked))
+        self._reading = {
+            one: task for one, task in self._reading.items() if one in self._look_at and not task.cancelled()
+        }
+        begun = {
+            one: snapshot.begin_look(one)
+            for one in mine
+            if one not in self._reading and now >= self._look_at[one]
+        }
+        self._reading |= begun
+        if begun:
+            # Not longer: one that hangs must not hold up all others. It is seen at a later snapshot.
+            await asyncio.wait(begun.values(), timeout=self.interval)
+        read = {one: task.result() for one, task in self._reading.items() if task.done()}
+        self._reading = {one: task for one, task in self._reading.items() if one not in read}
+        wait = [one for one, look in read.items() if self._note(one, look, now)]
         # Not at every poll: what else comes to wait in this execution, as another child of a dynamic task
         # does, mostly does so at the same time.
         pause = min(max(LOOK_AGAIN, sum(map(bool, self._waiting.values()))), RING_AGAIN)
-        self._look_at |= {one: now + pause for one, waits in zip(looked, do_wait, strict=True) if waits}
+        self._look_at |= dict.fromkeys(wait, now + pause)
         waiting = {attempt for ids in self._waiting.values() for attempt in ids}
         if not waiting or (waiting <= known and now < self._ring_at):
             return 0
         self._ring_at = now + RING_AGAIN
         return len(waiting)
 
-    async def _look(self, snapshot: Snapshot, execution_id: str, now: float) -> bool:
+    def _note(self, execution_id: str, execution: Look, now: float) -> bool:
         """Return whether a task of this execution waits, and note which."""
         from airflow_provider_cdf.cdf.errors import CdfError
         from airflow_provider_cdf.waiting_tasks import is_over_in, waiting_in
 
-        execution = await snapshot.look(execution_id)
         if isinstance(execution, CdfError):
             if not self._unread:
                 self.log.warning("%s Polling goes on.", execution)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.hooks.shared import shared_client
+from airflow_provider_cdf.hooks.shared import SharedClient, shared_client
 from airflow_provider_cdf.triggers import doorbell
 from airflow_provider_cdf.triggers.doorbell import LOOK_AGAIN, RING_AGAIN, CdfTaskEventTrigger
 from airflow_provider_cdf.triggers.streams import Snapshot, Stream
@@ -215,6 +217,30 @@ def test_says_once_that_an_execution_cannot_be_read_and_looks_again_later(
     assert "403" in said[0]
     assert execution_id in said[0]
     assert "500" in said[1]
+
+
+def test_one_read_that_hangs_holds_up_no_other(
+    project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = start(project, workflow)
+    start(project, workflow)
+    begun: list[str] = []
+    let_go = threading.Event()
+    turn = SharedClient._turn
+
+    async def slow(self: SharedClient, execution_id: str, *more: Any, **named: Any) -> Any:
+        begun.append(execution_id)
+        if execution_id == hangs:
+            await asyncio.to_thread(let_go.wait, 30)
+        return await turn(self, execution_id, *more, **named)
+
+    def over() -> None:
+        let_go.set()
+        time.sleep(1)
+
+    monkeypatch.setattr(SharedClient, "_turn", slow)
+    assert rings(bell(workflow, poll_interval=0.5), nothing, nothing, over) == [1, 0, 2]
+    assert begun.count(hangs) == 1
 
 
 def test_rings_by_itself_where_airflow_shares_nothing(project: Project, workflow: str) -> None:
