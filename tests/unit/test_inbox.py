@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -245,6 +246,37 @@ class TestTrouble:
             assert {one["conf"]["cdf_task_id"] for one in listed(ti, workflow)} < ids
         finally:
             cdf.faults.clear()
+
+    def test_with_one_that_hangs_is_over_soon_and_named(
+        self,
+        cdf: CdfEmulator,
+        project: Project,
+        ti: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(module, "READ_WITHIN", 0.5)
+        workflow = project.define(function_task("score", waits=True))
+        hanging = project.run(workflow)
+        project.task(hanging, "score")
+        other = start(project, workflow)
+        get_execution = CdfHook.get_execution
+
+        def read(hook: CdfHook, execution_id: str, *, within: float | None = None) -> Any:
+            if execution_id == hanging:
+                cdf.faults.add("GET", "*/executions/*", delay=3, times=1)
+            return get_execution(hook, execution_id, within=within)
+
+        monkeypatch.setattr(CdfHook, "get_execution", read)
+        began = time.monotonic()
+        try:
+            assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [other]
+        finally:
+            cdf.faults.clear()
+        assert time.monotonic() - began < 2.5
+        said = capsys.readouterr().out
+        assert "An execution could not be read, and is left for the next time." in said
+        assert hanging in said
 
     def test_with_all_of_them_is_an_error(self, cdf: CdfEmulator, project: Project, ti: Inbox) -> None:
         workflow = project.define(function_task("score", waits=True))
