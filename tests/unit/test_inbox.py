@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from moved import DagSerialization, TriggerDagRunOperator
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
@@ -345,6 +345,16 @@ class TestDag:
             "task_external_id": "score",
         }
         return cdf_inbox("inbox", **{**given, **arguments})
+
+    @pytest.mark.parametrize("name", ["workflow_external_id", "task_external_id"])
+    @pytest.mark.parametrize("value", ["", " ", None])
+    def test_refuses_an_empty_id(self, name: str, value: Any) -> None:
+        with pytest.raises(CdfInputError, match=f"{name} is empty"):
+            self.make(**{name: value}, schedule=EVERY_MINUTE)
+
+    def test_refuses_to_start_itself(self) -> None:
+        with pytest.raises(CdfInputError, match="start itself"):
+            self.make(trigger_dag_id="inbox", schedule=EVERY_MINUTE)
 
     def test_lists_and_starts(self) -> None:
         dag = self.make(
