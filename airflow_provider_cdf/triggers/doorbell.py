@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
@@ -25,6 +26,16 @@ RING_AGAIN = 180.0
 LOOK_AGAIN = 30.0
 
 
+def in_seconds(interval: Any) -> Any:
+    """Return an interval as a trigger stores it: a timedelta and a text with a number as seconds."""
+    if isinstance(interval, timedelta):
+        return interval.total_seconds()
+    try:
+        return float(interval) if isinstance(interval, str) else interval
+    except ValueError:
+        return interval  # refused nowhere: the default counts
+
+
 class CdfTaskEventTrigger(BaseEventTrigger):
     """
     A doorbell for an ``AssetWatcher`` (Airflow 3): it rings when a CDF task begins to wait for Airflow.
@@ -43,7 +54,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
     :param task_external_id: external id of the task.
     :param version: version of the workflow; all of them without it.
     :param parent_task_external_id: the dynamic task or subworkflow whose children are meant.
-    :param poll_interval: seconds between polls.
+    :param poll_interval: seconds between polls, or a timedelta.
     """
 
     def __init__(
@@ -53,7 +64,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         task_external_id: str = "",
         version: str | None = None,
         parent_task_external_id: str | None = None,
-        poll_interval: float = POLL_INTERVAL,
+        poll_interval: float | timedelta | str = POLL_INTERVAL,
         **more: Any,
     ) -> None:
         # Never raises: an exception here would stop the whole triggerer. `more` is what a newer release has
@@ -62,9 +73,9 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self.cdf_conn_id = cdf_conn_id
         self.workflow_external_id = workflow_external_id
         self.task_external_id = task_external_id
-        self.version = version
+        self.version = None if version is None else str(version)
         self.parent_task_external_id = parent_task_external_id
-        self.poll_interval = poll_interval
+        self.poll_interval = in_seconds(poll_interval)
         #: When to look at an execution next, by its id.
         self._look_at: dict[str, float] = {}
         #: The attempts that wait, by execution.
@@ -119,6 +130,10 @@ class CdfTaskEventTrigger(BaseEventTrigger):
     ) -> AsyncIterator[TriggerEvent]:
         """Ring whenever a snapshot shows a reason to, for ever."""
         await load()
+        for name in ("workflow_external_id", "task_external_id"):
+            if not getattr(self, name):
+                self.log.warning("%s is empty: this watcher will never ring.", name)
+                break
         async for snapshot in shared_stream:
             if not snapshot.is_outdated and (count := await self._reason_to_ring(snapshot)):
                 self.log.info("%d CDF tasks %r wait for Airflow.", count, self.task_external_id)

@@ -13,6 +13,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_cdf.arguments import is_number, number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.triggers.base import BaseEventTrigger
+from airflow_provider_cdf.triggers.doorbell import in_seconds
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     :param workflow_external_id: external id of the workflow.
     :param version: version of the workflow; all of them without it.
     :param statuses: the endings that are told, one or several, in any case.
-    :param poll_interval: seconds between polls, of one request each.
+    :param poll_interval: seconds between polls, of one request each, or a timedelta.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         workflow_external_id: str = "",
         version: str | None = None,
         statuses: str | Sequence[str] = ("COMPLETED",),
-        poll_interval: float = POLL_INTERVAL,
+        poll_interval: float | timedelta | str = POLL_INTERVAL,
         **more: Any,
     ) -> None:
         # Never raises: an exception here would stop the whole triggerer. `more` is what a newer release has
@@ -122,9 +123,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.cdf_conn_id = cdf_conn_id
         self.workflow_external_id = workflow_external_id
-        self.version = version
+        self.version = None if version is None else str(version)
         self.statuses = statuses
-        self.poll_interval = poll_interval
+        self.poll_interval = in_seconds(poll_interval)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to make this trigger again."""
@@ -149,6 +150,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         interval = number_or(self.poll_interval, POLL_INTERVAL)
         pace = Pace(interval=interval, longest=90.0)
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
+        self._warn_of_what_never_comes()
         cursor = await self._restore()
         try:
             while True:
@@ -183,9 +185,28 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         finally:
             await hook.aclose()
 
+    def _usable_statuses(self) -> list[str]:
+        """Return the statuses that an ended execution may have: CDF refuses what it does not know."""
+        from airflow_provider_cdf.cdf.models import WorkflowStatus
+
+        known = set(WorkflowStatus) - {WorkflowStatus.RUNNING}
+        return [one for one in statuses_of(self.statuses) if one in known]
+
+    def _warn_of_what_never_comes(self) -> None:
+        usable = self._usable_statuses()
+        unusable = [one for one in statuses_of(self.statuses) if one not in usable]
+        if not self.workflow_external_id:
+            self.log.warning("workflow_external_id is empty: nothing will ever be told.")
+        elif not usable:
+            self.log.warning("No execution ends as any of %s: nothing will ever be told.", unusable)
+        elif unusable:
+            self.log.warning("No execution ends as %s: of that, nothing will ever be told.", unusable)
+
     async def _ended(self, hook: Any) -> list[WorkflowExecution]:
         since = datetime.now(UTC) - timedelta(seconds=LOOK_BACK)
-        statuses = statuses_of(self.statuses)
+        statuses = self._usable_statuses()
+        if not statuses or not self.workflow_external_id:
+            return []  # without them, CDF would list all there are
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,

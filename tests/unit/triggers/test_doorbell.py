@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -257,6 +258,24 @@ def test_rings_by_itself_where_airflow_shares_nothing(project: Project, workflow
 def test_never_refuses_what_was_stored(interval: Any) -> None:
     trigger = CdfTaskEventTrigger(poll_interval=interval, from_a_newer_release=True)
     assert trigger.interval == 10.0
+
+
+@pytest.mark.parametrize("interval", [timedelta(seconds=3), "3", "3.0"])
+def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
+    trigger = CdfTaskEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    assert trigger.interval == 3.0
+    assert trigger.version == "1"
+    assert json.loads(json.dumps(trigger.serialize()[1]))["poll_interval"] == 3.0
+
+
+@pytest.mark.parametrize(("missing", "named"), [("workflow_external_id", True), ("cdf_conn_id", False)])
+def test_says_that_it_will_never_ring(missing: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ids = {"workflow_external_id": "pumps", "task_external_id": "score", missing: ""}
+    trigger = CdfTaskEventTrigger(**ids)  # type: ignore[arg-type]
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *arguments: said.append(text % arguments))
+    rings(trigger)
+    assert said == ([f"{missing} is empty: this watcher will never ring."] if named else [])
 
 
 def test_is_stored_and_made_again(workflow: str) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,33 @@ class TestTells:
         assert event["more"] == 1
 
 
+class TestNeverTells:
+    @pytest.mark.parametrize(
+        ("given", "text"),
+        [
+            ({"workflow_external_id": ""}, "workflow_external_id is empty: nothing"),
+            ({"statuses": "COMPLETE"}, "['COMPLETE']: nothing"),
+            ({"statuses": ["running"]}, "['RUNNING']: nothing"),
+            ({"statuses": ["failed", "COMPLETE"]}, "['COMPLETE']: of that, nothing"),
+            ({}, ""),
+        ],
+        ids=str,
+    )
+    def test_what_never_comes_and_says_so_once(
+        self, given: Any, text: str, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        log = SimpleNamespace(warning=lambda text, *more: said.append(text % more), info=lambda *_: None)
+        monkeypatch.setattr(CdfWorkflowEventTrigger, "log", log)
+        ending: Callable[[], Any] = lambda: end(project, workflow, "FAILED")  # noqa: E731
+        more = dict(given)
+        watched = more.pop("workflow_external_id", workflow)
+        told = watch(watched, Store(), monkeypatch, ending, nothing, **more)
+        assert bool(told) == ("failed" in given.get("statuses", ()))
+        assert len(said) == bool(text)
+        assert text in "".join(said)
+
+
 class TestRestart:
     def test_tells_what_has_ended_meanwhile_and_nothing_twice(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +329,13 @@ def test_the_cursor_stays_small() -> None:
     assert not again.is_new(SimpleNamespace(id="old", end_time=5))  # type: ignore[arg-type]
     assert not again.is_new(SimpleNamespace(id="none", end_time=None))  # type: ignore[arg-type]
     assert CURSOR == "cdf_endings"
+
+
+@pytest.mark.parametrize("interval", [timedelta(seconds=3), "3"])
+def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
+    trigger = CdfWorkflowEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    stored = json.loads(json.dumps(trigger.serialize()[1]))
+    assert (stored["version"], stored["poll_interval"]) == ("1", 3.0)
 
 
 @pytest.mark.parametrize("value", ["soon", -1, None])
