@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_cdf.arguments import seconds
+from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator
 from airflow_provider_cdf.versions import HAS_TASK_API
 
@@ -60,7 +61,16 @@ def cdf_inbox(
     :param poll_interval: seconds between the watcher's looks.
     :param cdf_conn_id: id of the Airflow connection.
     :raises ValueError: for a watcher on Airflow 2.
+    :raises CdfInputError: if an external id is empty, or the inbox would start itself.
     """
+    for name, given in (
+        ("workflow_external_id", workflow_external_id),
+        ("task_external_id", task_external_id),
+    ):
+        if not str(given or "").strip():
+            raise CdfInputError(f"{name} is empty: the inbox {dag_id!r} would never find a task.")
+    if trigger_dag_id == dag_id:
+        raise CdfInputError(f"The inbox {dag_id!r} would start itself: trigger_dag_id is its own dag_id.")
     if schedule == WATCHER:
         schedule = [
             _bell(

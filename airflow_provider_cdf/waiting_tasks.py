@@ -12,6 +12,9 @@ from airflow_provider_cdf.cdf.errors import CdfAmbiguousTaskError
 from airflow_provider_cdf.cdf.models import TaskExecution, TaskStatus, WorkflowExecutionDetails
 from airflow_provider_cdf.waiting import Impossible, wait_for_task
 
+#: The year 9999, in milliseconds since the epoch: no date goes much beyond.
+LATEST = 253_370_764_800_000
+
 
 @dataclass(frozen=True)
 class WaitingTask:
@@ -76,7 +79,7 @@ def waiting_in(
             parent_task_external_id=task.parent_task_external_id,
             workflow_external_id=execution.workflow_external_id,
             version=execution.version,
-            start_time=task.start_time,
+            start_time=_known(task.start_time),
             deadline=_deadline(execution, task),
         )
         for task in execution.executed_tasks
@@ -117,10 +120,17 @@ def those_counted(ids: Sequence[str], count: Callable[[Sequence[str]], int]) -> 
 
 def _deadline(execution: WorkflowExecutionDetails, task: TaskExecution) -> int | None:
     defined = execution.workflow_definition.tasks if execution.workflow_definition else []
-    if task.start_time is None or task.parent_task_external_id is not None:
+    began = _known(task.start_time)
+    if began is None or task.parent_task_external_id is not None:
         return None
     timeouts = [one.timeout for one in defined if one.external_id == task.external_id]
-    return task.start_time + int(timeouts[0] * 1000) if timeouts else None
+    # Compared before it is calculated with: 1e308 seconds are no number of milliseconds.
+    return _known(began + int(timeouts[0] * 1000)) if timeouts and 0 < timeouts[0] < LATEST else None
+
+
+def _known(milliseconds: int | None) -> int | None:
+    """Return a time, unless it is none that a date can have: one task's must not stop the whole inbox."""
+    return milliseconds if milliseconds is not None and 0 < milliseconds < LATEST else None
 
 
 def _iso(milliseconds: int | None) -> str | None:

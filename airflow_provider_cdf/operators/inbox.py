@@ -31,6 +31,8 @@ MOST = 1000
 AT_ONCE = 100
 #: Seconds before CDF gives a task up within which the inbox warns that its DAG run has not started.
 HURRY = 120.0
+#: Seconds for reading one execution: one that hangs must not keep all others from their DAG runs.
+READ_WITHIN = 15.0
 
 
 class CdfWaitingTasksOperator(TextFields, UsesHook, BaseOperator):
@@ -97,7 +99,15 @@ class CdfWaitingTasksOperator(TextFields, UsesHook, BaseOperator):
         executions = self.hook.list_executions(
             workflow_external_id=self.workflow_external_id, version=self.version, status="RUNNING"
         )
-        read = [self._waiting_in(execution_id) for execution_id in [one.id for one in executions]]
+        # Whatever the server has made of the filter; and pages may overlap.
+        ids = {
+            one.id: None
+            for one in executions
+            if one.workflow_external_id == self.workflow_external_id
+            and self.version in (None, one.version)
+            and not one.has_ended
+        }
+        read = [self._waiting_in(execution_id) for execution_id in ids]
         unread = [one for one in read if isinstance(one, CdfError)]
         if unread and len(unread) == len(read):
             raise unread[-1]
@@ -108,11 +118,12 @@ class CdfWaitingTasksOperator(TextFields, UsesHook, BaseOperator):
         from airflow_provider_cdf.waiting_tasks import waiting_in
 
         try:
-            execution = self.hook.get_execution(execution_id)
+            execution = self.hook.get_execution(execution_id, within=READ_WITHIN)
         except CdfError as error:
-            self.log.warning(
-                "%s", told("An execution could not be read, and is left for the next time.", error)
+            problem = (
+                f"An execution could not be read, and is left for the next time. [execution {execution_id}]"
             )
+            self.log.warning("%s", told(problem, error))
             return error
         return waiting_in(execution, self.task_external_id, self.parent_task_external_id)
 

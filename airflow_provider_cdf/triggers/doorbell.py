@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
@@ -15,6 +16,7 @@ from airflow_provider_cdf.triggers.base import BaseEventTrigger
 from airflow_provider_cdf.triggers.polling import PACKAGE, POLL_INTERVAL, load
 
 if TYPE_CHECKING:
+    from airflow_provider_cdf.hooks.shared import Look
     from airflow_provider_cdf.triggers.streams import Snapshot
 
 #: Seconds after which it rings again while a task still waits: the ring before may have come to nothing.
@@ -22,6 +24,16 @@ RING_AGAIN = 180.0
 #: Seconds between looks at an execution with a task that waits already; where more of them wait, as many
 #: seconds as there are, up to the other: one request per second finds out what it can.
 LOOK_AGAIN = 30.0
+
+
+def in_seconds(interval: Any) -> Any:
+    """Return an interval as a trigger stores it: a timedelta and a text with a number as seconds."""
+    if isinstance(interval, timedelta):
+        return interval.total_seconds()
+    try:
+        return float(interval) if isinstance(interval, str) else interval
+    except ValueError:
+        return interval  # refused nowhere: the default counts
 
 
 class CdfTaskEventTrigger(BaseEventTrigger):
@@ -42,7 +54,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
     :param task_external_id: external id of the task.
     :param version: version of the workflow; all of them without it.
     :param parent_task_external_id: the dynamic task or subworkflow whose children are meant.
-    :param poll_interval: seconds between polls.
+    :param poll_interval: seconds between polls, or a timedelta.
     """
 
     def __init__(
@@ -52,7 +64,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         task_external_id: str = "",
         version: str | None = None,
         parent_task_external_id: str | None = None,
-        poll_interval: float = POLL_INTERVAL,
+        poll_interval: float | timedelta | str = POLL_INTERVAL,
         **more: Any,
     ) -> None:
         # Never raises: an exception here would stop the whole triggerer. `more` is what a newer release has
@@ -61,13 +73,17 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         self.cdf_conn_id = cdf_conn_id
         self.workflow_external_id = workflow_external_id
         self.task_external_id = task_external_id
-        self.version = version
+        self.version = None if version is None else str(version)
         self.parent_task_external_id = parent_task_external_id
-        self.poll_interval = poll_interval
+        self.poll_interval = in_seconds(poll_interval)
         #: When to look at an execution next, by its id.
         self._look_at: dict[str, float] = {}
         #: The attempts that wait, by execution.
         self._waiting: dict[str, set[str]] = {}
+        #: Looks that are under way, by execution. Other triggers may share them: their client cancels them.
+        self._reading: dict[str, asyncio.Task[Look]] = {}
+        #: Executions that could not be read when they were looked at last.
+        self._unread: set[str] = set()
         self._ring_at = 0.0
         self._is_silent = False
 
@@ -114,6 +130,10 @@ class CdfTaskEventTrigger(BaseEventTrigger):
     ) -> AsyncIterator[TriggerEvent]:
         """Ring whenever a snapshot shows a reason to, for ever."""
         await load()
+        for name in ("workflow_external_id", "task_external_id"):
+            if not getattr(self, name):
+                self.log.warning("%s is empty: this watcher will never ring.", name)
+                break
         async for snapshot in shared_stream:
             if not snapshot.is_outdated and (count := await self._reason_to_ring(snapshot)):
                 self.log.info("%d CDF tasks %r wait for Airflow.", count, self.task_external_id)
@@ -139,27 +159,45 @@ class CdfTaskEventTrigger(BaseEventTrigger):
         ]
         self._look_at = {one: self._look_at.get(one, 0.0) for one in mine}
         self._waiting = {one: ids for one, ids in self._waiting.items() if one in self._look_at}
+        self._unread &= set(mine)
         known = {attempt for ids in self._waiting.values() for attempt in ids}
-        looked = [one for one in mine if now >= self._look_at[one]]
-        do_wait = await asyncio.gather(*(self._look(snapshot, one, now) for one in looked))
+        self._reading = {
+            one: task for one, task in self._reading.items() if one in self._look_at and not task.cancelled()
+        }
+        begun = {
+            one: snapshot.begin_look(one)
+            for one in mine
+            if one not in self._reading and now >= self._look_at[one]
+        }
+        self._reading |= begun
+        if begun:
+            # Not longer: one that hangs must not hold up all others. It is seen at a later snapshot.
+            await asyncio.wait(begun.values(), timeout=self.interval)
+        read = {one: task.result() for one, task in self._reading.items() if task.done()}
+        self._reading = {one: task for one, task in self._reading.items() if one not in read}
+        wait = [one for one, look in read.items() if self._note(one, look, now)]
         # Not at every poll: what else comes to wait in this execution, as another child of a dynamic task
         # does, mostly does so at the same time.
         pause = min(max(LOOK_AGAIN, sum(map(bool, self._waiting.values()))), RING_AGAIN)
-        self._look_at |= {one: now + pause for one, waits in zip(looked, do_wait, strict=True) if waits}
+        self._look_at |= dict.fromkeys(wait, now + pause)
         waiting = {attempt for ids in self._waiting.values() for attempt in ids}
         if not waiting or (waiting <= known and now < self._ring_at):
             return 0
         self._ring_at = now + RING_AGAIN
         return len(waiting)
 
-    async def _look(self, snapshot: Snapshot, execution_id: str, now: float) -> bool:
+    def _note(self, execution_id: str, execution: Look, now: float) -> bool:
         """Return whether a task of this execution waits, and note which."""
         from airflow_provider_cdf.cdf.errors import CdfError
         from airflow_provider_cdf.waiting_tasks import is_over_in, waiting_in
 
-        execution = await snapshot.look(execution_id)
         if isinstance(execution, CdfError):
-            return False  # at the next snapshot, or it has ended and is in none any more
+            if not self._unread:
+                self.log.warning("%s Polling goes on.", execution)
+            self._unread.add(execution_id)
+            self._look_at[execution_id] = now + LOOK_AGAIN
+            return False
+        self._unread.discard(execution_id)
         found = waiting_in(execution, self.task_external_id, self.parent_task_external_id)
         self._waiting[execution_id] = {task.cdf_task_id for task in found}
         if not found and is_over_in(execution, self.task_external_id, self.parent_task_external_id):

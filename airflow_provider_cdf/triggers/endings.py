@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_cdf.arguments import number_or, statuses_of
+from airflow_provider_cdf.arguments import is_number, number_or, statuses_of
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.triggers.base import BaseEventTrigger
+from airflow_provider_cdf.triggers.doorbell import in_seconds
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL, load
 
 if TYPE_CHECKING:
@@ -47,11 +49,21 @@ class Cursor:
         ended = execution.end_time
         return ended is not None and ended > self.floor and self.told.get(execution.id) != ended
 
-    def tell(self, executions: Sequence[WorkflowExecution]) -> None:
-        """Note endings as told."""
-        self.told |= {one.id: one.end_time for one in executions if one.end_time is not None}
-        self.floor = max(self.floor, max(self.told.values(), default=0) - OVERLAP)
-        self.told = {one: ended for one, ended in self.told.items() if ended > self.floor}
+    def tell(self, ended: Sequence[WorkflowExecution], listed: Sequence[WorkflowExecution] = ()) -> None:
+        """
+        Note endings as told.
+
+        :param listed: all that CDF listed. Only while it is, an end in the future is kept in mind.
+        """
+        self.told |= {one.id: one.end_time for one in ended if one.end_time is not None}
+        now = _now()
+        # An end in the future must not silence what really ends until then.
+        latest = min(max(self.told.values(), default=0), now)
+        self.floor = max(self.floor, latest - OVERLAP)
+        ids = {one.id for one in (*ended, *listed)}
+        self.told = {
+            one: end for one, end in self.told.items() if end > self.floor and (end <= now or one in ids)
+        }
 
     def stored(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -62,7 +74,9 @@ class Cursor:
         """Read what was stored; ``None`` if that is no cursor."""
         if not isinstance(stored, Mapping) or not isinstance(stored.get("told"), Mapping):
             return None
-        return cls(number_or(stored.get("floor"), 0.0), stored["told"])
+        told = {str(one): ended for one, ended in stored["told"].items() if is_number(ended)}
+        # Releases before this one may have stored a floor in the future.
+        return cls(min(number_or(stored.get("floor"), 0.0), _now() - OVERLAP), told)
 
 
 class CdfWorkflowEventTrigger(BaseEventTrigger):
@@ -92,7 +106,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
     :param workflow_external_id: external id of the workflow.
     :param version: version of the workflow; all of them without it.
     :param statuses: the endings that are told, one or several, in any case.
-    :param poll_interval: seconds between polls, of one request each.
+    :param poll_interval: seconds between polls, of one request each, or a timedelta.
     """
 
     def __init__(
@@ -101,7 +115,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         workflow_external_id: str = "",
         version: str | None = None,
         statuses: str | Sequence[str] = ("COMPLETED",),
-        poll_interval: float = POLL_INTERVAL,
+        poll_interval: float | timedelta | str = POLL_INTERVAL,
         **more: Any,
     ) -> None:
         # Never raises: an exception here would stop the whole triggerer. `more` is what a newer release has
@@ -109,9 +123,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's
         self.cdf_conn_id = cdf_conn_id
         self.workflow_external_id = workflow_external_id
-        self.version = version
+        self.version = None if version is None else str(version)
         self.statuses = statuses
-        self.poll_interval = poll_interval
+        self.poll_interval = in_seconds(poll_interval)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow stores to make this trigger again."""
@@ -136,9 +150,11 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         interval = number_or(self.poll_interval, POLL_INTERVAL)
         pace = Pace(interval=interval, longest=90.0)
         hook = CdfHook(self.cdf_conn_id, retry_for=0)
+        self._warn_of_what_never_comes()
         cursor = await self._restore()
         try:
             while True:
+                found: list[WorkflowExecution] = []
                 ended: list[WorkflowExecution] = []
                 try:
                     found = await self._ended(hook)
@@ -151,8 +167,9 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                 else:
                     pace.answered()
                     if cursor is None:
-                        # The first poll ever: from here on, endings are told.
-                        cursor = Cursor()
+                        # The first poll ever: from here on, endings are told. What ended long before may not
+                        # be in this list and be in a later one.
+                        cursor = Cursor(_now() - OVERLAP)
                         cursor.tell(found)
                         await self._store(cursor)
                     ended = sorted(filter(cursor.is_new, found), key=lambda one: one.end_time or 0)
@@ -163,21 +180,49 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
                         yield TriggerEvent(_payload(ended))
                 await clock.asleep(max(pace.next_interval, TOLD_AFTER if ended else 0.0))
                 if ended and cursor is not None:
-                    cursor.tell(ended)
+                    cursor.tell(ended, found)
                     await self._store(cursor)
         finally:
             await hook.aclose()
 
+    def _usable_statuses(self) -> list[str]:
+        """Return the statuses that an ended execution may have: CDF refuses what it does not know."""
+        from airflow_provider_cdf.cdf.models import WorkflowStatus
+
+        known = set(WorkflowStatus) - {WorkflowStatus.RUNNING}
+        return [one for one in statuses_of(self.statuses) if one in known]
+
+    def _warn_of_what_never_comes(self) -> None:
+        usable = self._usable_statuses()
+        unusable = [one for one in statuses_of(self.statuses) if one not in usable]
+        if not self.workflow_external_id:
+            self.log.warning("workflow_external_id is empty: nothing will ever be told.")
+        elif not usable:
+            self.log.warning("No execution ends as any of %s: nothing will ever be told.", unusable)
+        elif unusable:
+            self.log.warning("No execution ends as %s: of that, nothing will ever be told.", unusable)
+
     async def _ended(self, hook: Any) -> list[WorkflowExecution]:
         since = datetime.now(UTC) - timedelta(seconds=LOOK_BACK)
+        statuses = self._usable_statuses()
+        if not statuses or not self.workflow_external_id:
+            return []  # without them, CDF would list all there are
         listed = hook.alist_executions(
             workflow_external_id=self.workflow_external_id,
             version=self.version,
-            status=statuses_of(self.statuses),
+            status=statuses,
             created_after=since,
         )
         async with aclosing(listed):
-            return [one async for one in listed]
+            found = {one.id: one async for one in listed}  # pages may overlap
+        # Whatever the server has made of the filter: nobody is to be told of another workflow.
+        return [
+            one
+            for one in found.values()
+            if one.workflow_external_id == self.workflow_external_id
+            and self.version in (None, one.version)
+            and one.status in statuses
+        ]
 
     async def _restore(self) -> Cursor | None:
         """Return how far the watcher has got; ``None`` if it begins."""
@@ -206,6 +251,11 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
             await store.aset(CURSOR, cursor.stored())
         except Exception as error:
             self.log.warning("Airflow did not store what was told; a restart may tell it again: %s", error)
+
+
+def _now() -> float:
+    """Return the present as CDF writes times: milliseconds since the epoch."""
+    return time.time() * 1000
 
 
 def _payload(ended: Sequence[WorkflowExecution]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,15 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from moved import DagSerialization, TriggerDagRunOperator
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf.errors import CdfError
+from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
+from airflow_provider_cdf.cdf.models import WorkflowExecutionDetails
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.inbox import cdf_inbox
 from airflow_provider_cdf.operators import inbox as module
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator, logical_date
 from airflow_provider_cdf.versions import HAS_TASK_API
-from airflow_provider_cdf.waiting_tasks import those_counted
+from airflow_provider_cdf.waiting_tasks import those_counted, waiting_in
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
@@ -89,6 +92,19 @@ class TestWhatWaits:
             "workflow_external_id": workflow,
             "version": "1",
         }
+
+    def test_is_nothing_else_where_the_server_does_not_filter_and_read_once(
+        self, cdf: CdfEmulator, project: Project, ti: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfHook.list_executions
+        monkeypatch.setattr(CdfHook, "list_executions", lambda hook, **filters: [*asked(hook), *asked(hook)])
+        workflow, other = (project.define(function_task("score", waits=True)) for _ in range(2))
+        start(project, other)
+        mine = start(project, workflow)
+        before = cdf.journal.count("GET", "*/executions/*")
+        assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [mine]
+        assert cdf.journal.count("GET", "*/executions/*") - before == 1
+        assert listed(ti, workflow, version="2") == []
 
     def test_is_listed_oldest_first(self, project: Project, ti: Inbox) -> None:
         workflow = project.define(function_task("score", waits=True))
@@ -231,6 +247,37 @@ class TestTrouble:
         finally:
             cdf.faults.clear()
 
+    def test_with_one_that_hangs_is_over_soon_and_named(
+        self,
+        cdf: CdfEmulator,
+        project: Project,
+        ti: Inbox,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(module, "READ_WITHIN", 0.5)
+        workflow = project.define(function_task("score", waits=True))
+        hanging = project.run(workflow)
+        project.task(hanging, "score")
+        other = start(project, workflow)
+        get_execution = CdfHook.get_execution
+
+        def read(hook: CdfHook, execution_id: str, *, within: float | None = None) -> Any:
+            if execution_id == hanging:
+                cdf.faults.add("GET", "*/executions/*", delay=3, times=1)
+            return get_execution(hook, execution_id, within=within)
+
+        monkeypatch.setattr(CdfHook, "get_execution", read)
+        began = time.monotonic()
+        try:
+            assert [one["conf"]["cdf_task_id"] for one in listed(ti, workflow)] == [other]
+        finally:
+            cdf.faults.clear()
+        assert time.monotonic() - began < 2.5
+        said = capsys.readouterr().out
+        assert "An execution could not be read, and is left for the next time." in said
+        assert hanging in said
+
     def test_with_all_of_them_is_an_error(self, cdf: CdfEmulator, project: Project, ti: Inbox) -> None:
         workflow = project.define(function_task("score", waits=True))
         start(project, workflow)
@@ -240,6 +287,36 @@ class TestTrouble:
                 listed(ti, workflow)
         finally:
             cdf.faults.clear()
+
+
+class TestAbsurdNumbers:
+    """One of them in one execution, and its time is not known; all else goes on."""
+
+    def conf(self, start_time: float, timeout: float) -> dict[str, Any]:
+        task = {"id": "t", "externalId": "score", "status": "IN_PROGRESS", "startTime": start_time}
+        defined = {"externalId": "score", "type": "function", "timeout": timeout}
+        execution = WorkflowExecutionDetails.model_validate(
+            {
+                "id": "e",
+                "workflowExternalId": "pump_health",
+                "status": "RUNNING",
+                "executedTasks": [{**task, "input": {"isAsyncComplete": True}}],
+                "workflowDefinition": {"tasks": [defined]},
+            }
+        )
+        (waiting,) = waiting_in(execution, "score")
+        return waiting.conf()
+
+    @pytest.mark.parametrize("start_time", [10**17, 253_402_300_800_000, -(10**15), 0])
+    def test_as_the_start_time(self, start_time: int) -> None:
+        conf = self.conf(start_time, 3600)
+        assert (conf["start_time"], conf["deadline"]) == (None, None)
+
+    @pytest.mark.parametrize("timeout", [1e13, 1e308, -1e13, float("inf"), float("nan")])
+    def test_as_the_timeout(self, timeout: float) -> None:
+        conf = self.conf(1_700_000_000_000, timeout)
+        assert conf["start_time"] == "2023-11-14T22:13:20+00:00"
+        assert conf["deadline"] is None
 
 
 @pytest.mark.parametrize("counted", [set(), {"0"}, {"5"}, {"3", "4"}, set(map(str, range(8)))], ids=len)
@@ -268,6 +345,16 @@ class TestDag:
             "task_external_id": "score",
         }
         return cdf_inbox("inbox", **{**given, **arguments})
+
+    @pytest.mark.parametrize("name", ["workflow_external_id", "task_external_id"])
+    @pytest.mark.parametrize("value", ["", " ", None])
+    def test_refuses_an_empty_id(self, name: str, value: Any) -> None:
+        with pytest.raises(CdfInputError, match=f"{name} is empty"):
+            self.make(**{name: value}, schedule=EVERY_MINUTE)
+
+    def test_refuses_to_start_itself(self) -> None:
+        with pytest.raises(CdfInputError, match="start itself"):
+            self.make(trigger_dag_id="inbox", schedule=EVERY_MINUTE)
 
     def test_lists_and_starts(self) -> None:
         dag = self.make(

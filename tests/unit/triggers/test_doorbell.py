@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.emulator import CdfEmulator
-from airflow_provider_cdf.hooks.shared import shared_client
+from airflow_provider_cdf.hooks.shared import SharedClient, shared_client
 from airflow_provider_cdf.triggers import doorbell
 from airflow_provider_cdf.triggers.doorbell import LOOK_AGAIN, RING_AGAIN, CdfTaskEventTrigger
 from airflow_provider_cdf.triggers.streams import Snapshot, Stream
@@ -193,6 +196,54 @@ def test_outlives_an_outage_and_says_so_once(
     assert "503" in said[0]
 
 
+def test_says_once_that_an_execution_cannot_be_read_and_looks_again_later(
+    cdf: CdfEmulator, project: Project, workflow: str, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    trigger = bell(workflow)
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *arguments: said.append(text % arguments))
+    execution_id = start(project, workflow)
+    later = lambda: now.__setitem__(0, now[0] + LOOK_AGAIN + 1)  # noqa: E731
+    cdf.faults.add("GET", "*/executions/*", status=403, times=2)
+    before = looks(cdf)
+    try:
+        assert rings(trigger, nothing, nothing, nothing, later, nothing, later) == [0, 0, 0, 0, 0, 1]
+        assert looks(cdf) - before == 3
+        assert len(said) == 1
+        cdf.faults.add("GET", "*/executions/*", status=500)
+        rings(trigger, later)
+    finally:
+        cdf.faults.clear()
+    assert [text.endswith("Polling goes on.") for text in said] == [True, True]
+    assert "403" in said[0]
+    assert execution_id in said[0]
+    assert "500" in said[1]
+
+
+def test_one_read_that_hangs_holds_up_no_other(
+    project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = start(project, workflow)
+    start(project, workflow)
+    begun: list[str] = []
+    let_go = threading.Event()
+    turn = SharedClient._turn
+
+    async def slow(self: SharedClient, execution_id: str, *more: Any, **named: Any) -> Any:
+        begun.append(execution_id)
+        if execution_id == hangs:
+            await asyncio.to_thread(let_go.wait, 30)
+        return await turn(self, execution_id, *more, **named)
+
+    def over() -> None:
+        let_go.set()
+        time.sleep(1)
+
+    monkeypatch.setattr(SharedClient, "_turn", slow)
+    assert rings(bell(workflow, poll_interval=0.5), nothing, nothing, over) == [1, 0, 2]
+    assert begun.count(hangs) == 1
+
+
 def test_rings_by_itself_where_airflow_shares_nothing(project: Project, workflow: str) -> None:
     start(project, workflow)
 
@@ -207,6 +258,24 @@ def test_rings_by_itself_where_airflow_shares_nothing(project: Project, workflow
 def test_never_refuses_what_was_stored(interval: Any) -> None:
     trigger = CdfTaskEventTrigger(poll_interval=interval, from_a_newer_release=True)
     assert trigger.interval == 10.0
+
+
+@pytest.mark.parametrize("interval", [timedelta(seconds=3), "3", "3.0"])
+def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
+    trigger = CdfTaskEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    assert trigger.interval == 3.0
+    assert trigger.version == "1"
+    assert json.loads(json.dumps(trigger.serialize()[1]))["poll_interval"] == 3.0
+
+
+@pytest.mark.parametrize(("missing", "named"), [("workflow_external_id", True), ("cdf_conn_id", False)])
+def test_says_that_it_will_never_ring(missing: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    ids = {"workflow_external_id": "pumps", "task_external_id": "score", missing: ""}
+    trigger = CdfTaskEventTrigger(**ids)  # type: ignore[arg-type]
+    monkeypatch.setattr(trigger.log, "warning", lambda text, *arguments: said.append(text % arguments))
+    rings(trigger)
+    assert said == ([f"{missing} is empty: this watcher will never ring."] if named else [])
 
 
 def test_is_stored_and_made_again(workflow: str) -> None:

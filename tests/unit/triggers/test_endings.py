@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from contextlib import aclosing
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ from support import Project, function_task
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks.cdf import CdfHook
 from airflow_provider_cdf.triggers import endings
 from airflow_provider_cdf.triggers.endings import CURSOR, OVERLAP, CdfWorkflowEventTrigger, Cursor
 
@@ -111,6 +114,22 @@ class TestTells:
         assert one == {"id": ended[0], "status": "COMPLETED", "end_time": execution["endTime"]}
         assert told[0]["more"] == 0
 
+    def test_nothing_from_before_that_the_first_list_has_left_out(
+        self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfWorkflowEventTrigger._ended
+        before = ended_at("before", time.time() * 1000 - OVERLAP - 60_000)
+        before.status = "COMPLETED"
+        lists: list[list[Any]] = [[]]
+
+        async def ended(self: CdfWorkflowEventTrigger, hook: CdfHook) -> Any:
+            return lists.pop() if lists else [before, *await asked(self, hook)]
+
+        monkeypatch.setattr(CdfWorkflowEventTrigger, "_ended", ended)
+        now: list[str] = []
+        told = watch(workflow, Store(), monkeypatch, lambda: now.append(end(project, workflow)), nothing)
+        assert ids(told) == [now]
+
     def test_only_the_statuses_and_versions_that_are_wanted(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -124,6 +143,28 @@ class TestTells:
         assert ids(told) == [ended[2:]]
         assert watch(workflow, None, monkeypatch, both, nothing, version="2") == []
         assert ids(watch(workflow, None, monkeypatch, both, nothing, statuses="failed")) == [[ended[-1]]]
+
+    def test_nothing_else_where_the_server_does_not_filter_and_nothing_twice(
+        self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = CdfHook.alist_executions
+
+        async def all_of_them_twice(hook: CdfHook, **filters: Any) -> Any:
+            for _ in range(2):
+                async for one in asked(hook, created_after=filters["created_after"]):
+                    yield one
+
+        monkeypatch.setattr(CdfHook, "alist_executions", all_of_them_twice)
+        other = project.define(function_task("score", waits=True, retries=0))
+        ended: list[str] = []
+
+        def several() -> None:
+            end(project, other)
+            end(project, workflow, "FAILED")
+            ended.append(end(project, workflow))
+
+        assert ids(watch(workflow, None, monkeypatch, several, nothing, nothing)) == [ended]
+        assert watch(workflow, None, monkeypatch, several, nothing, version="2") == []
 
     def test_an_execution_again_that_cdf_has_retried(
         self, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
@@ -153,6 +194,33 @@ class TestTells:
         (event,) = watch(workflow, None, monkeypatch, three, nothing)
         assert ids([event]) == [ended[1:]]
         assert event["more"] == 1
+
+
+class TestNeverTells:
+    @pytest.mark.parametrize(
+        ("given", "text"),
+        [
+            ({"workflow_external_id": ""}, "workflow_external_id is empty: nothing"),
+            ({"statuses": "COMPLETE"}, "['COMPLETE']: nothing"),
+            ({"statuses": ["running"]}, "['RUNNING']: nothing"),
+            ({"statuses": ["failed", "COMPLETE"]}, "['COMPLETE']: of that, nothing"),
+            ({}, ""),
+        ],
+        ids=str,
+    )
+    def test_what_never_comes_and_says_so_once(
+        self, given: Any, text: str, project: Project, workflow: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        log = SimpleNamespace(warning=lambda text, *more: said.append(text % more), info=lambda *_: None)
+        monkeypatch.setattr(CdfWorkflowEventTrigger, "log", log)
+        ending: Callable[[], Any] = lambda: end(project, workflow, "FAILED")  # noqa: E731
+        more = dict(given)
+        watched = more.pop("workflow_external_id", workflow)
+        told = watch(watched, Store(), monkeypatch, ending, nothing, **more)
+        assert bool(told) == ("failed" in given.get("statuses", ()))
+        assert len(said) == bool(text)
+        assert text in "".join(said)
 
 
 class TestRestart:
@@ -222,6 +290,34 @@ class TestTrouble:
         assert Cursor.read(stored) is None
 
 
+def ended_at(name: str, milliseconds: float) -> Any:
+    return SimpleNamespace(id=name, end_time=int(milliseconds))
+
+
+@pytest.mark.parametrize("ahead", [3_600_000, 365 * 86_400_000], ids=["hour", "year"])
+class TestAnEndInTheFuture:
+    def test_is_told_once_and_silences_nothing(self, ahead: int) -> None:
+        cursor, now = Cursor(), time.time() * 1000
+        late = ended_at("late", now + ahead)
+        cursor.tell([late], [late])
+        assert cursor.floor <= time.time() * 1000 - OVERLAP
+        assert cursor.is_new(ended_at("next", now))
+        for number in range(3):
+            assert not cursor.is_new(late)
+            cursor.tell([ended_at(str(number), now + number)], [late])
+        cursor.tell([ended_at("x", now)], [])
+        assert "late" not in cursor.told  # for ever, it would grow
+
+    def test_that_was_stored_as_the_floor_is_corrected(self, ahead: int) -> None:
+        now = time.time() * 1000
+        cursor = Cursor.read({"floor": now + ahead, "told": {"late": now + ahead, "odd": "x"}})
+        assert cursor is not None
+        assert cursor.floor <= time.time() * 1000 - OVERLAP
+        assert cursor.is_new(ended_at("next", now))
+        cursor.tell([])
+        assert list(cursor.told) in ([], ["late"])
+
+
 def test_the_cursor_stays_small() -> None:
     cursor = Cursor()
     for number in range(1000):
@@ -233,6 +329,13 @@ def test_the_cursor_stays_small() -> None:
     assert not again.is_new(SimpleNamespace(id="old", end_time=5))  # type: ignore[arg-type]
     assert not again.is_new(SimpleNamespace(id="none", end_time=None))  # type: ignore[arg-type]
     assert CURSOR == "cdf_endings"
+
+
+@pytest.mark.parametrize("interval", [timedelta(seconds=3), "3"])
+def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
+    trigger = CdfWorkflowEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    stored = json.loads(json.dumps(trigger.serialize()[1]))
+    assert (stored["version"], stored["poll_interval"]) == ("1", 3.0)
 
 
 @pytest.mark.parametrize("value", ["soon", -1, None])
