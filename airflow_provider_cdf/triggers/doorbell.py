@@ -165,7 +165,7 @@ class CdfTaskEventTrigger(BaseEventTrigger):
             one: task for one, task in self._reading.items() if one in self._look_at and not task.cancelled()
         }
         begun = {
-            one: snapshot.begin_look(one)
+            one: snapshot.begin_look(one, of_crowd=True)
             for one in mine
             if one not in self._reading and now >= self._look_at[one]
         }

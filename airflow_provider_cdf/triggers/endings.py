@@ -215,7 +215,7 @@ class CdfWorkflowEventTrigger(BaseEventTrigger):
         )
         async with aclosing(listed):
             found = {one.id: one async for one in listed}  # pages may overlap
-        # Whatever the server has made of the filter: nobody is to be told of another workflow.
+        # Whatever the server has made of the filter: what ended elsewhere is not told here.
         return [
             one
             for one in found.values()
