@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -123,26 +124,37 @@ class CdfTaskGroup(TaskGroup):
                 "neither behind its sensor nor before its report."
             )
         super().__enter__()
-        self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        try:
+            self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        except BaseException:
+            # There is no exit then, and the tasks of other DAG files would come into this group.
+            super().__exit__(*sys.exc_info())  # type: ignore[no-untyped-call]  # Airflow's
+            raise
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """End with the report, and what has its state."""
-        if kind is None:
-            for root in list(self.get_roots()):
-                if root is not self.waits:
-                    self.waits.set_downstream(root)
-            last = list(super().get_leaves())
-            self._report = CdfTaskUpdateOperator(
-                task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
-            )
-            self._report.set_upstream(last)
-            outcome = _Outcome(task_id="outcome")
-            outcome.set_upstream(self._report)
-            # Without setups: a report is also due where the sensor has failed.
-            for one in (self._report, outcome):
-                one.as_teardown(on_failure_fail_dagrun=True)
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
+        try:
+            if kind is None:
+                self._end()
+        finally:
+            # Also after a mistake: the tasks of other DAG files would come into this group.
+            super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def _end(self) -> None:
+        for root in list(self.get_roots()):
+            if root is not self.waits:
+                self.waits.set_downstream(root)
+        last = list(super().get_leaves())
+        self._report = CdfTaskUpdateOperator(
+            task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
+        )
+        self._report.set_upstream(last)
+        outcome = _Outcome(task_id="outcome")
+        outcome.set_upstream(self._report)
+        # Without setups: a report is also due where the sensor has failed.
+        for one in (self._report, outcome):
+            one.as_teardown(on_failure_fail_dagrun=True)
 
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""

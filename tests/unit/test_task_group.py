@@ -199,6 +199,26 @@ class TestUse:
             _ = 1 / 0
         assert not dag.has_task("score.report")
 
+    @pytest.mark.parametrize(
+        ("mistake", "said"),
+        [
+            ({"poll_interval": "4"}, "poke_interval must be"),
+            ({"deferrable": "no"}, "deferrable must be"),
+            ({"execution_id": None}, "execution_id"),
+            ({"execution_id": "abc"}, "execution_id"),
+            ({"execution_id": EmptyOperator(task_id="run")}, r"write run\.output"),
+            ({"skipped_status": "DONE"}, "DONE"),
+            ({"output": ["no dict"]}, "output"),
+        ],
+    )
+    def test_a_mistake_does_not_reach_the_next_dag(self, mistake: dict[str, Any], said: str) -> None:
+        arguments = {name: value for name, value in mistake.items() if name != "output"}
+        with pytest.raises((ValueError, TypeError), match=said), DAG("plant"), group(**arguments) as cdf:
+            cdf.output = mistake.get("output")
+        with DAG("other") as other:
+            empty("work")
+        assert other.task_ids == ["work"]
+
 
 @pytest.mark.parametrize(
     ("state", "fails"), [("success", False), ("skipped", False), ("failed", True), ("upstream_failed", True)]
