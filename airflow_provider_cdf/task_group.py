@@ -7,11 +7,10 @@ from collections.abc import Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskGroup, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskGroup
 
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
-from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -42,9 +41,12 @@ class CdfTaskGroup(TaskGroup):
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
     :param skipped_status: what is reported where a task right before the report was skipped, and none failed:
         FAILED_WITH_TERMINAL_ERROR, unless a short circuit or a branch means that the work is done: COMPLETED.
-    :param poll_interval: seconds between looks of the sensor.
+    :param poll_interval: seconds between looks of the sensor. In ``default_args``, ``poke_interval`` comes
+        first.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection.
+
+    What is not given, or ``None``, is that of ``default_args``: of the group, of those around it, of the DAG.
     """
 
     def __init__(
@@ -55,20 +57,23 @@ class CdfTaskGroup(TaskGroup):
         task_external_id: str,
         parent_task_external_id: str | None = None,
         skipped_status: str | None = None,
-        poll_interval: float | timedelta = POLL_INTERVAL,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        cdf_conn_id: str = "cdf_default",
+        poll_interval: float | timedelta | None = None,
+        deferrable: bool | None = None,
+        cdf_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(group_id=group_id, **kwargs)
+        # Only what is given: Airflow looks for the rest in default_args.
         self._address: dict[str, Any] = {
             "execution_id": execution_id,
             "task_external_id": task_external_id,
-            "parent_task_external_id": parent_task_external_id,
-            "cdf_conn_id": cdf_conn_id,
+            **_given(parent_task_external_id=parent_task_external_id, cdf_conn_id=cdf_conn_id),
         }
-        self._how_to_wait: dict[str, Any] = {"poke_interval": poll_interval, "deferrable": deferrable}
-        self._skipped_status = skipped_status
+        defaults = {**self.dag.default_args, **(self.default_args or {})}
+        if poll_interval is None and "poke_interval" not in defaults:
+            poll_interval = defaults.get("poll_interval")  # which the sensor does not know by this name
+        self._how_to_wait = _given(poke_interval=poll_interval, deferrable=deferrable)
+        self._how_to_report = _given(skipped_status=skipped_status)
         self._output: Any = None
         self._waits: CdfTaskSensor | None = None
         self._report: CdfTaskUpdateOperator | None = None
@@ -147,7 +152,7 @@ class CdfTaskGroup(TaskGroup):
                 self.waits.set_downstream(root)
         last = list(super().get_leaves())
         self._report = CdfTaskUpdateOperator(
-            task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
+            task_id="report", output=self._output, **self._how_to_report, **self._address
         )
         self._report.set_upstream(last)
         outcome = _Outcome(task_id="outcome")
@@ -159,6 +164,10 @@ class CdfTaskGroup(TaskGroup):
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
         yield from super().get_leaves() if self._report is None else [self._report]
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 class _Outcome(BaseOperator):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskGroup, chain, task, task_group
@@ -93,6 +93,45 @@ class TestOrder:
             pass
         assert (cdf.waits.poke_interval, cdf.waits.deferrable) == (3, True)
         assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "other"
+
+
+class TestDefaultArgs:
+    OTHERS: ClassVar[dict[str, Any]] = {"cdf_conn_id": "plant", "deferrable": True, "poll_interval": 7}
+
+    def test_of_the_dag_hold_for_the_sensor_and_the_report(self) -> None:
+        with DAG("plant", default_args=self.OTHERS), group() as cdf:
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "plant"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (True, 7)
+
+    def test_of_a_group_come_before_those_of_the_dag(self) -> None:
+        nearer = {"cdf_conn_id": "nearer", "poll_interval": 8}
+        with (
+            DAG("plant", default_args=self.OTHERS),
+            TaskGroup("outer", default_args=nearer),
+            group(default_args={"deferrable": False}) as cdf,
+        ):
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "nearer"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (False, 8)
+
+    def test_come_after_what_the_group_is_given(self) -> None:
+        given = {"cdf_conn_id": "other", "deferrable": False, "poll_interval": 3}
+        with DAG("plant", default_args={**self.OTHERS, "poke_interval": 9}), group(**given) as cdf:
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "other"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (False, 3)
+
+    def test_name_the_interval_as_a_sensor_does_or_as_the_group(self) -> None:
+        with DAG("plant", default_args={**self.OTHERS, "poke_interval": 9}), group() as cdf:
+            pass
+        assert cdf.waits.poke_interval == 9
+
+    def test_without_them_it_is_as_for_the_sensor(self) -> None:
+        with DAG("plant"), group() as cdf:
+            sensor = CdfTaskSensor(task_id="sensor", execution_id=ID, task_external_id="score")
+        for name in ("cdf_conn_id", "deferrable", "poke_interval"):
+            assert getattr(cdf.waits, name) == getattr(sensor, name)
 
 
 class TestNeighbours:
