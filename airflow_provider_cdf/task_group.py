@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Generator
 from datetime import timedelta
@@ -49,6 +50,8 @@ class CdfTaskGroup(TaskGroup):
     What is not given, or ``None``, is that of ``default_args``: of the group, of those around it, of the DAG.
     """
 
+    _is_made = False
+
     def __init__(
         self,
         group_id: str,
@@ -77,6 +80,20 @@ class CdfTaskGroup(TaskGroup):
         self._output: Any = None
         self._waits: CdfTaskSensor | None = None
         self._report: CdfTaskUpdateOperator | None = None
+        self._is_made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Set what there is.
+
+        :raises AttributeError: for what is not: with ``cdf.outputs = ...``, CDF would get no output.
+        """
+        known = {*dir(type(self)), *vars(self)}
+        if self._is_made and name not in known and not name.startswith("_"):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"A CdfTaskGroup has no attribute {name!r}.{meant}")
+        super().__setattr__(name, value)
 
     @property
     def waits(self) -> CdfTaskSensor:

@@ -224,6 +224,22 @@ class TestUse:
             with pytest.raises(RuntimeError, match="inside its with block"):
                 cdf.output = {}
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("outputs", r"no attribute 'outputs'\. Did you mean 'output'\?"),
+            ("zzz", r"no attribute 'zzz'\.$"),
+        ],
+    )
+    def test_what_is_set_by_a_wrong_name_is_refused(self, name: str, said: str) -> None:
+        with DAG("plant"), pytest.raises(AttributeError, match=said), group() as cdf:
+            setattr(cdf, name, {})
+
+    def test_what_airflow_has_may_be_set(self) -> None:
+        with DAG("plant"), group() as cdf:
+            cdf.tooltip = "Does the work."
+        assert cdf.tooltip == "Does the work."
+
     def test_a_second_with_block_is_refused(self) -> None:
         with DAG("plant") as dag:
             with group() as cdf:
