@@ -34,7 +34,8 @@ class CdfTaskGroup(TaskGroup):
 
     What comes behind the group waits for the report. One more task, ``outcome``, fails with the report: a DAG
     run has the state of its last tasks, which may be skipped where something comes behind. For what comes
-    behind a group *around* this one, Airflow passes over teardowns: name this group there, too.
+    behind a group *around* this one, Airflow passes over teardowns: name this group there, too. The report of
+    a CdfTaskGroup around this one does wait for this report.
 
     :param group_id: id of the group; the ids of its tasks begin with it.
     :param execution_id: UUID of the execution; mostly ``run.output``.
@@ -167,7 +168,11 @@ class CdfTaskGroup(TaskGroup):
         for root in list(self.get_roots()):
             if root is not self.waits:
                 self.waits.set_downstream(root)
-        last = list(super().get_leaves())
+        # Airflow passes over teardowns, so over the reports of groups in here.
+        inner = list(_groups_in(self))
+        within = {one.task_id for each in inner for one in each}
+        last = [one for one in super().get_leaves() if one.task_id not in within]
+        last += [each.report for each in inner]
         self._report = CdfTaskUpdateOperator(
             task_id="report", output=self._output, **self._how_to_report, **self._address
         )
@@ -181,6 +186,15 @@ class CdfTaskGroup(TaskGroup):
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
         yield from super().get_leaves() if self._report is None else [self._report]
+
+
+def _groups_in(group: TaskGroup) -> Generator[CdfTaskGroup, None, None]:
+    """Find the groups of CDF tasks inside a group, but not those inside of these."""
+    for child in group.children.values():
+        if isinstance(child, CdfTaskGroup) and child._report is not None:
+            yield child
+        elif isinstance(child, TaskGroup):
+            yield from _groups_in(child)
 
 
 def _given(**arguments: Any) -> dict[str, Any]:

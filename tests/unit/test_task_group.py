@@ -62,6 +62,30 @@ class TestOrder:
         # A teardown of the user's own is not waited for, as in any group.
         assert upstream(dag, "score.report") == {"inner.each", "between"}
 
+    def test_with_groups_of_other_cdf_tasks_inside(self) -> None:
+        def inner(group_id: str) -> CdfTaskGroup:
+            return CdfTaskGroup(group_id, execution_id=ID, task_external_id=group_id)
+
+        with DAG("plant") as dag, group():
+            with inner("a"), inner("deep"):
+                empty("work")
+            with inner("b") as b:
+                empty("work")
+            with TaskGroup("around"), inner("c"):
+                pass
+            b >> empty("next")
+            empty("alone")
+        assert upstream(dag, "score.report") == {"a.report", "b.report", "around.c.report", "next", "alone"}
+        assert upstream(dag, "score.a.report") == {"a.deep.report"}
+        assert upstream(dag, "score.a.waits") == upstream(dag, "score.around.c.waits") == {"waits"}
+        assert upstream(dag, "score.next") == {"b.report"}
+        dag.check_cycle()
+        stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+        assert (
+            stored.get_task("score.report").upstream_task_ids
+            == dag.get_task("score.report").upstream_task_ids
+        )
+
     def test_input_and_output_lead_through_the_tasks(self) -> None:
         with DAG("plant") as dag, group(parent_task_external_id="each", skipped_status="COMPLETED") as cdf:
 
