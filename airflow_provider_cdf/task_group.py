@@ -37,6 +37,9 @@ class CdfTaskGroup(TaskGroup):
     behind a group *around* this one, Airflow passes over teardowns: name this group there, too. The report of
     a CdfTaskGroup around this one does wait for this report.
 
+    As of any operator, what is not given, or ``None``, is that of ``default_args``: of the group, of those
+    around it, of the DAG.
+
     :param group_id: id of the group; the ids of its tasks begin with it.
     :param execution_id: UUID of the execution; mostly ``run.output``.
     :param task_external_id: external id of the CDF task.
@@ -47,8 +50,6 @@ class CdfTaskGroup(TaskGroup):
         first.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection.
-
-    What is not given, or ``None``, is that of ``default_args``: of the group, of those around it, of the DAG.
     """
 
     _is_made = False

@@ -37,6 +37,7 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
 
     The least that a DAG needs to report, and with the least promise: Airflow does not repeat a callback that
     fails, gives it some seconds only, and calls none for what a person marks. The CDF task must wait by then.
+    Under ``dag.test()`` of Airflow 3.3, a DAG's callback cannot pull an XCom, as the one here does.
     A failure is reported with ``{"airflow": {...}}``, which names the DAG run, and the error where Airflow
     tells it. A CDF task that has been reported on already is left alone. An output that CDF does not take is
     reported as FAILED_WITH_TERMINAL_ERROR.
