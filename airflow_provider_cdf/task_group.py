@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
 from collections.abc import Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskGroup, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, TaskGroup
 
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
-from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -33,7 +34,11 @@ class CdfTaskGroup(TaskGroup):
 
     What comes behind the group waits for the report. One more task, ``outcome``, fails with the report: a DAG
     run has the state of its last tasks, which may be skipped where something comes behind. For what comes
-    behind a group *around* this one, Airflow passes over teardowns: name this group there, too.
+    behind a group *around* this one, Airflow passes over teardowns: name this group there, too. The report of
+    a CdfTaskGroup around this one does wait for this report.
+
+    As of any operator, what is not given, or ``None``, is that of ``default_args``: of the group, of those
+    around it, of the DAG.
 
     :param group_id: id of the group; the ids of its tasks begin with it.
     :param execution_id: UUID of the execution; mostly ``run.output``.
@@ -41,10 +46,13 @@ class CdfTaskGroup(TaskGroup):
     :param parent_task_external_id: the dynamic task or subworkflow whose child is meant.
     :param skipped_status: what is reported where a task right before the report was skipped, and none failed:
         FAILED_WITH_TERMINAL_ERROR, unless a short circuit or a branch means that the work is done: COMPLETED.
-    :param poll_interval: seconds between looks of the sensor.
+    :param poll_interval: seconds between looks of the sensor. In ``default_args``, ``poke_interval`` comes
+        first.
     :param deferrable: wait in the triggerer instead of in a worker slot.
     :param cdf_conn_id: id of the Airflow connection.
     """
+
+    _is_made = False
 
     def __init__(
         self,
@@ -54,23 +62,40 @@ class CdfTaskGroup(TaskGroup):
         task_external_id: str,
         parent_task_external_id: str | None = None,
         skipped_status: str | None = None,
-        poll_interval: float | timedelta = POLL_INTERVAL,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        cdf_conn_id: str = "cdf_default",
+        poll_interval: float | timedelta | None = None,
+        deferrable: bool | None = None,
+        cdf_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(group_id=group_id, **kwargs)
+        # Only what is given: Airflow looks for the rest in default_args.
         self._address: dict[str, Any] = {
             "execution_id": execution_id,
             "task_external_id": task_external_id,
-            "parent_task_external_id": parent_task_external_id,
-            "cdf_conn_id": cdf_conn_id,
+            **_given(parent_task_external_id=parent_task_external_id, cdf_conn_id=cdf_conn_id),
         }
-        self._how_to_wait: dict[str, Any] = {"poke_interval": poll_interval, "deferrable": deferrable}
-        self._skipped_status = skipped_status
+        defaults = {**self.dag.default_args, **(self.default_args or {})}
+        if poll_interval is None and "poke_interval" not in defaults:
+            poll_interval = defaults.get("poll_interval")  # which the sensor does not know by this name
+        self._how_to_wait = _given(poke_interval=poll_interval, deferrable=deferrable)
+        self._how_to_report = _given(skipped_status=skipped_status)
         self._output: Any = None
         self._waits: CdfTaskSensor | None = None
         self._report: CdfTaskUpdateOperator | None = None
+        self._is_made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """
+        Set what there is.
+
+        :raises AttributeError: for what is not: with ``cdf.outputs = ...``, CDF would get no output.
+        """
+        known = {*dir(type(self)), *vars(self)}
+        if self._is_made and name not in known and not name.startswith("_"):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"A CdfTaskGroup has no attribute {name!r}.{meant}")
+        super().__setattr__(name, value)
 
     @property
     def waits(self) -> CdfTaskSensor:
@@ -123,30 +148,58 @@ class CdfTaskGroup(TaskGroup):
                 "neither behind its sensor nor before its report."
             )
         super().__enter__()
-        self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        try:
+            self._waits = CdfTaskSensor(task_id="waits", **self._how_to_wait, **self._address)
+        except BaseException:
+            # There is no exit then, and the tasks of other DAG files would come into this group.
+            super().__exit__(*sys.exc_info())  # type: ignore[no-untyped-call]  # Airflow's
+            raise
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """End with the report, and what has its state."""
-        if kind is None:
-            for root in list(self.get_roots()):
-                if root is not self.waits:
-                    self.waits.set_downstream(root)
-            last = list(super().get_leaves())
-            self._report = CdfTaskUpdateOperator(
-                task_id="report", output=self._output, skipped_status=self._skipped_status, **self._address
-            )
-            self._report.set_upstream(last)
-            outcome = _Outcome(task_id="outcome")
-            outcome.set_upstream(self._report)
-            # Without setups: a report is also due where the sensor has failed.
-            for one in (self._report, outcome):
-                one.as_teardown(on_failure_fail_dagrun=True)
-        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
+        try:
+            if kind is None:
+                self._end()
+        finally:
+            # Also after a mistake: the tasks of other DAG files would come into this group.
+            super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def _end(self) -> None:
+        for root in list(self.get_roots()):
+            if root is not self.waits:
+                self.waits.set_downstream(root)
+        # Airflow passes over teardowns, so over the reports of groups in here.
+        inner = list(_groups_in(self))
+        within = {one.task_id for each in inner for one in each}
+        last = [one for one in super().get_leaves() if one.task_id not in within]
+        last += [each.report for each in inner]
+        self._report = CdfTaskUpdateOperator(
+            task_id="report", output=self._output, **self._how_to_report, **self._address
+        )
+        self._report.set_upstream(last)
+        outcome = _Outcome(task_id="outcome")
+        outcome.set_upstream(self._report)
+        # Without setups: a report is also due where the sensor has failed.
+        for one in (self._report, outcome):
+            one.as_teardown(on_failure_fail_dagrun=True)
 
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
         yield from super().get_leaves() if self._report is None else [self._report]
+
+
+def _groups_in(group: TaskGroup) -> Generator[CdfTaskGroup, None, None]:
+    """Find the groups of CDF tasks inside a group, but not those inside of these."""
+    for child in group.children.values():
+        if isinstance(child, CdfTaskGroup) and child._report is not None:
+            yield child
+        elif isinstance(child, TaskGroup):
+            yield from _groups_in(child)
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 class _Outcome(BaseOperator):

@@ -37,6 +37,7 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
 
     The least that a DAG needs to report, and with the least promise: Airflow does not repeat a callback that
     fails, gives it some seconds only, and calls none for what a person marks. The CDF task must wait by then.
+    Under ``dag.test()`` of Airflow 3.3, a DAG's callback cannot pull an XCom, as the one here does.
     A failure is reported with ``{"airflow": {...}}``, which names the DAG run, and the error where Airflow
     tells it. A CDF task that has been reported on already is left alone. An output that CDF does not take is
     reported as FAILED_WITH_TERMINAL_ERROR.
@@ -102,6 +103,10 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
         :raises CdfError: if it could not be reported, or only as a failure. That there is nothing to report
             to is logged only.
         """
+        dag: Any = context.get("dag")
+        if dag is not None and not hasattr(dag, "get_template_env"):
+            context = copy.copy(context)
+            context["dag"] = _StoredDag(dag)  # type: ignore[typeddict-item]  # as good as one, for a template
         of_this_run = copy.copy(self)
         try:
             render_only(of_this_run, (*ADDRESS, "status"), context)
@@ -151,6 +156,31 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
         """Report, from a coroutine."""
         # By way of asgiref, as everywhere in a triggerer: Airflow 3.1 mixes up answers in other threads.
         await sync_to_async(self.notify)(context)
+
+
+class _StoredDag:
+    """
+    A DAG as it is stored, which is what ``dag.test()`` of Airflow 3.3 hands to a DAG's callbacks.
+
+    It cannot render, so here is what a DAG renders with that gives no macros and filters of its own.
+    """
+
+    def __init__(self, dag: Any) -> None:
+        self._dag = dag
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)  # copies ask for these before there is a DAG
+        return getattr(self._dag, name)
+
+    def get_template_env(self, *, force_sandboxed: bool = False) -> Environment:
+        """Make an environment for templates."""
+        from airflow.sdk.definitions._internal.templater import NativeEnvironment, SandboxedEnvironment
+        from jinja2 import StrictUndefined
+
+        is_native = self.render_template_as_native_obj and not force_sandboxed
+        kind: Any = NativeEnvironment if is_native else SandboxedEnvironment
+        return kind(undefined=StrictUndefined)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

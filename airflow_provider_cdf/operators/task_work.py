@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -24,7 +25,7 @@ from airflow_provider_cdf.operators.callbacks import partial_with_callback, repo
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
-from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -219,6 +220,11 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
             value, output = as_output(result)
         except CdfInputError as error:
             raise AirflowFailException(told(error.problem, self._failed(ti, error))) from None
+        if self.multiple_outputs and self.do_xcom_push and not isinstance(value, dict | None):
+            # Airflow's own check comes behind the report, which would say that all is well.
+            wrong = _no_outputs(value)
+            self._failed(ti, wrong)
+            raise wrong
         keys = own_keys(value)
         self._report(ti, "COMPLETED", with_note(output, ti, **{OWN_KEYS: keys}) if keys else output)
         return value
@@ -277,6 +283,12 @@ def as_output(result: Any) -> tuple[Any, dict[str, Any]]:
 
     value = json_object({RETURN_VALUE: result}, "output")[RETURN_VALUE]
     return value, checked_output(value if isinstance(value, dict) else {RETURN_VALUE: value})
+
+
+def _no_outputs(value: Any) -> Exception:
+    """Return the error that Airflow fails a task with whose XCom it cannot take apart."""
+    kind = TypeError if HAS_TASK_API else AirflowException
+    return kind(f"Returned output was type {type(value)} expected dictionary for multiple_outputs")
 
 
 def _failure_status(status: str) -> str:

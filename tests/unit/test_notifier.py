@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
 from airflow_provider_cdf.operators import deadline
+from airflow_provider_cdf.versions import HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
+
+needs_task_api = pytest.mark.skipif(not HAS_TASK_API, reason="DAGs of Airflow 3")
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -132,6 +137,35 @@ def test_ids_and_status_stay_text_where_the_dag_renders_natively(
     notifier("COMPLETED", task_external_id="2024_01", output={"n": "{{ 1 }}"})(context)
     reported = project.task(execution_id, "2024_01", "COMPLETED")["output"]
     assert reported["n"] == (1 if is_native else "1")
+
+
+@needs_task_api
+@pytest.mark.parametrize("is_native", [False, True])
+def test_renders_by_itself_where_the_dag_is_one_that_cannot(
+    is_native: bool, project: Project, ti: FakeTaskInstance
+) -> None:
+    execution_id = project.run(project.define(function_task("2024_01", waits=True)))
+    project.task(execution_id, "2024_01")
+    # As dag.test() of Airflow 3.3 calls the callbacks of a DAG.
+    stored = SimpleNamespace(dag_id="plant", render_template_as_native_obj=is_native)
+    context = of_task(ti, execution_id, dag=stored)
+    output = {"n": "{{ 1 }}", "dag": "{{ dag.dag_id }}", "day": "{{ day | ds }}"}
+    context["day"] = datetime(2026, 1, 2, tzinfo=UTC)
+    notifier("COMPLETED", task_external_id="{{ '2024_01' }}", output=output)(context)
+    reported = project.task(execution_id, "2024_01", "COMPLETED")["output"]
+    assert reported["n"] == (1 if is_native else "1")
+    assert (reported["dag"], reported["day"]) == ("plant", "2026-01-02")
+    assert context["dag"] is stored
+
+
+@needs_task_api
+def test_reports_no_success_with_a_value_that_such_a_dag_does_not_know(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    stored = SimpleNamespace(dag_id="plant", render_template_as_native_obj=False)
+    with pytest.raises(CdfError, match="cannot be rendered: 'risk' is undefined"):
+        call(notifier("COMPLETED", output={"risk": "{{ risk }}"}), of_task(ti, execution_id, dag=stored))
+    assert output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
 
 
 def test_numbers_become_text_where_the_dag_renders_natively(

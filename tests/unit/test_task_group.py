@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskGroup, chain, task, task_group
@@ -62,6 +62,30 @@ class TestOrder:
         # A teardown of the user's own is not waited for, as in any group.
         assert upstream(dag, "score.report") == {"inner.each", "between"}
 
+    def test_with_groups_of_other_cdf_tasks_inside(self) -> None:
+        def inner(group_id: str) -> CdfTaskGroup:
+            return CdfTaskGroup(group_id, execution_id=ID, task_external_id=group_id)
+
+        with DAG("plant") as dag, group():
+            with inner("a"), inner("deep"):
+                empty("work")
+            with inner("b") as b:
+                empty("work")
+            with TaskGroup("around"), inner("c"):
+                pass
+            b >> empty("next")
+            empty("alone")
+        assert upstream(dag, "score.report") == {"a.report", "b.report", "around.c.report", "next", "alone"}
+        assert upstream(dag, "score.a.report") == {"a.deep.report"}
+        assert upstream(dag, "score.a.waits") == upstream(dag, "score.around.c.waits") == {"waits"}
+        assert upstream(dag, "score.next") == {"b.report"}
+        dag.check_cycle()
+        stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
+        assert (
+            stored.get_task("score.report").upstream_task_ids
+            == dag.get_task("score.report").upstream_task_ids
+        )
+
     def test_input_and_output_lead_through_the_tasks(self) -> None:
         with DAG("plant") as dag, group(parent_task_external_id="each", skipped_status="COMPLETED") as cdf:
 
@@ -93,6 +117,45 @@ class TestOrder:
             pass
         assert (cdf.waits.poke_interval, cdf.waits.deferrable) == (3, True)
         assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "other"
+
+
+class TestDefaultArgs:
+    OTHERS: ClassVar[dict[str, Any]] = {"cdf_conn_id": "plant", "deferrable": True, "poll_interval": 7}
+
+    def test_of_the_dag_hold_for_the_sensor_and_the_report(self) -> None:
+        with DAG("plant", default_args=self.OTHERS), group() as cdf:
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "plant"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (True, 7)
+
+    def test_of_a_group_come_before_those_of_the_dag(self) -> None:
+        nearer = {"cdf_conn_id": "nearer", "poll_interval": 8}
+        with (
+            DAG("plant", default_args=self.OTHERS),
+            TaskGroup("outer", default_args=nearer),
+            group(default_args={"deferrable": False}) as cdf,
+        ):
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "nearer"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (False, 8)
+
+    def test_come_after_what_the_group_is_given(self) -> None:
+        given = {"cdf_conn_id": "other", "deferrable": False, "poll_interval": 3}
+        with DAG("plant", default_args={**self.OTHERS, "poke_interval": 9}), group(**given) as cdf:
+            pass
+        assert cdf.waits.cdf_conn_id == cdf.report.cdf_conn_id == "other"
+        assert (cdf.waits.deferrable, cdf.waits.poke_interval) == (False, 3)
+
+    def test_name_the_interval_as_a_sensor_does_or_as_the_group(self) -> None:
+        with DAG("plant", default_args={**self.OTHERS, "poke_interval": 9}), group() as cdf:
+            pass
+        assert cdf.waits.poke_interval == 9
+
+    def test_without_them_it_is_as_for_the_sensor(self) -> None:
+        with DAG("plant"), group() as cdf:
+            sensor = CdfTaskSensor(task_id="sensor", execution_id=ID, task_external_id="score")
+        for name in ("cdf_conn_id", "deferrable", "poke_interval"):
+            assert getattr(cdf.waits, name) == getattr(sensor, name)
 
 
 class TestNeighbours:
@@ -185,6 +248,22 @@ class TestUse:
             with pytest.raises(RuntimeError, match="inside its with block"):
                 cdf.output = {}
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("outputs", r"no attribute 'outputs'\. Did you mean 'output'\?"),
+            ("zzz", r"no attribute 'zzz'\.$"),
+        ],
+    )
+    def test_what_is_set_by_a_wrong_name_is_refused(self, name: str, said: str) -> None:
+        with DAG("plant"), pytest.raises(AttributeError, match=said), group() as cdf:
+            setattr(cdf, name, {})
+
+    def test_what_airflow_has_may_be_set(self) -> None:
+        with DAG("plant"), group() as cdf:
+            cdf.tooltip = "Does the work."
+        assert cdf.tooltip == "Does the work."
+
     def test_a_second_with_block_is_refused(self) -> None:
         with DAG("plant") as dag:
             with group() as cdf:
@@ -198,6 +277,26 @@ class TestUse:
         with DAG("plant") as dag, pytest.raises(ZeroDivisionError), group():
             _ = 1 / 0
         assert not dag.has_task("score.report")
+
+    @pytest.mark.parametrize(
+        ("mistake", "said"),
+        [
+            ({"poll_interval": "4"}, "poke_interval must be"),
+            ({"deferrable": "no"}, "deferrable must be"),
+            ({"execution_id": None}, "execution_id"),
+            ({"execution_id": "abc"}, "execution_id"),
+            ({"execution_id": EmptyOperator(task_id="run")}, r"write run\.output"),
+            ({"skipped_status": "DONE"}, "DONE"),
+            ({"output": ["no dict"]}, "output"),
+        ],
+    )
+    def test_a_mistake_does_not_reach_the_next_dag(self, mistake: dict[str, Any], said: str) -> None:
+        arguments = {name: value for name, value in mistake.items() if name != "output"}
+        with pytest.raises((ValueError, TypeError), match=said), DAG("plant"), group(**arguments) as cdf:
+            cdf.output = mistake.get("output")
+        with DAG("other") as other:
+            empty("work")
+        assert other.task_ids == ["work"]
 
 
 @pytest.mark.parametrize(

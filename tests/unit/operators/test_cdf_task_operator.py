@@ -282,6 +282,32 @@ class TestFailure:
         assert "Nothing was sent" not in message
         assert said in told(project, execution_id)["error"]["message"]
 
+    def test_to_return_several_outputs_is_reported_after_the_last_try(
+        self, execution_id: str, project: Project, ti: FakeTaskInstance
+    ) -> None:
+        # As Airflow's own, which comes behind the report, and would be too late for CDF.
+        kind = TypeError if HAS_TASK_API else AirflowException
+        ti.max_tries = 1
+        for ti.try_number in (1, 2):
+            with pytest.raises(kind, match="expected dictionary for multiple_outputs"):
+                work(ti, lambda: 7, execution_id, multiple_outputs=True)
+            assert waits(project, execution_id) is (ti.try_number == 1)
+        assert "expected dictionary" in told(project, execution_id)["error"]["message"]
+
+    @pytest.mark.parametrize(
+        ("result", "arguments"), [({"a": 1}, {}), (None, {}), (7, {"do_xcom_push": False})]
+    )
+    def test_is_none_where_airflow_takes_the_outputs(
+        self,
+        result: Any,
+        arguments: dict[str, Any],
+        execution_id: str,
+        project: Project,
+        ti: FakeTaskInstance,
+    ) -> None:
+        assert work(ti, lambda: result, execution_id, multiple_outputs=True, **arguments) == result
+        assert project.task(execution_id, "score", "COMPLETED")
+
     @pytest.mark.parametrize(
         "asks",
         [
