@@ -53,6 +53,9 @@ class CdfTaskGroup(TaskGroup):
     """
 
     _is_made = False
+    # Of the class, too, because a copy of a group, as in a part of a DAG, has Airflow's attributes only.
+    _waits: CdfTaskSensor | None = None
+    _report: CdfTaskUpdateOperator | None = None
 
     def __init__(
         self,
@@ -80,8 +83,6 @@ class CdfTaskGroup(TaskGroup):
         self._how_to_wait = _given(poke_interval=poll_interval, deferrable=deferrable)
         self._how_to_report = _given(skipped_status=skipped_status)
         self._output: Any = None
-        self._waits: CdfTaskSensor | None = None
-        self._report: CdfTaskUpdateOperator | None = None
         self._is_made = True
 
     def __setattr__(self, name: str, value: Any) -> None:

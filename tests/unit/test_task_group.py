@@ -315,3 +315,11 @@ def test_the_outcome_fails_where_the_report_has_not_been_made(state: str, fails:
             outcome.execute(context)
     else:
         outcome.execute(context)
+
+
+def test_a_part_of_a_dag_can_be_made() -> None:
+    with DAG("plant") as dag, group():
+        empty("work")
+    part = dag.partial_subset(["score.work"], include_upstream=True)
+    assert sorted(part.task_ids) == ["score.waits", "score.work"]
+    assert list(part.task_group.children["score"].get_leaves())
