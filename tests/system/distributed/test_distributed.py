@@ -39,10 +39,13 @@ def test_a_try_that_is_started_again_while_it_waits_goes_on_with_its_execution(c
 
 
 def test_a_try_that_is_started_again_after_its_end_finds_its_execution(cluster: Cluster) -> None:
-    run = Run(cluster, "to_report")
+    let_go = cluster.airflow.home / "let_go"
+    run = Run(cluster, "to_report", let_go=str(let_go))
     run.wait_until(lambda: run.task()["state"] == "success", 120)
     run.set_back_to_scheduled()
     run.wait_until(lambda: "of an earlier try" in run.log(), 120)
+    run.wait_until(lambda: run.task()["state"] == "success", 120)
+    let_go.touch()
     assert run.log().count("CDF has started workflow") == 1
     assert cluster.airflow.wait_for_dag_run(run.dag_id, run.id, timeout=240) == "success"
     run.wait_until(lambda: run.statuses() == ["COMPLETED"])

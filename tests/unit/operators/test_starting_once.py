@@ -401,6 +401,7 @@ def test_of_two_that_were_started_in_the_same_moment_the_older_one_stays(
     def starts_too() -> None:
         metadata = {"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.uuid}-1.1.orphan"}
         orphans.append(project.run(workflow, metadata=metadata))
+        time.sleep(0.01)  # the age is one of milliseconds
 
     ti.try_number = 2
     operator = make(workflow, ti)
