@@ -21,7 +21,7 @@ from schemathesis.specs.openapi import checks
 from airflow_provider_cdf.emulator import CdfEmulator
 
 #: Requests per operation.
-EXAMPLES = 20
+EXAMPLES = 10
 
 
 @pytest.fixture(scope="module")
