@@ -180,7 +180,7 @@ class _StoredDag:
 
         is_native = self.render_template_as_native_obj and not force_sandboxed
         kind: Any = NativeEnvironment if is_native else SandboxedEnvironment
-        return kind(undefined=StrictUndefined)  # type: ignore[no-any-return]
+        return kind(undefined=StrictUndefined)  # type: ignore[no-any-return]  # one of two classes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def report_in_the_end(project: Project, workflow: str) -> None:
             time.sleep(2)  # or the operator's first look would see the end, and not defer
             project.update(task["id"], "COMPLETED")
             return
-        time.sleep(0.2)
+        time.sleep(0.2)  # until the other process has started the workflow
 
 
 DAG = """

@@ -203,7 +203,10 @@ def test_says_once_that_an_execution_cannot_be_read_and_looks_again_later(
     trigger = bell(workflow)
     monkeypatch.setattr(trigger.log, "warning", lambda text, *arguments: said.append(text % arguments))
     execution_id = start(project, workflow)
-    later = lambda: now.__setitem__(0, now[0] + LOOK_AGAIN + 1)  # noqa: E731
+
+    def later() -> None:
+        now[0] += LOOK_AGAIN + 1
+
     cdf.faults.add("GET", "*/executions/*", status=403, times=2)
     before = looks(cdf)
     try:
@@ -262,7 +265,7 @@ def test_never_refuses_what_was_stored(interval: Any) -> None:
 
 @pytest.mark.parametrize("interval", [timedelta(seconds=3), "3", "3.0"])
 def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
-    trigger = CdfTaskEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    trigger = CdfTaskEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]  # on purpose
     assert trigger.interval == 3.0
     assert trigger.version == "1"
     assert json.loads(json.dumps(trigger.serialize()[1]))["poll_interval"] == 3.0

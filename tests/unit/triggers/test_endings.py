@@ -333,7 +333,7 @@ def test_the_cursor_stays_small() -> None:
 
 @pytest.mark.parametrize("interval", [timedelta(seconds=3), "3"])
 def test_takes_an_interval_as_timedelta_or_text_and_a_version_as_number(interval: Any) -> None:
-    trigger = CdfWorkflowEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]
+    trigger = CdfWorkflowEventTrigger(version=1, poll_interval=interval)  # type: ignore[arg-type]  # on purpose
     stored = json.loads(json.dumps(trigger.serialize()[1]))
     assert (stored["version"], stored["poll_interval"]) == ("1", 3.0)
 
