@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -229,18 +228,21 @@ def test_one_read_that_hangs_holds_up_no_other(
     hangs = start(project, workflow)
     start(project, workflow)
     begun: list[str] = []
-    let_go = threading.Event()
+    let_go, is_read = threading.Event(), threading.Event()
     turn = SharedClient._turn
 
     async def slow(self: SharedClient, execution_id: str, *more: Any, **named: Any) -> Any:
         begun.append(execution_id)
         if execution_id == hangs:
             await asyncio.to_thread(let_go.wait, 30)
-        return await turn(self, execution_id, *more, **named)
+        look = await turn(self, execution_id, *more, **named)
+        if execution_id == hangs:
+            is_read.set()
+        return look
 
     def over() -> None:
         let_go.set()
-        time.sleep(1)
+        assert is_read.wait(30)
 
     monkeypatch.setattr(SharedClient, "_turn", slow)
     assert rings(bell(workflow, poll_interval=0.5), nothing, nothing, over) == [1, 0, 2]
