@@ -27,6 +27,7 @@ def cdf_inbox(
     schedule: Any = WATCHER,
     poll_interval: float = 10.0,
     cdf_conn_id: str = "cdf_default",
+    **dag_arguments: Any,
 ) -> DAG:
     """
     Make a DAG that starts one run of a working DAG for each CDF task that waits, exactly once.
@@ -49,6 +50,10 @@ def cdf_inbox(
     ``workflow_external_id``, ``version``, ``start_time`` and ``deadline`` (ISO 8601; ``None`` where it is not
     known, as for children of dynamic tasks). On Airflow 3 it has no logical date, and so no ``{{ ds }}``.
 
+    All else that Airflow's ``DAG`` takes may be given, such as ``tags`` or ``on_failure_callback``, but for
+    ``catchup`` and ``max_active_runs``. Unless ``default_args`` say otherwise, the inbox's tasks have two
+    retries, ten seconds apart.
+
     :param dag_id: of the inbox.
     :param trigger_dag_id: the DAG that does the work.
     :param workflow_external_id: external id of the workflow.
@@ -61,7 +66,9 @@ def cdf_inbox(
     :param poll_interval: seconds between the watcher's looks.
     :param cdf_conn_id: id of the Airflow connection.
     :raises ValueError: for a watcher on Airflow 2.
-    :raises CdfInputError: if an external id is empty, or the inbox would start itself.
+    :raises TypeError: for an argument that ``DAG`` does not have.
+    :raises CdfInputError: if an external id is empty, if the inbox would start itself, or for an argument
+        that an inbox decides itself.
     """
     for name, given in (
         ("workflow_external_id", workflow_external_id),
@@ -71,6 +78,9 @@ def cdf_inbox(
             raise CdfInputError(f"{name} is empty: the inbox {dag_id!r} would never find a task.")
     if trigger_dag_id == dag_id:
         raise CdfInputError(f"The inbox {dag_id!r} would start itself: trigger_dag_id is its own dag_id.")
+    for name in ("catchup", "max_active_runs"):
+        if name in dag_arguments:
+            raise CdfInputError(f"The inbox {dag_id!r} was given {name}, which an inbox decides itself.")
     if schedule == WATCHER:
         schedule = [
             _bell(
@@ -83,16 +93,18 @@ def cdf_inbox(
                 poll_interval=seconds(poll_interval, "poll_interval"),
             )
         ]
-    with DAG(
-        dag_id,
-        schedule=schedule,
-        start_date=datetime(2025, 1, 1, tzinfo=UTC),
-        catchup=False,
-        max_active_runs=1,
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
-        doc_md=f"Starts a run of `{trigger_dag_id}` for each CDF task `{task_external_id}` that waits.",
-        tags=["cdf"],
-    ) as dag:
+    chosen = {
+        "start_date": datetime(2025, 1, 1, tzinfo=UTC),
+        "doc_md": f"Starts a run of `{trigger_dag_id}` for each CDF task `{task_external_id}` that waits.",
+        "tags": ["cdf"],
+        **dag_arguments,
+        "default_args": {
+            "retries": 2,
+            "retry_delay": timedelta(seconds=10),
+            **(dag_arguments.get("default_args") or {}),
+        },
+    }
+    with DAG(dag_id, schedule=schedule, catchup=False, max_active_runs=1, **chosen) as dag:
         waiting = CdfWaitingTasksOperator(
             task_id="waiting",
             trigger_dag_id=trigger_dag_id,
