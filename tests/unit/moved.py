@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow_provider_cdf.versions import AIRFLOW_VERSION, HAS_TASK_API
 
 if AIRFLOW_VERSION >= (3, 2):
@@ -42,6 +44,17 @@ elif HAS_TASK_API:
 else:
     from airflow.utils.log.secrets_masker import should_hide_value_for_key
 
+
+def check_cycle(dag: Any) -> None:
+    """Refuse a DAG that has one."""
+    if hasattr(dag, "check_cycle"):
+        dag.check_cycle()
+    else:
+        from airflow.utils import dag_cycle_tester
+
+        dag_cycle_tester.check_cycle(dag)
+
+
 __all__ = [
     "FAIL_FAST",
     "AirflowRescheduleException",
@@ -50,6 +63,7 @@ __all__ = [
     "DownstreamTasksSkipped",
     "EmptyOperator",
     "TriggerDagRunOperator",
+    "check_cycle",
     "serde",
     "should_hide_value_for_key",
 ]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskGroup, chain, task, task_group
-from moved import DagSerialization, EmptyOperator
+from moved import DagSerialization, EmptyOperator, check_cycle
 from support import FakeTaskInstance
 
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
@@ -79,7 +79,7 @@ class TestOrder:
         assert upstream(dag, "score.a.report") == {"a.deep.report"}
         assert upstream(dag, "score.a.waits") == upstream(dag, "score.around.c.waits") == {"waits"}
         assert upstream(dag, "score.next") == {"b.report"}
-        dag.check_cycle()
+        check_cycle(dag)
         stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
         assert (
             stored.get_task("score.report").upstream_task_ids

@@ -206,7 +206,7 @@ def test_a_callback_renders_to_text_too(monkeypatch: pytest.MonkeyPatch, ti: Fak
     from airflow_provider_cdf.operators import reporting
 
     seen = []
-    extra = '{"project": "plant", "token": "x"}'
+    extra = '{"project": "plant", "token": "a-token-of-its-own"}'
     connection = f'{{"conn_type": "cdf", "host": "https://cdf.example.com", "extra": {extra}}}'
     monkeypatch.setenv("AIRFLOW_CONN_CDF_DEFAULT", connection)
     monkeypatch.setattr(reporting, "report", lambda hook, ti, target, *_, **__: seen.append(target))

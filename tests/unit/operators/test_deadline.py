@@ -78,7 +78,7 @@ def silent(
 ) -> Clock:
     """A CDF that takes connections and does not answer, or takes its time to say that it is down."""
     time.answered_after = request.param
-    connect({"token": "x", "token_url": None}, login=None, password=None)
+    connect({"token": "a-token-of-its-own", "token_url": None}, login=None, password=None)
     monkeypatch.setattr(Network, "handle_request", lambda _, request: time.hang(request))
     return time
 
