@@ -31,6 +31,10 @@ HAS_COROUTINE_TASKS = AIRFLOW_VERSION >= (3, 2)
 #: A task that is deferred and then marked or cleared tells its trigger so (``BaseTrigger.on_kill``).
 HAS_ON_KILL = AIRFLOW_VERSION >= (3, 3)
 
+#: The DAG processor calls failure callbacks after the last try only. Those of 3.0 to 3.2 are also called for
+#: each try whose worker was lost: their scheduler does not say whether a retry follows.
+CALLS_BACK_ONCE = AIRFLOW_VERSION >= (3, 3) or not HAS_TASK_API
+
 #: A connection may be read on an event loop. Before, that masks its secrets by a blocking call, which fails
 #: where another call is under way on the same loop; and before 3.1 there is no such thing.
 HAS_ASYNC_CONNECTIONS = AIRFLOW_VERSION >= (3, 3, 2)

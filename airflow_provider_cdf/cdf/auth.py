@@ -20,7 +20,13 @@ import httpx
 
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.errors import CdfLoginError
-from airflow_provider_cdf.cdf.logins.base import Credentials, GivenToken, HttpSteps, LoginTools
+from airflow_provider_cdf.cdf.logins.base import (
+    SENDABLE,
+    Credentials,
+    GivenToken,
+    HttpSteps,
+    LoginTools,
+)
 from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
 
 if TYPE_CHECKING:
@@ -174,7 +180,7 @@ class Login:
         try:
             read = self._read((yield from self.credentials.obtain(self._tools)), is_replacement)
             if isinstance(read, _Token) and read.value not in self._recent:
-                self._tools.keep_out_of_logs(read.value)
+                self._tools.mask_token(read.value)
             outcome = read if isinstance(read, _Token) else self._failed(read)
         except NoAnswer as error:
             if error.is_timeout:  # the time of this request is over; another one may have more
@@ -208,10 +214,11 @@ class Login:
         if isinstance(given, CdfLoginError):
             return given
         # What is no header value would come back in the HTTP library's message.
-        if not re.fullmatch("[!-~]+", given.value):
+        if not re.fullmatch(SENDABLE, given.value):
+            what = "has blanks or signs in it that none has" if given.value else "is empty"
             return CdfLoginError(
-                "The login got an access_token that cannot be sent. It has blanks or signs in it that none "
-                f"has, and came from {self.credentials.where}."
+                f"The login got an access_token that cannot be sent. It {what}, and came from "
+                f"{self.credentials.where}."
             )
         now = clock.now()
         return _Token(

@@ -74,7 +74,7 @@ class CdfClient(Sender):
             return answer
         except CdfError as error:
             failed = error.bare()
-        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+        if isinstance(failed, CdfApiError) and self._may_inspect(call, failed):
             failed.inspection = self._inspect(give_up_at)
             failed.adding(self._failure(call).lacking(failed))
         raise failed
@@ -220,7 +220,7 @@ class AsyncCdfClient(Sender):
             return await again(self._send_once, call, give_up_at)
         except CdfError as error:
             failed = error.bare()
-        if isinstance(failed, CdfApiError) and failed.code in (401, 403) and call.capability:
+        if isinstance(failed, CdfApiError) and self._may_inspect(call, failed):
             failed.inspection = await self._inspect(give_up_at)
             failed.adding(self._failure(call).lacking(failed))
         raise failed

@@ -114,6 +114,7 @@ class CdfApiError(CdfError):
         401 that no other token has followed, because a login failed that may succeed later.
     :param is_cdfs_own: whether it has the form of CDF's errors. Otherwise something on the way has answered,
         such as a gateway, which does not know what CDF would have said.
+    :param lacks_token: of a 401, whether there was no other token to ask with.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class CdfApiError(CdfError):
         retry_after: float | None = None,
         is_auto_retryable: bool = False,
         is_cdfs_own: bool = True,
+        lacks_token: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -134,6 +136,7 @@ class CdfApiError(CdfError):
         self.retry_after = retry_after
         self.is_auto_retryable = is_auto_retryable
         self.is_cdfs_own = is_cdfs_own
+        self.lacks_token = lacks_token
         #: What the token may do, where CDF was asked for that because of this refusal.
         self.inspection: TokenInspection | None = None
 

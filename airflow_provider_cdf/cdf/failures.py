@@ -20,7 +20,7 @@ from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.cdf.models import TokenProject
 from airflow_provider_cdf.cdf.settings import Settings
 from airflow_provider_cdf.cdf.statuses import is_ambiguous_status
-from airflow_provider_cdf.cdf.transport import Answer, NoAnswer
+from airflow_provider_cdf.cdf.transport import UNTRUSTED, Answer, NoAnswer
 
 #: How many projects of a token a message names.
 MAX_NAMED = 10
@@ -106,6 +106,7 @@ class Failure:
             retry_after=answer.retry_after if why_alone is None else why_alone.retry_after,
             is_auto_retryable=is_auto_retryable or may_log_in_later,
             is_cdfs_own=error is not None,
+            lacks_token=why_alone is not None,
         )
 
     def lacking(self, refusal: CdfApiError) -> str:
@@ -131,7 +132,12 @@ class Failure:
         )
 
     def _no_answer(self, error: NoAnswer) -> CdfUnreachableError:
-        look = f" Look at {self._settings.label}." if error.at_login else ""
+        label = self._settings.label
+        look = f" Look at {label}." if error.at_login else ""
+        if UNTRUSTED in error.reason:
+            look = f" Extra 'verify' of {label} names the CA certificates of a proxy that opens TLS."
+        elif "WRONG_VERSION_NUMBER" in error.reason:
+            look = f" That is no https: does the address in {label} begin with http://?"
         # Only where no connection was made is it certain that CDF never saw the request.
         fate = self._fate(may_be_done=True) if error.sent else self._nothing_sent
         failed = CdfUnreachableError(

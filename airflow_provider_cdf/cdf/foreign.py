@@ -110,7 +110,10 @@ def _letters(text: str) -> str:
 
 def _decoded(text: str, layers: int, least: int) -> Iterator[str]:
     """The text, and what it is the encoding of, where that has so many characters."""
-    for form in dict.fromkeys((text, *_unescaped(text))):
+    forms = dict.fromkeys((text, *_unescaped(text)))
+    if layers == 2:
+        forms["".join(text.split())] = None  # base64 comes in short lines, too
+    for form in forms:
         yield form
         for run in _BASE64.findall(form) if layers else ():
             for skipped in range(4):

@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from importlib.util import find_spec
 from typing import Any, Generic, TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
@@ -24,15 +22,16 @@ from airflow_provider_cdf.cdf.connections import (
     Stream,
     request_ends,
 )
-from airflow_provider_cdf.hosts import is_loopback
+from airflow_provider_cdf.cdf.proxies import core_url, proxy_for
 
 PoolT = TypeVar("PoolT", httpcore.ConnectionPool, httpcore.AsyncConnectionPool)
 
 
-def can_be_asked(hostname: str) -> bool:
-    """Whether the HTTP library takes a host name, which it may stumble over as late as at a request."""
+def can_be_asked(url: str) -> bool:
+    """Whether the HTTP library takes a URL, which it may stumble over as late as at a request."""
     try:
-        return bool(httpx.URL(scheme="https", host=hostname).host)
+        # urlsplit takes line breaks out, and the rest of the line becomes a part of the path.
+        return bool(httpx.URL(url).host) and url.isprintable() and " " not in url
     except (ValueError, httpx.InvalidURL):
         return False
 
@@ -56,7 +55,7 @@ class _Pools(Generic[PoolT]):
         if origin not in self._by_origin:
             pool = self._kind(
                 ssl_context=tls,
-                proxy=_proxy_for(url),
+                proxy=proxy_for(url),
                 network_backend=self._backend,
                 max_connections=100,  # these three as in httpx
                 max_keepalive_connections=20,
@@ -69,34 +68,10 @@ class _Pools(Generic[PoolT]):
         return list(self._by_origin.values())
 
 
-def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
-    """Return the proxy that ``HTTPS_PROXY``, ``ALL_PROXY`` and so on name for a URL, but for ``NO_PROXY``."""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    host = f"[{url.host}]" if ":" in url.host else url.host
-    if is_loopback(url.host) or proxy_bypass(url.host) or proxy_bypass(f"{host}:{port}"):
-        return None
-    proxies = getproxies()
-    named = proxies.get(url.scheme) or proxies.get("all")
-    if not named:
-        return None
-    try:
-        proxy = httpx.Proxy(named if "://" in named else f"http://{named}")  # takes the password out of it
-        # httpcore would raise an ImportError, which does not say that nothing was sent.
-        if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
-            raise httpcore.ProxyError(f"the proxy {proxy.url} takes the package socksio: httpx[socks]")
-        return httpcore.Proxy(_core_url(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw)
-    except (ValueError, httpx.InvalidURL):
-        raise httpcore.ProxyError("the proxy that the environment names has no usable URL") from None
-
-
-def _core_url(url: httpx.URL) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-
-
 def _core_request(request: httpx.Request) -> httpcore.Request:
     return httpcore.Request(
         method=request.method,
-        url=_core_url(request.url),
+        url=core_url(request.url),
         headers=request.headers.raw,
         content=request.content,
         extensions=request.extensions,

@@ -26,6 +26,7 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.failures import Failure
 from airflow_provider_cdf.cdf.foreign import MOST, without_secrets
 from airflow_provider_cdf.cdf.logins.base import HttpSteps
+from airflow_provider_cdf.cdf.proxies import proxy_secrets
 from airflow_provider_cdf.cdf.retry import is_transient
 from airflow_provider_cdf.cdf.settings import Settings, Source
 from airflow_provider_cdf.cdf.transport import Answer, tls
@@ -95,6 +96,11 @@ class Sender:
         ends = clock.now() + self.settings.request_timeout
         return ends if give_up_at is None else min(ends, give_up_at)
 
+    def _may_inspect(self, call: Call[Any], failed: CdfError) -> bool:
+        """Whether CDF can say what the token lacks."""
+        is_refused = isinstance(failed, CdfApiError) and failed.code in (401, 403) and not failed.lacks_token
+        return is_refused and bool(call.capability)
+
     def _inspect_ends(self, give_up_at: float | None) -> float:
         return min(clock.now() + INSPECT_WITHIN, self._ends(give_up_at))
 
@@ -157,4 +163,4 @@ class Sender:
 
     @property
     def _secrets(self) -> list[str]:
-        return [*self.settings.credentials.secrets, *self._login.known_tokens]
+        return [*self.settings.credentials.secrets, *self._login.known_tokens, *proxy_secrets()]

@@ -25,6 +25,7 @@ import httpx
 from airflow_provider_cdf.cdf import clock
 from airflow_provider_cdf.cdf.connections import Leftovers, request_ends
 from airflow_provider_cdf.cdf.foreign import one_line
+from airflow_provider_cdf.cdf.proxies import proxy_on_the_way
 
 #: The most bytes of a successful answer, unpacked. An execution's outputs are at most some 20 MB.
 MOST_OF_AN_ANSWER = 32 * 1024 * 1024
@@ -34,6 +35,8 @@ MOST_OF_AN_ERROR = 64 * 1024
 STEP = 256 * 1024
 #: The headers that are read. A cookie is not kept, so none is ever sent.
 HEADERS = ("retry-after", "date", "x-request-id", "cdf-is-auto-retryable")
+#: How OpenSSL begins what it says about a certificate.
+UNTRUSTED = "certificate verify failed"
 #: What is raised before anything of a request was sent.
 _BEFORE_SENDING = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError),
@@ -147,7 +150,10 @@ class _Reading:
         leftovers = getattr(response.stream, "leftovers", None)
         self._distrust = leftovers.distrust if isinstance(leftovers, Leftovers) else _nothing
         sent = response.headers
-        self._headers = httpx.Headers({name: sent[name] for name in HEADERS if name in sent})
+        # As text of any kind: httpx itself makes headers of ASCII only.
+        self._headers = httpx.Headers(
+            {name: sent[name] for name in HEADERS if name in sent}, encoding="utf-8"
+        )
         self._most = most_of_an_answer if response.is_success else MOST_OF_AN_ERROR
         self._packed = 0
         self._kept = bytearray()
@@ -221,7 +227,7 @@ def exchange(
         finally:
             response.close()
     except Exception as error:
-        failed = _no_answer(error)
+        failed = _no_answer(error, request.url)
     finally:
         request_ends.reset(under_way)
     # Here, because of the frames that hang on the other error: they hold headers and bodies.
@@ -248,7 +254,7 @@ async def aexchange(
         finally:
             await response.aclose()
     except Exception as error:
-        failed = _no_answer(error)
+        failed = _no_answer(error, request.url)
     finally:
         request_ends.reset(under_way)
     raise failed
@@ -302,12 +308,22 @@ def _check(ends: float) -> None:
         raise httpx.ReadTimeout("the time for the request is over")
 
 
-def _no_answer(error: Exception) -> NoAnswer:
-    # What the libraries quote of an answer may hold anything.
-    said = re.sub(r"""(bytearray\()?b?['"].*""", "...", str(error), flags=re.DOTALL)
-    what = f"{type(error).__name__}: {said}" if isinstance(error, _FAILURES) else type(error).__name__
+def _no_answer(error: Exception, url: httpx.URL) -> NoAnswer:
+    what = f"{type(error).__name__}: {_said(error)}" if isinstance(error, _FAILURES) else type(error).__name__
+    what = one_line(what, 200).rstrip(": ").rstrip(".")
+    proxy = proxy_on_the_way(url)
     return NoAnswer(
-        one_line(what, 200).rstrip(": ").rstrip("."),
+        f"{what}; asked by way of the proxy {proxy}" if proxy else what,
         sent=not isinstance(error, _BEFORE_SENDING),
         is_timeout=isinstance(error, _TIMEOUTS),
     )
+
+
+def _said(error: Exception) -> str:
+    """Return the words of a library, without those of a server, which may be anything."""
+    words = str(error)
+    if isinstance(error, httpcore.ProxyError) and words[:3].isdigit():
+        return f"HTTP {words[:3]}"  # what comes behind is the proxy's
+    if certificate := re.search(rf"{UNTRUSTED}: ([\w -]+)", words):
+        return f"{UNTRUSTED}: {certificate[1].strip()}"
+    return re.sub(r"""(bytearray\()?b?['"].*""", "...", words, flags=re.DOTALL)

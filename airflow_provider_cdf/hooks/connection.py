@@ -69,7 +69,7 @@ def _project(values: Values) -> str:
 
 
 def _base_url(values: Values) -> str:
-    host = values.host
+    host = values.host.rstrip("/")
     if not host:
         return values.missing("host (the CDF base URL, or the name of a cluster)")
     if values.port and not 0 < values.port < 2**16:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from airflow_provider_cdf.cdf.logins.azure import AzureIdentity
-from airflow_provider_cdf.cdf.logins.base import Credentials
+from airflow_provider_cdf.cdf.logins.base import SENDABLE, Credentials
 from airflow_provider_cdf.cdf.logins.clients import COGNITE_TOKEN_URL, ClientAssertion, ClientCredentials
 from airflow_provider_cdf.cdf.logins.keys import (
     PEM_BEGIN,
@@ -24,7 +24,6 @@ from airflow_provider_cdf.hooks.connection_values import Values
 WAYS = ("tenant_id", "login_url", "token_url", "idp", "token", "login_file")
 
 _TENANT = re.compile(r"[A-Za-z0-9.-]+")
-_TOKEN = re.compile("[!-~]+")
 #: A private link host is ``pNNN.plink.<cluster host>``; tokens are issued for the cluster itself.
 _PRIVATE_LINK = re.compile(r"^p\d+\.plink\.")
 
@@ -111,7 +110,9 @@ def _client(values: Values, base_url: str, way: str, method: str) -> Credentials
         )
     elif way == "tenant_id" and not digits and PEM_BEGIN in key and not has_certificate(key):
         values.missing("extra 'certificate_thumbprint', by which Entra ID finds the certificate,")
-    return ClientAssertion(token_url, values.login, SigningKey(key, digits), scope, audience)
+    # Entra ID only is told which certificate of a PEM it is. Others know the key by its client.
+    is_entra = way == "tenant_id" or "microsoftonline" in token_url
+    return ClientAssertion(token_url, values.login, SigningKey(key, digits, is_entra), scope, audience)
 
 
 def _check_client(values: Values, method: str) -> None:
@@ -142,7 +143,7 @@ def _ready_token(values: Values, way: str) -> Credentials:
     if way == "login_file":
         return TokenFile(values.path(way) or "")
     given = without_bearer(values.text(way) or "")
-    if not _TOKEN.fullmatch(given):
+    if not re.fullmatch(SENDABLE, given):
         values.problems.append("extra 'token' has blanks or signs in it that no access token has")
     return StaticToken(given)
 

@@ -16,6 +16,9 @@ from airflow_provider_cdf.hosts import is_loopback
 #: A name, an IPv4 address, or an IPv6 address without its brackets.
 _HOSTNAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 
+#: The most seconds of a field. Longer ones are slips, and the operating system has its own limit.
+A_DAY = 86_400.0
+
 
 class Values:
     """
@@ -97,7 +100,8 @@ class Values:
             )
         elif (
             not _HOSTNAME.fullmatch(hostname)
-            or not can_be_asked(hostname)
+            or not can_be_asked(url)
+            or parts.path.startswith("//")
             or parts.scheme not in ("http", "https")
             or (parts.query and not may_have_query)
             or parts.fragment
@@ -151,10 +155,10 @@ class Values:
             seconds = float(value) if isinstance(value, int | float | str) and value is not True else math.nan
         except (ValueError, OverflowError):
             seconds = math.nan
-        if math.isfinite(seconds) and seconds >= field.at_least and not isinstance(value, bool):
+        if field.at_least <= seconds <= A_DAY and not isinstance(value, bool):
             return seconds
-        least = " above 0" if field.at_least else ", or 0 for never"
-        self.problems.append(f"extra {field.name!r} must be a number of seconds{least}")
+        least = "above 0" if field.at_least else "0 for never"
+        self.problems.append(f"extra {field.name!r} must be a number of seconds: {least}, at most a day")
         return None
 
 

@@ -30,7 +30,7 @@ def read_settings(hook: BaseHook, conn_id: str) -> Settings:
     :raises Exception: of any kind, for :func:`error_of`.
     """
     connection = hook.get_connection(conn_id)
-    return _settings(conn_id, connection, connection.extra_dejson)
+    return _settings(conn_id, connection, connection.extra_dejson or _extra_as_it_is(connection))
 
 
 async def aread_settings(hook: BaseHook, conn_id: str) -> Settings:
@@ -41,7 +41,13 @@ async def aread_settings(hook: BaseHook, conn_id: str) -> Settings:
     else:
         # In a thread, because it masks what it reads by a blocking call to Airflow.
         extra = await sync_to_async(lambda: connection.extra_dejson)()
-    return _settings(conn_id, connection, extra)
+    return _settings(conn_id, connection, extra or _extra_as_it_is(connection))
+
+
+def _extra_as_it_is(connection: Connection) -> object:
+    """Return an extra that Airflow made an empty one of, because it cannot parse it."""
+    extra = connection.extra
+    return extra if isinstance(extra, str) and extra.strip() not in ("", "{}") else {}
 
 
 async def find(hook: BaseHook, conn_id: str) -> Connection:

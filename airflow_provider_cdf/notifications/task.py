@@ -15,7 +15,7 @@ from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields, is_literal, refuse_operators, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
-from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, not_known
+from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, is_retried, not_known
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -126,6 +126,9 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
         patience = min(seconds_left(context), CALLBACK_PATIENCE)
         try:
             status = check_reportable(self.status)
+            is_of_a_task = "ti" in context and "reason" not in context
+            if is_of_a_task and status != "COMPLETED" and is_retried(context):
+                return
             output, problem = self._output_in(context)
             if status != "COMPLETED" or problem:
                 own = failure(ti, [], problem if status == "COMPLETED" else _error_in(context))

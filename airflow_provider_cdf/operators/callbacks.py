@@ -14,6 +14,7 @@ from airflow_provider_cdf.fields import render_only
 from airflow_provider_cdf.operators.address import ADDRESS, target_of, which
 from airflow_provider_cdf.operators.cancelling import TASK_HAS_DIED, cancel
 from airflow_provider_cdf.operators.mapped import make_what_is_needed
+from airflow_provider_cdf.versions import CALLS_BACK_ONCE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -67,6 +68,21 @@ def operator_of(context: Context, *fields: str) -> Any:
     return operator
 
 
+def is_retried(context: Context) -> bool:
+    """Whether Airflow tries a task again, for which it has called a failure callback all the same."""
+    from airflow_provider_cdf.operators.identity import is_last_try
+
+    # In the task's own process, which has the error itself, only a failure for good leads here.
+    if CALLS_BACK_ONCE or isinstance(context.get("exception"), BaseException):
+        return False
+    ti: Any = context["ti"]
+    # What never got to a worker was given up in the queue, and that is for good.
+    if not getattr(ti, "hostname", None) or is_last_try(ti.try_number, getattr(ti, "max_tries", None) or 0):
+        return False
+    log.info("The worker of this task was lost. CDF is not told, because Airflow tries again.")
+    return True
+
+
 def not_known(error: Exception | str) -> str:
     """Say that a callback does not know what it is about."""
     return f"Which one is not known, because its arguments cannot be read: {one_line(error)}"
@@ -83,6 +99,8 @@ def report_failure(context: Context) -> None:
     from airflow_provider_cdf.operators.reporting import failure, report
 
     ti = context["ti"]
+    if is_retried(context):
+        return
     try:
         operator = operator_of(context, *ADDRESS)
     except Exception as error:
@@ -114,6 +132,8 @@ def cancel_orphan(context: Context) -> None:
     """
     from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
 
+    if is_retried(context):
+        return
     try:
         operator = operator_of(context, "cdf_conn_id", "workflow_external_id")
     except Exception as error:

@@ -102,6 +102,12 @@ class Try:
         """Whether Airflow has no retry left."""
         return is_last_try(self.number, self.key.max_tries)
 
+    @property
+    def is_first_since_a_clear(self) -> bool:
+        """Whether a person has cleared the task just before, as far as ``retries`` is as it was then."""
+        # A clear sets max_tries to the tries so far plus `retries`.
+        return 1 < self.number == self.key.max_tries - self.retries + 1
+
     def new_submit_id(self) -> str:
         """Return an id for one submission of this try."""
         # The random part tells two processes of one try apart.

@@ -4,8 +4,9 @@ Starting one execution for one logical run of a task, whatever dies in between.
 Each submission is noted in Airflow's store of task states before it is sent, and carries its id and the key
 of the logical run in its metadata. So every try knows what may have been started, and finds it. A try
 
-1. reads the note. Is it empty, nothing was started;
-2. looks in CDF until each submission of the note is accounted for, or can no longer have an effect;
+1. reads the note. Is it empty on the first try, nothing was started;
+2. looks in CDF until each submission of the note is accounted for, or can no longer have an effect. Is the
+   note empty, it looks once: an earlier try may have run on an Airflow without a store, before an upgrade;
 3. of several executions keeps one, and cancels the others;
 4. if that one is of no use, notes a submission of its own, and sends it;
 5. reads the note again. Has another process noted a submission meanwhile, it is settled as in 2 and 3: the
@@ -104,6 +105,8 @@ class _Listed:
 
     own: list[WorkflowExecution]
     earlier: list[WorkflowExecution]
+    #: Of a task of a DAG run of the same name: of this one before a clear, or of another Airflow.
+    namesakes: list[WorkflowExecution]
     #: The ids of what may be of this task, too, and cannot be read.
     unreadable: list[str]
 
@@ -114,6 +117,10 @@ class _Listed:
     @property
     def tries(self) -> set[int | None]:
         return {try_number_of(submit_id) for submit_id in self.submit_ids}
+
+    @property
+    def tries_of_namesakes(self) -> set[int | None]:
+        return {try_number_of(one.metadata.get(SUBMIT_ID)) for one in self.namesakes}
 
 
 @dataclass(frozen=True)
@@ -218,17 +225,22 @@ class Starts:
         noted = {one.submit_id for one in self._noted}
         self._known, self._others = set(noted), set()
         this = self._this
-        if self._has_store and not noted and not self._may_lose_notes:
+        is_complete = self._has_store and not self._may_lose_notes
+        if is_complete and not noted and this.number == 1:
             return None
 
         def is_open(listed: _Listed) -> bool:
-            if noted:
+            if noted or is_complete:
                 return not noted <= listed.submit_ids
-            return this.number > 1 and this.number - 1 not in listed.tries
+            # What the try before has started before a clear is none of this try's business, named or not.
+            has_appeared = this.is_first_since_a_clear and this.number - 1 in listed.tries_of_namesakes
+            return this.number > 1 and this.number - 1 not in listed.tries and not has_appeared
 
         listed = yield from self._look(is_open, within=submitting.NONCE_DEAD_AFTER)
         if listed.unreadable and is_open(listed):
             raise conversations.inconclusive(listed.unreadable)
+        if this.is_first_since_a_clear:
+            self._name_namesakes(listed)
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
         return (yield from self._settle(listed))
@@ -378,16 +390,31 @@ class Starts:
         for narrowed_down in ({"status": "RUNNING"}, {"workflow_external_id": self._workflow_external_id}):
             executions = yield from conversations.list_executions(
                 self._settings,
-                lambda one: self._belongs(one) is not None,
+                self._has_our_name,
                 unreadable,
                 created_after=self._this.since,
                 **narrowed_down,
             )
             found |= {one.id: one for one in executions}
-        by_life: dict[bool, list[WorkflowExecution]] = {True: [], False: []}
+        by_life: dict[bool | None, list[WorkflowExecution]] = {True: [], False: [], None: []}
         for one in found.values():
-            by_life[bool(self._belongs(one))].append(one)
-        return _Listed(own=by_life[True], earlier=by_life[False], unreadable=unreadable)
+            by_life[self._belongs(one)].append(one)
+        return _Listed(by_life[True], by_life[False], by_life[None], unreadable)
+
+    def _has_our_name(self, execution: WorkflowExecution) -> bool:
+        key = RunKey.parse(execution.metadata.get(RUN_KEY))
+        return (key is not None and key.task == self._this.key.task) or self._belongs(execution) is not None
+
+    def _name_namesakes(self, listed: _Listed) -> None:
+        """Warn of what may be of this task before it was cleared, and is not cancelled."""
+        for one in listed.namesakes:
+            if not one.has_ended:
+                log.warning(
+                    "An execution of a DAG run of the same name goes on. It is of this task before it was "
+                    "cleared, or of another Airflow. Extra 'airflow_name' of the connection tells them "
+                    "apart. [execution %s]",
+                    one.id,
+                )
 
     def _belongs(self, execution: WorkflowExecution) -> bool | None:
         """Whether it is of this logical run, or of an earlier life of the task (``False``), or neither."""

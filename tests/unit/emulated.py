@@ -17,6 +17,7 @@ from support import FakeTaskInstance, Project
 from wording import assert_well_said, is_ours
 
 from airflow_provider_cdf.cdf.errors import CdfConnectionError, CdfError, CdfLoginError
+from airflow_provider_cdf.cdf.logins import base
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import deadline
 from airflow_provider_cdf.versions import HAS_TASK_API
@@ -67,6 +68,12 @@ def _well_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def _first_callback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is a process, for the time that its callbacks have."""
     monkeypatch.setattr(deadline, "_first_callback", None)
+
+
+@pytest.fixture(autouse=True)
+def _first_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process whose first tokens are masked."""
+    monkeypatch.setattr(base, "_masked", 0)
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,7 @@ class FakeTaskInstance:
     map_index: int = -1
     max_tries: int = 0
     try_number: int = 1
+    hostname: str = ""
     start_date: datetime = field(default_factory=lambda: datetime.now(UTC))
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     xcoms: dict[str, Any] = field(default_factory=dict)

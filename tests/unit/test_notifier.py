@@ -14,7 +14,7 @@ from support import FakeTaskInstance, Project, call, function_task
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
-from airflow_provider_cdf.operators import deadline
+from airflow_provider_cdf.operators import callbacks, deadline
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -66,6 +66,18 @@ def test_of_a_tasks_failure_tells_the_error(
     assert reported["ticket"] == 7
     assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
     assert reported["airflow"]["failed_tasks"][0]["task_id"] == ti.task_id
+
+
+def test_of_a_lost_worker_tells_nothing_where_airflow_tries_again(
+    execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The DAG processor of Airflow 3.0 to 3.2 calls it all the same.
+    monkeypatch.setattr(callbacks, "CALLS_BACK_ONCE", False)
+    ti.max_tries, ti.hostname = 1, "worker-1"
+    notifier("FAILED")(of_task(ti, execution_id))
+    assert project.task(execution_id, "score")
+    notifier("COMPLETED")(of_task(ti, execution_id))  # a callback of success
+    assert project.task(execution_id, "score", "COMPLETED")
 
 
 def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, project: Project) -> None:

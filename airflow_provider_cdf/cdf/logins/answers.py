@@ -10,6 +10,7 @@ from typing import Any
 from airflow_provider_cdf.cdf.errors import CdfLoginError
 from airflow_provider_cdf.cdf.foreign import without_secrets
 from airflow_provider_cdf.cdf.logins.base import GivenToken
+from airflow_provider_cdf.cdf.proxies import proxy_secrets
 from airflow_provider_cdf.cdf.statuses import is_transient_status
 from airflow_provider_cdf.cdf.transport import Answer
 
@@ -69,6 +70,17 @@ _OAUTH = {
         "Is its URL right?",
     ),
 }
+#: What to check, by an answer's status, where no reason is given.
+_CHECKS = {
+    401: "Look at the client id, at its secret or key, and at extra 'auth_method'.",
+    407: "A proxy on the way wants a login: HTTPS_PROXY may hold one, as http://user:password@host:port.",
+}
+_BUSY = "It is busy or down: try again later."
+#: Errors that pass, by RFC 6749 and by Entra's number.
+_PASSING, _PASSING_IN_ENTRA = {"temporarily_unavailable", "server_error"}, {"90033"}
+#: Types of tokens that are not sent as ``Bearer`` (RFC 6749, section 7.1). Some providers have names of their
+#: own for a bearer token.
+_OTHER_TYPES = ("mac", "dpop", "pop")
 _OTHER = ("The identity provider gave no token", "Look at the client, the URL, the scopes and the audience.")
 
 
@@ -79,12 +91,13 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
     :param where: which one, for messages.
     :param secrets: what it was sent, and may repeat.
     """
+    secrets = [*secrets, *proxy_secrets()]
     said = answer.json_object()
     if said is None:
         answer.distrust()
         return CdfLoginError(
-            f"The login got no token. {_capital(where)} answered HTTP {answer.status} with {answer.kind}. Is "
-            "its URL right?",
+            f"The login got no token. {_capital(where)} answered HTTP {answer.status} with {answer.kind}. "
+            f"{_check_of(answer.status)}",
             # With a success it is a gateway in its bad moment, or the wrong URL. Asking again tells.
             is_transient=answer.is_success or is_transient_status(answer.status),
             retry_after=answer.retry_after,
@@ -104,6 +117,12 @@ def read_token(answer: Answer, where: str, secrets: Iterable[str]) -> GivenToken
         return CdfLoginError(
             f"The login got no token. {_capital(where)} answered HTTP {answer.status} without access_token."
         )
+    kind = said.get("token_type")
+    if isinstance(kind, str) and kind.strip().lower() in _OTHER_TYPES:
+        return CdfLoginError(
+            f"The login got a token of another type. {_capital(where)} gave one of type {kind.strip()}, and "
+            "CDF takes bearer tokens. Look at the client at the identity provider."
+        )
     return GivenToken(value, lifetime(said.get("expires_in")))
 
 
@@ -120,6 +139,9 @@ def refused(
     numbers = re.findall(r"AADSTS(\d+)", words)
     known = [_ENTRA[number] for number in numbers if number in _ENTRA]
     problem, check = known[0] if known else _OAUTH.get(error, _OTHER)
+    is_transient |= error in _PASSING or not _PASSING_IN_ENTRA.isdisjoint(numbers)
+    if is_transient and not known:
+        problem, check = _OTHER[0], _BUSY
     return CdfLoginError(
         f"{problem}. {whose}: {words.rstrip('.') or 'no reason given'}. {check}",
         is_transient=is_transient,
@@ -134,6 +156,14 @@ def lifetime(expires_in: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         return UNSTATED_LIFETIME
     return max(seconds, SHORTEST_LIFETIME) if math.isfinite(seconds) and seconds > 0 else UNSTATED_LIFETIME
+
+
+def _check_of(status: int) -> str:
+    if is_transient_status(status):
+        return _BUSY
+    if 300 <= status < 400:
+        return "Is its URL right? Redirects are not followed."
+    return _CHECKS.get(status, "Is its URL right?")
 
 
 def _capital(words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
 #: Where Azure's workload identity for Kubernetes says that it is there.
 _WORKLOAD = "AZURE_FEDERATED_TOKEN_FILE"
+
+#: In which variables Azure gives a machine what it proves itself with.
+_MACHINE_SECRETS = ("IDENTITY_HEADER", "MSI_SECRET")
+
+
+def _secrets() -> list[str]:
+    return [os.environ[name] for name in _MACHINE_SECRETS if os.environ.get(name)]
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class AzureIdentity(Credentials):
         return "Azure's workload identity" if os.environ.get(_WORKLOAD) else "Azure's managed identity"
 
     def obtain(self, tools: LoginTools) -> HttpSteps[GivenToken | CdfLoginError]:
+        for secret in _secrets():
+            tools.keep_out_of_logs(secret)  # Azure's library logs it at DEBUG
         # In a thread, because it blocks, for minutes where there is no such identity.
         given = yield from tools.in_thread(self._ask)
         return given
@@ -70,7 +80,7 @@ class AzureIdentity(Credentials):
                 token = credential.get_token(self.scope)
         except AzureError as error:
             status = error.status_code if isinstance(error, HttpResponseError) else None
-            words = without_secrets(error.message, [])
+            words = without_secrets(error.message, _secrets())
             said = f"{self.where[0].upper()}{self.where[1:]} said"
             is_transient = (
                 isinstance(error, ServiceRequestError | ServiceResponseError)  # the connection failed
@@ -83,10 +93,14 @@ class AzureIdentity(Credentials):
                 f"The token of the workload identity cannot be read. {_WORKLOAD} names no readable file: "
                 f"{error.strerror or type(error).__name__}."
             )
-        except ValueError as error:  # of a workload identity whose environment lacks something
+        except json.JSONDecodeError:
+            where = f"{self.where[0].upper()}{self.where[1:]}"
             return CdfLoginError(
-                f"The workload identity is not complete. azure-identity says: {without_secrets(error, [])}"
+                f"The login got no token. {where} gave an answer that is no JSON.", is_transient=True
             )
+        except ValueError as error:  # of a workload identity whose environment lacks something
+            words = without_secrets(error, _secrets())
+            return CdfLoginError(f"{self.where} cannot be used as it is set up. azure-identity says: {words}")
         return GivenToken(token.token, lifetime(token.expires_on - time.time()))
 
     def _credential(self) -> ManagedIdentityCredential | WorkloadIdentityCredential:

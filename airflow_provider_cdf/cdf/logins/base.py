@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
@@ -17,9 +18,15 @@ from airflow_provider_cdf.cdf.transport import NoAnswer
 
 GivenT = TypeVar("GivenT")
 
-#: How many letters of a JSON web token are kept out of logs: 256 bits of its signature. Airflow keeps them
-#: for ever, and builds one pattern of all: with whole tokens, each new one takes 0.5 s after a week.
+log = logging.getLogger(__name__)
+
+#: What an access token is made of: what a header may hold, but for quotes (RFC 6750, section 2.1).
+SENDABLE = "[!#-&(-~]+"
+#: How many letters of a token are kept out of logs, its end: 256 bits, without which it is worth nothing.
 MASKED_END = 43
+#: How many tokens of a process are. Airflow keeps them for ever, and builds one pattern of all: each new one
+#: takes 0.2 s after 500, and a token may live for five minutes only.
+MOST_MASKED = 200
 
 #: What a client does for a login, or for a request with its login: it sends each request that comes out, and
 #: gives its answer back, or throws in what went wrong; or it waits until a future is done, at most as long as
@@ -39,6 +46,10 @@ class GivenToken:
     lifetime: float
 
 
+#: The tokens of this process that Airflow was told to mask, and those after them.
+_masked = 0
+
+
 class LoginTools:
     """
     What a login may use.
@@ -52,11 +63,18 @@ class LoginTools:
         self._work: tuple[Future[None], list[Any]] | None = None
 
     def keep_out_of_logs(self, secret: str) -> None:
-        # Of a JSON web token (RFC 7515) the end, without which it is worth nothing.
-        if secret.startswith("eyJ") and len(secret) > 2 * MASKED_END:
-            secret = secret[-MASKED_END:]
+        """Tell it to Airflow. For what is the same at each login."""
         if self._on_secret is not None:
             self._on_secret(secret)
+
+    def mask_token(self, token: str) -> None:
+        """Tell a token to Airflow, unless it has been told so many that it would be slowed down."""
+        global _masked
+        _masked += 1
+        if _masked <= MOST_MASKED:
+            self.keep_out_of_logs(token[-MASKED_END:] if len(token) > 2 * MASKED_END else token)
+        elif _masked == MOST_MASKED + 1:
+            log.info("Airflow masks the first %d access tokens of this process, and no more.", MOST_MASKED)
 
     def in_thread(self, work: Callable[[], GivenT | CdfLoginError]) -> HttpSteps[GivenT | CdfLoginError]:
         """

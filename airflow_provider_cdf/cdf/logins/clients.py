@@ -122,7 +122,7 @@ class ClientAssertion(_Client):
         signed = yield from tools.in_thread(lambda: self.key.sign(self.client_id, self.token_url))
         if isinstance(signed, CdfLoginError):
             return signed
-        tools.keep_out_of_logs(signed)
+        # It is not masked: it is used once, at once, and each one is another text.
         request = self._request(
             {
                 "client_id": self.client_id,

@@ -15,6 +15,8 @@ from airflow_provider_cdf.cdf.errors import CdfLoginError
 ASSERTION_LIFETIME = 300.0
 #: Bits of an RSA key. Shorter ones are broken, and too short for what is signed.
 SHORTEST_RSA = 1024
+#: Bytes of a file with a key or a token.
+LARGEST_FILE = 64 * 1024
 #: The begin of a PEM, by which one is told from a path.
 PEM_BEGIN = "-----BEGIN "
 
@@ -35,10 +37,12 @@ class SigningKey:
     :param pem_or_path: a PEM, or the path of one, which is read again at each login. It may hold the
         certificate, too, as files for Entra often do.
     :param thumbprint: of the certificate, in hex: of SHA-1 or SHA-256. Entra finds the certificate by it.
+    :param names_certificate: whether the thumbprint of a certificate in the PEM is used where none is given.
     """
 
     pem_or_path: str = field(repr=False)
     thumbprint: str | None = None
+    names_certificate: bool = True
 
     @property
     def lines(self) -> list[str]:
@@ -68,7 +72,8 @@ class SigningKey:
                 "The private key cannot be read. It must be an unencrypted RSA or EC key in PEM "
                 f"({type(error).__name__})."
             )
-        headers = _thumbprint_header(self.thumbprint or _thumbprint_of(pem))
+        of_pem = _thumbprint_of(pem) if self.names_certificate else None
+        headers = _thumbprint_header(self.thumbprint or of_pem)
         if isinstance(key, rsa.RSAPrivateKey):
             if key.key_size < SHORTEST_RSA:
                 return CdfLoginError(
@@ -101,7 +106,7 @@ class SigningKey:
 
 def file_named(path: str) -> str:
     """Return a file as messages name it: without what may be a key or a token in the wrong field."""
-    return f"file {Path(path).name!r}" if _is_like_a_path(path) else "the file"
+    return f"file {path!r}" if _is_like_a_path(path) else "the file"
 
 
 def secrets_instead_of(path: str) -> list[str]:
@@ -123,8 +128,18 @@ def read_file(path: str, what: str) -> str | CdfLoginError:
     :param what: what it holds, for messages.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():
+            # A pipe might never answer.
+            return CdfLoginError(
+                f"The {what} is not read from what is no ordinary file. It is {file_named(path)}."
+            )
         with Path(path).open("rb") as file:
-            text = file.read(64 * 1024).decode("utf-8-sig", errors="replace")
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
+            return CdfLoginError(
+                f"The file with the {what} is too large: more than 64 KB. It is {file_named(path)}."
+            )
+        text = content.decode("utf-8-sig", errors="replace")
         if text.strip():
             return text
         return CdfLoginError(
@@ -135,7 +150,7 @@ def read_file(path: str, what: str) -> str | CdfLoginError:
         is_transient = isinstance(error, FileNotFoundError)
     if _is_like_a_path(path):
         return CdfLoginError(
-            f"The file with the {what} cannot be read here: {reason}. It is {Path(path).name!r}, and must be "
+            f"The file with the {what} cannot be read here: {reason}. It is {path!r}, and must be "
             "on each worker and triggerer.",
             is_transient=is_transient,
         )

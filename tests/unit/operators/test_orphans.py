@@ -25,6 +25,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfUnreachableError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.operators import callbacks
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator, cancel_orphan
@@ -63,6 +64,35 @@ class TestOrphans:
         for callback in fresh.on_failure_callback:
             callback(context(ti, fresh))
         assert project.execution(execution_id)["status"] == "TERMINATED"
+
+    @pytest.mark.parametrize(
+        ("try_number", "hostname", "calls_back_once", "status"),
+        [
+            (1, "worker-1", False, "RUNNING"),
+            (2, "worker-1", False, "TERMINATED"),  # the last one
+            (1, "", False, "TERMINATED"),  # given up in the queue, which is for good
+            (1, "worker-1", True, "TERMINATED"),
+        ],
+    )
+    def test_not_where_airflow_calls_back_and_tries_again(
+        self,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        monkeypatch: pytest.MonkeyPatch,
+        try_number: int,
+        hostname: str,
+        calls_back_once: bool,
+        status: str,
+    ) -> None:
+        # The DAG processor of Airflow 3.0 to 3.2, after a worker was lost.
+        monkeypatch.setattr(callbacks, "CALLS_BACK_ONCE", calls_back_once)
+        ti.max_tries, ti.hostname = 1, hostname
+        execution_id, fresh = self.orphan(workflow, ti)
+        ti.try_number = try_number
+        for callback in fresh.on_failure_callback:
+            callback(context(ti, fresh))
+        assert project.execution(execution_id)["status"] == status
 
     def test_not_where_that_is_not_wanted(
         self, project: Project, workflow: str, ti: FakeTaskInstance

@@ -24,7 +24,7 @@ from airflow_provider_cdf.cdf.errors import (
 from airflow_provider_cdf.cdf.models import TaskStatus, TokenInspection
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks.cdf import CdfHook
-from airflow_provider_cdf.operators import deadline, reporting
+from airflow_provider_cdf.operators import callbacks, deadline, reporting
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.identity import run_key
 from airflow_provider_cdf.operators.task import CdfTaskUpdateOperator
@@ -147,6 +147,19 @@ def test_a_read_that_stays_forbidden_though_the_token_may_read_is_tried_again_by
     assert said["type"] == "CdfApiError"
     assert said["message"].startswith("CDF refused to read the execution (HTTP 403)")
     assert "Nothing was reported, and the CDF task is as it was." in said["message"]
+
+
+def test_a_callback_for_a_lost_worker_tells_nothing_where_airflow_tries_again(
+    execution_id: str, project: Project, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The DAG processor of Airflow 3.0 to 3.2 calls it all the same.
+    monkeypatch.setattr(callbacks, "CALLS_BACK_ONCE", False)
+    ti.max_tries, ti.hostname = 1, "worker-1"
+    report_failure({"ti": ti, "task": make(execution_id)})
+    assert project.task(execution_id, "approve")
+    ti.try_number = 2
+    report_failure({"ti": ti, "task": make(execution_id)})
+    assert project.task(execution_id, "approve", "FAILED_WITH_TERMINAL_ERROR")
 
 
 def test_a_read_that_the_token_may_not_make_is_final_and_says_that_nothing_was_reported(

@@ -134,6 +134,19 @@ def test_retry_from_failure_leaves_other_logical_runs_alone(
     assert sorted(statuses(project, workflow)) == ["FAILED", "RUNNING"]
 
 
+def test_what_was_started_before_an_upgrade_to_an_airflow_with_a_store_is_found(
+    cdf: CdfEmulator, project: Project, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 3600.0)
+    first = run(workflow, ti)
+    ti.try_number = 2
+    assert run(workflow, ti, store=Store()) == first
+    # And cancelled where the task is cleared after the upgrade.
+    ti.try_number, ti.max_tries = 3, 2
+    assert run(workflow, ti, store=Store(), clears=1) != first
+    assert project.execution(first)["status"] == "TERMINATED"
+
+
 @pytest.mark.parametrize("retries", [0, 1, 5])
 def test_an_edit_of_retries_between_two_tries_makes_no_second_run(
     workflow: str, ti: FakeTaskInstance, retries: int
@@ -623,6 +636,49 @@ class TestOtherAirflows:
         cancel_orphan(context(others, fresh))  # a callback has no store
         assert project.execution(production)["status"] == "TERMINATED"
         assert project.execution(staging)["status"] == "RUNNING"
+
+
+class TestAClearOfADagRunThatHasEnded:
+    """Airflow gives the DAG run another start, by which two Airflows are told apart that have no names."""
+
+    @pytest.fixture(autouse=True)
+    def endless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever is waited for would take an hour."""
+        monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 3600.0)
+
+    @pytest.mark.parametrize("is_named", [True, False], ids=["with a name", "without"])
+    @pytest.mark.parametrize("has_ended", [True, False], ids=["completed", "running"])
+    def test_holds_up_nothing_and_names_what_goes_on(
+        self,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        connect: Callable[..., None],
+        caplog: pytest.LogCaptureFixture,
+        is_named: bool,
+        has_ended: bool,
+    ) -> None:
+        connect({"airflow_name": "production"} if is_named else {})
+        first = run(workflow, ti)
+        if has_ended:
+            end(project, first)
+        cleared = replace(ti, run_began=datetime.now(UTC), xcoms={}, try_number=2, max_tries=1)
+        with caplog.at_level(logging.WARNING, "airflow_provider_cdf"):
+            assert run(workflow, cleared) != first
+        status = "COMPLETED" if has_ended else "TERMINATED" if is_named else "RUNNING"
+        assert project.execution(first)["status"] == status
+        assert (f"[execution {first}]" in caplog.text) == (status == "RUNNING")
+
+    def test_is_waited_for_where_nothing_of_the_try_before_is_listed(
+        self, workflow: str, ti: FakeTaskInstance, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits: list[float] = []
+        monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 0.2)
+        monkeypatch.setattr("airflow_provider_cdf.cdf.clock.sleep", waits.append)
+        monkeypatch.setattr(starts, "LOOK_AGAIN_AFTER", 0.3)
+        ti.try_number, ti.max_tries = 2, 1
+        run(workflow, ti)
+        assert waits
 
 
 class TestADagRunThatWasMadeAgain:
