@@ -127,6 +127,12 @@ class Stream(httpcore.NetworkStream):
         return isinstance(tls, ssl.SSLSocket) and tls.pending() > 0
 
 
+def cancellations() -> int:
+    """Return how often this coroutine's task was asked to end."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
 class Backend(httpcore.SyncBackend):
     """Connections, for threads."""
 
@@ -264,8 +270,12 @@ class AsyncBackend(httpcore.AnyIOBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> AsyncStream:
-        left = time_left(httpcore.ConnectTimeout)
+        left, before = time_left(httpcore.ConnectTimeout), cancellations()
         stream: Any = await super().connect_tcp(host, port, left, local_address, socket_options)
+        if cancellations() > before:
+            # anyio forgets one that comes in the moment in which it has connected (seen on Python 3.12).
+            await stream.aclose()
+            raise asyncio.CancelledError
         # Below TLS, too, where httpcore has no public place for it. A later httpcore without this one still
         # works: what is held back is not seen then.
         below: Any = getattr(stream, "_stream", None)

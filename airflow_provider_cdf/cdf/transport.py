@@ -23,7 +23,7 @@ import httpcore
 import httpx
 
 from airflow_provider_cdf.cdf import clock
-from airflow_provider_cdf.cdf.connections import Leftovers, request_ends
+from airflow_provider_cdf.cdf.connections import Leftovers, cancellations, request_ends
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.proxies import proxy_on_the_way
 
@@ -238,7 +238,7 @@ async def aexchange(
     transport: httpx.AsyncBaseTransport, request: httpx.Request, ends: float, most: int = MOST_OF_AN_ANSWER
 ) -> Answer:
     """Do what :func:`exchange` does, for coroutines."""
-    under_way = request_ends.set(ends)
+    under_way, before = request_ends.set(ends), cancellations()
     try:
         _limit(request, ends)
         response = await transport.handle_async_request(request)
@@ -250,9 +250,11 @@ async def aexchange(
                     await asyncio.sleep(0)
                 if reading.is_over:
                     break
-            return reading.answer()
         finally:
             await response.aclose()
+        if cancellations() > before:
+            raise asyncio.CancelledError  # which something below has forgotten
+        return reading.answer()
     except Exception as error:
         failed = _no_answer(error, request.url)
     finally:

@@ -69,7 +69,7 @@ def _project(values: Values) -> str:
 
 
 def _base_url(values: Values) -> str:
-    host = values.host.rstrip("/")
+    host = values.host
     if not host:
         return values.missing("host (the CDF base URL, or the name of a cluster)")
     if values.port and not 0 < values.port < 2**16:
@@ -77,6 +77,7 @@ def _base_url(values: Values) -> str:
     if host.count(":") > 1 and "[" not in host and "://" not in host:
         host = f"[{host}]"  # an IPv6 address, whose brackets Airflow takes off a connection's URI
     if "://" not in host:
+        host = host.rstrip("/")
         is_cluster_name = re.fullmatch(r"[A-Za-z0-9-]+", host) and host != "localhost"
         host = f"https://{host}.cognitedata.com" if is_cluster_name else f"https://{host}"
     if "/api/v1" in host:

@@ -3,6 +3,7 @@
 from emulated import (  # noqa: F401 - fixtures
     _database_at_hand,
     _first_callback,
+    _first_tokens,
     _no_session_left_behind,
     _well_said,
     cdf,

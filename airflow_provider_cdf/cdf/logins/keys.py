@@ -106,7 +106,7 @@ class SigningKey:
 
 def file_named(path: str) -> str:
     """Return a file as messages name it: without what may be a key or a token in the wrong field."""
-    return f"file {path!r}" if _is_like_a_path(path) else "the file"
+    return f"file {Path(path).name!r}" if _is_like_a_path(path) else "the file"
 
 
 def secrets_instead_of(path: str) -> list[str]:
@@ -128,8 +128,7 @@ def read_file(path: str, what: str) -> str | CdfLoginError:
     :param what: what it holds, for messages.
     """
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            # A pipe might never answer.
+        if Path(path).is_fifo() or Path(path).is_char_device():  # which might never end
             return CdfLoginError(
                 f"The {what} is not read from what is no ordinary file. It is {file_named(path)}."
             )
@@ -150,7 +149,7 @@ def read_file(path: str, what: str) -> str | CdfLoginError:
         is_transient = isinstance(error, FileNotFoundError)
     if _is_like_a_path(path):
         return CdfLoginError(
-            f"The file with the {what} cannot be read here: {reason}. It is {path!r}, and must be "
+            f"The file with the {what} cannot be read here: {reason}. It is {Path(path).name!r}, and must be "
             "on each worker and triggerer.",
             is_transient=is_transient,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import os
 import re
 import ssl
 import subprocess
@@ -65,7 +66,7 @@ def settings(idp: IdentityProvider, credentials: Credentials, **more: Any) -> Se
 def from_connection(idp: IdentityProvider, *, password: str | None = None, **extra: Any) -> Settings:
     """Read a connection whose client logs in at the provider."""
     extra = {"project": "p", "retry_for": 0, "login_url": idp.token_url, **extra}
-    login = None if extra["login_url"] is None else CLIENT
+    login = CLIENT if extra["login_url"] or "tenant_id" in extra else None
     return read_connection("plant", host=idp.url, port=None, login=login, password=password, extra=extra)
 
 
@@ -192,6 +193,12 @@ def signs(idp: IdentityProvider, key: str, thumbprint: str | None = None, **extr
     )
 
 
+def at(idp: IdentityProvider, config: Settings) -> Settings:
+    """These settings, with the identity provider in the place of Entra ID."""
+    assert isinstance(config.credentials, ClientAssertion)
+    return replace(config, credentials=replace(config.credentials, token_url=idp.token_url))
+
+
 @pytest.fixture
 def signing(idp: IdentityProvider) -> IdentityProvider:
     idp.method, idp.pair, idp.needs_thumbprint = "private_key_jwt", PAIR, True
@@ -245,8 +252,19 @@ def test_a_key_is_read_however_it_came(sender: Sender, signing: IdentityProvider
 def test_a_thumbprint_follows_from_a_certificate_that_lies_beside_the_key(
     sender: Sender, signing: IdentityProvider
 ) -> None:
-    log_in(sender, signs(signing, PAIR.pem() + PAIR.certificate_pem()))
+    config = signs(signing, PAIR.pem() + PAIR.certificate_pem(), tenant_id="plant", login_url=None)
+    log_in(sender, at(signing, config))
     assert signing.assertions[0][0]["alg"] == "PS256"
+
+
+def test_a_certificate_beside_the_key_changes_nothing_for_other_providers(
+    sender: Sender, signing: IdentityProvider
+) -> None:
+    signing.needs_thumbprint = False
+    log_in(sender, signs(signing, PAIR.pem() + PAIR.certificate_pem()))
+    header = signing.assertions[0][0]
+    assert header["alg"] == "RS256"
+    assert not {"x5t", "x5t#S256"} & header.keys()
 
 
 def test_a_provider_without_thumbprints_needs_none(sender: Sender, signing: IdentityProvider) -> None:
@@ -345,7 +363,7 @@ def test_a_key_in_a_file_is_read_again_at_each_login(
 ) -> None:
     path = tmp_path / "key.pem"
     path.write_text(PAIR.pem() + PAIR.certificate_pem())
-    config = signs(signing, str(path))
+    config = at(signing, signs(signing, str(path), tenant_id="plant", login_url=None))
     log_in(sender, config)
     signing.pair = OTHER
     signing.tokens.clear()
@@ -372,7 +390,8 @@ def test_an_assertion_and_the_key_are_kept_out_of_logs(sender: Sender, signing: 
     log_in(sender, settings(signing, config.credentials, on_token=told.append))
     assert set(PAIR.pem().splitlines()[1:-2]) <= set(told)
     assert told[-1] == signing.issued[0]
-    assert signing.token_requests[0]["client_assertion"][-43:] in told
+    # It is used once, and each one is another text, which Airflow would keep for ever.
+    assert not any(signing.token_requests[0]["client_assertion"].endswith(one) for one in told[:-1])
     assert all(len(secret) <= 64 for secret in told)
 
 
@@ -503,6 +522,23 @@ def test_what_is_no_file_is_not_read_again(
     with pytest.raises(CdfLoginError, match="cannot be read"):
         sender.send(None, calls.list_executions("p"), config)
     assert time.pauses == []
+
+
+def test_a_file_that_might_never_end_is_not_read(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path
+) -> None:
+    os.mkfifo(path := tmp_path / "token")
+    assert "no ordinary file" in refusal(sender, with_token(idp, login_file=str(path)))
+
+
+@pytest.mark.parametrize("content", ["x" * 65_537, '"quoted"'], ids=["large", "quoted"])
+def test_what_a_file_holds_is_sent_as_a_whole_or_not_at_all(
+    sender: Sender, idp: IdentityProvider, tmp_path: Path, content: str
+) -> None:
+    (path := tmp_path / "token").write_text(content)
+    message = refusal(sender, with_token(idp, login_file=str(path)))
+    assert ("more than 64 KB" in message) == content.startswith("x")
+    assert idp.shown == []
 
 
 @pytest.mark.parametrize("begin", ["Bearer ", "bearer  "])
@@ -830,7 +866,7 @@ def test_a_workload_identity_without_its_environment_is_told_of(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
     message = refusal(sender, azure(idp))
-    assert message.startswith("The workload identity is not complete. ")
+    assert message.startswith("Azure's workload identity cannot be used as it is set up. ")
     assert "'client_id'" in message
 
 

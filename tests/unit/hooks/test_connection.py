@@ -125,7 +125,7 @@ def test_a_client_may_sign_with_a_private_key(way: dict[str, str]) -> None:
     assert settings.credentials == ClientAssertion(
         ENTRA.format("t-1") if is_entra else TOKEN_URL,
         "the-client",
-        SigningKey(KEY.strip(), THUMBPRINT),
+        SigningKey(KEY.strip(), THUMBPRINT, is_entra),
         f"{HOST}/.default" if is_entra else None,
         "a",
     )
@@ -310,7 +310,7 @@ def test_a_time_that_is_none_is_named(name: str, value: Any) -> None:
 
 
 def test_a_request_needs_some_time() -> None:
-    assert "extra 'request_timeout' must be a number of seconds above 0" in problem(request_timeout=0)
+    assert "extra 'request_timeout' must be a number of seconds: above 0" in problem(request_timeout=0)
 
 
 def test_a_ca_bundle_is_a_file_that_exists(tmp_path: Path) -> None:
@@ -568,6 +568,9 @@ NO_URLS = [
     "https://cdf.example.com:99999",
     "http://[::1",
     "https://west europe",
+    "https://https://cdf.example.com",
+    "https://cdf.example.com/a\nHost: b",
+    "https://cdf.example.com/" + "a" * 70_000,
     "https://cdf..example.com",
     "https://xn--a.example",
 ]
@@ -608,7 +611,7 @@ def test_a_path_may_begin_with_the_home_of_who_runs_airflow(
         assert settings.credentials == TokenFile(str(tmp_path / "it"))
     elif field == "private_key":
         settings = read(password=None, auth_method="private_key_jwt", login_url=TOKEN_URL, private_key="~/it")
-        assert settings.credentials.key == SigningKey(str(tmp_path / "it"))
+        assert settings.credentials.key == SigningKey(str(tmp_path / "it"), names_certificate=False)
     else:
         assert read(verify="~/it").ca_bundle == str(tmp_path / "it")
 
@@ -707,3 +710,11 @@ def test_the_documentation_has_each_field() -> None:
         assert f"`{field.name}" in PAGE, field.name
         for choice in field.choices:
             assert f"{choice}`" in PAGE, choice
+
+
+def test_a_cluster_may_have_a_slash_behind_it() -> None:
+    assert read(host="westeurope-1/").base_url == "https://westeurope-1.cognitedata.com"
+
+
+def test_more_than_a_day_is_no_time_for_a_request() -> None:
+    assert "at most a day" in problem(request_timeout=1e300)
