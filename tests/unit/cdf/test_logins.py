@@ -196,7 +196,7 @@ def signs(idp: IdentityProvider, key: str, thumbprint: str | None = None, **extr
 def at(idp: IdentityProvider, config: Settings) -> Settings:
     """These settings, with the identity provider in the place of Entra ID."""
     assert isinstance(config.credentials, ClientAssertion)
-    return replace(config, credentials=replace(config.credentials, token_url=idp.token_url))
+    return replace(config, credentials=replace(config.credentials, token_url=idp.token_url, scope=None))
 
 
 @pytest.fixture
