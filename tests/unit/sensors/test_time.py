@@ -208,7 +208,9 @@ class TestTimeoutAtTheFirstLook:
     ) -> None:
         sensor = make(deferrable=True, **{option: True})
 
-        with pytest.raises(AirflowSkipException, match=r"Skipped .* Waited in vain for timeout=600 s: until "):
+        with pytest.raises(
+            AirflowSkipException, match=r"Skipped .* Waited in vain for timeout=600 s: until "
+        ):
             sensor.execute({"ti": ti})
 
     def test_fails_otherwise(self, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance) -> None:
