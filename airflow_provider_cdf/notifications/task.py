@@ -41,9 +41,11 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
     The least that a DAG needs to report, and with the least promise: Airflow does not repeat a callback that
     fails, gives it some seconds only, and calls none for what a person marks. The CDF task must wait by then.
     Under ``dag.test()`` of Airflow 3.3, a DAG's callback cannot pull an XCom, as the one here does.
-    A failure is reported with ``{"airflow": {...}}``, which names the DAG run, and the error where Airflow
-    tells it. A CDF task that has been reported on already is left alone. An output that CDF does not take is
-    reported as FAILED_WITH_TERMINAL_ERROR.
+    A failure is reported with ``{"airflow": {...}}``, which names the DAG run, the tasks that are known to
+    have failed, and the error where Airflow tells it: of a task, class and text of its exception; of a DAG,
+    the reason that Airflow gives, such as ``timed_out``. Which tasks of a DAG have failed, Airflow tells on
+    2.11, and from 3.1.8 on. A CDF task that has been reported on already is left alone. An output that CDF
+    does not take is reported as FAILED_WITH_TERMINAL_ERROR.
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case. (templated)

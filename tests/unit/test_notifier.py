@@ -14,6 +14,7 @@ from support import FakeTaskInstance, Project, call, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
 from airflow_provider_cdf.operators import deadline, upstream
 from airflow_provider_cdf.versions import HAS_TASK_API
@@ -67,6 +68,21 @@ def test_of_a_tasks_failure_tells_the_error(
     assert reported["ticket"] == 7
     assert reported["airflow"]["error"] == {"type": "RuntimeError", "message": "down"}
     assert reported["airflow"]["failed_tasks"][0]["task_id"] == ti.task_id
+
+
+def test_what_a_task_raises_reaches_cdf_cut_masked_and_without_its_cause(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    lookup.keep_out_of_logs("correct-horse-battery")
+    error = ValueError("login\ncorrect-horse-battery " + "x" * 1000)
+    error.__cause__ = RuntimeError("confidential")
+    notifier("FAILED_WITH_TERMINAL_ERROR")(of_task(ti, execution_id, exception=error))
+
+    reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
+    message = reported["airflow"]["error"]["message"]
+    assert message.startswith("login *** x")
+    assert len(message) <= 500
+    assert "confidential" not in str(reported)
 
 
 def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, project: Project) -> None:
