@@ -16,6 +16,10 @@ AIRFLOW_VERSION = Version(__version__).release
 #: rescheduled. In Airflow 2 it runs with the database at hand.
 HAS_TASK_API = AIRFLOW_VERSION >= (3, 0)
 
+#: A DAG's callback may ask for the states of tasks. In some older ones of Airflow 3, the DAG processor leaves
+#: that question without an answer, and the callback waits until it is killed.
+HAS_STATES_IN_CALLBACKS = not HAS_TASK_API or AIRFLOW_VERSION >= (3, 1, 8)
+
 #: The module whose ``mask_secret`` keeps a secret out of logs.
 MASKING = (
     "airflow.sdk.log"

@@ -16,10 +16,13 @@ from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields, is_literal, refuse_operators, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, is_retried, not_known
+from airflow_provider_cdf.operators.ending import GOOD
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from jinja2 import Environment
+
+    from airflow_provider_cdf.operators.upstream import Upstream
 
 
 class CdfTaskNotifier(TextFields, BaseNotifier):
@@ -38,9 +41,11 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
     The least that a DAG needs to report, and with the least promise: Airflow does not repeat a callback that
     fails, gives it some seconds only, and calls none for what a person marks. The CDF task must wait by then.
     Under ``dag.test()`` of Airflow 3.3, a DAG's callback cannot pull an XCom, as the one here does.
-    A failure is reported with ``{"airflow": {...}}``, which names the DAG run, and the error where Airflow
-    tells it. A CDF task that has been reported on already is left alone. An output that CDF does not take is
-    reported as FAILED_WITH_TERMINAL_ERROR.
+    A failure is reported with ``{"airflow": {...}}``, which names the DAG run, the tasks that are known to
+    have failed, and the error where Airflow tells it: of a task, class and text of its exception; of a DAG,
+    the reason that Airflow gives, such as ``timed_out``. Which tasks of a DAG have failed, Airflow tells on
+    2.11, and from 3.1.8 on. A CDF task that has been reported on already is left alone. An output that CDF
+    does not take is reported as FAILED_WITH_TERMINAL_ERROR.
 
     :param status: COMPLETED, FAILED (CDF retries the task as its definition says) or
         FAILED_WITH_TERMINAL_ERROR, in any case. (templated)
@@ -122,7 +127,7 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
         from airflow_provider_cdf.operators.deadline import CALLBACK_PATIENCE, hook_within, seconds_left
         from airflow_provider_cdf.operators.reporting import KEY, failure, if_it_fits, report
 
-        ti = context.get("ti") or _DagRun.of(context)
+        ti = _reporter(context)
         patience = min(seconds_left(context), CALLBACK_PATIENCE)
         try:
             status = check_reportable(self.status)
@@ -131,7 +136,13 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
                 return
             output, problem = self._output_in(context)
             if status != "COMPLETED" or problem:
-                own = failure(ti, [], problem if status == "COMPLETED" else _error_in(context))
+                own = failure(
+                    ti,
+                    self._failed_in(context) if isinstance(ti, _DagRun) else [],
+                    problem if status == "COMPLETED" else _error_in(context),
+                    # Of one that was killed, no state is known here on Airflow 3.
+                    has_failed=status != "COMPLETED" and str(getattr(ti, "state", None)) not in GOOD,
+                )
                 output = if_it_fits({**(output or {}), KEY: own[KEY]}, own)
                 status = check_reportable("FAILED_WITH_TERMINAL_ERROR") if status == "COMPLETED" else status
             with hook_within(patience, self.cdf_conn_id) as hook:
@@ -154,6 +165,19 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
             return None, error.problem
         except Exception as error:  # a template may raise anything
             return None, f"The output cannot be rendered: {one_line(error)}"
+
+    def _failed_in(self, context: Context) -> Sequence[Upstream]:
+        """Return the tasks that are known to have failed, for the callback of a DAG."""
+        from airflow_provider_cdf.operators.upstream import failed_in_run
+
+        ti, dag = context.get("ti"), context.get("dag")
+        if ti is None or dag is None:
+            return []
+        try:
+            return failed_in_run(ti, dag.task_ids)
+        except Exception as error:  # whatever keeps Airflow from saying must not keep the report back
+            self.log.info("Which tasks have failed is not told: Airflow did not say. %s", one_line(error))
+            return []
 
     async def async_notify(self, context: Context) -> None:
         """Report, from a coroutine."""
@@ -188,7 +212,11 @@ class _StoredDag:
 
 @dataclass(frozen=True)
 class _DagRun:
-    """Who reports where Airflow names no task in a DAG's callback."""
+    """
+    Who reports where a DAG's callback does.
+
+    The task that Airflow hands over there is any one of the DAG run, and may have succeeded.
+    """
 
     dag_id: str
     run_id: str
@@ -196,6 +224,8 @@ class _DagRun:
     map_index: int = -1
     try_number: int = 1
     max_tries: int = 0
+    #: By which the address of Airflow is known, if it is.
+    log_url: str | None = None
 
     @classmethod
     def of(cls, context: Context) -> _DagRun:
@@ -204,7 +234,14 @@ class _DagRun:
         return cls(
             dag_id=str(getattr(dag or run, "dag_id", "")),
             run_id=str(context.get("run_id") or getattr(run, "run_id", "")),
+            log_url=getattr(context.get("ti"), "log_url", None),
         )
+
+
+def _reporter(context: Context) -> Any:
+    # Only the callback of a DAG is given a reason, also where it is None.
+    ti = context.get("ti")
+    return _DagRun.of(context) if ti is None or "reason" in context else ti
 
 
 def _error_in(context: Context) -> object:
@@ -212,4 +249,6 @@ def _error_in(context: Context) -> object:
     if (error := context.get("exception")) is not None:
         return error
     reason = context.get("reason")
+    if reason == "timed_out":  # Airflow's word for this and nothing else
+        return "The DAG run has failed: timed_out, as its dagrun_timeout is over."
     return None if reason is None else f"The DAG run has failed: {reason}."

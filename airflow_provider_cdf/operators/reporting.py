@@ -308,20 +308,23 @@ def about(ti: Any) -> dict[str, Any]:
     return says
 
 
-def failure(ti: Any, failed: Sequence[Upstream], error: object = None) -> dict[str, Any]:
+def failure(
+    ti: Any, failed: Sequence[Upstream], error: object = None, *, has_failed: bool = True
+) -> dict[str, Any]:
     """
     Return the output of a task that is reported as failed.
 
     :param ti: who reports.
     :param failed: the tasks that failed; by default the one that reports, if a task does.
     :param error: why, where that is known in this process.
+    :param has_failed: whether the task that reports has failed itself.
     """
     from airflow_provider_cdf.cdf.checks import MAX_JSON_BYTES, size_of
 
     said: dict[str, Any] = about(ti)
     if error is not None:
         said["error"] = _in_json(error)
-    if not failed and not ti.task_id:
+    if not failed and not (ti.task_id and has_failed):
         return {KEY: said}
     failed = failed or [_itself(ti)]
     said["failed_task_count"] = len(failed)

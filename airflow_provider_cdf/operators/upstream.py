@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.operators.airflow_urls import task_url
-from airflow_provider_cdf.versions import HAS_TASK_API
+from airflow_provider_cdf.versions import HAS_STATES_IN_CALLBACKS, HAS_TASK_API
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
@@ -94,14 +94,44 @@ def _upstream_of(operator: Any, map_index: int, ti: Any) -> list[Upstream]:
     return found
 
 
+def failed_in_run(ti: Any, task_ids: Iterable[str]) -> list[Upstream]:
+    """
+    Return the task instances of a DAG run that have failed by themselves, as far as a callback may know.
+
+    :param ti: any one of the DAG run.
+    :param task_ids: all tasks of its DAG.
+    """
+    if not HAS_STATES_IN_CALLBACKS:
+        return []
+    found = set(_named_failed(ti, frozenset(task_ids)) if HAS_TASK_API else _stored(ti))
+    return sorted(
+        (one for one in found if one.state == "failed"), key=lambda one: (one.task_id, one.map_index)
+    )
+
+
+def _named_failed(ti: Any, task_ids: frozenset[str]) -> Iterator[Upstream]:
+    # One question for all. Those whose name may mean another one, too, are asked for by themselves.
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id]).get(ti.run_id, {})
+    for key in (key for key, state in states.items() if state == "failed"):
+        task_id, _, index = key.rpartition("_")
+        is_mapped = index.isdecimal() and task_id in task_ids
+        if is_mapped and key in task_ids:
+            yield from (*instances(ti, key), *instances(ti, task_id))
+        elif is_mapped:
+            yield Upstream(task_id, int(index), "failed", url=task_url(ti, task_id, int(index)))
+        else:
+            yield Upstream(key, -1, "failed", url=task_url(ti, key, -1))
+
+
+def _stored(ti: Any) -> Iterator[Upstream]:
+    for one in ti.dag_run.get_task_instances():
+        yield Upstream(one.task_id, one.map_index, _said(one.state), one.try_number, one.log_url)
+
+
 def instances(ti: Any, task_id: str) -> list[Upstream]:
     """Return each instance of one task of this DAG run."""
     if not HAS_TASK_API:
-        return [
-            Upstream(task_id, one.map_index, _said(one.state), one.try_number, one.log_url)
-            for one in ti.dag_run.get_task_instances()
-            if one.task_id == task_id
-        ]
+        return [one for one in _stored(ti) if one.task_id == task_id]
     # Asked for one task at a time, because in an answer for several, instance 1 of task "a" and a task named
     # "a_1" have the same key.
     answer = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id])

@@ -137,15 +137,17 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
         """Wait on the worker, or defer."""
         try:
             return self.look_or_defer(context) if self.deferrable else super().execute(context)
-        except AirflowSensorTimeout:
-            # Airflow's own says how long it waited, but not for what.
-            raise self._in_vain() from None
         except AirflowSkipException:
             raise
-        except AirflowException as error:
+        except AirflowException as raised:
+            is_over = isinstance(raised, AirflowSensorTimeout)
+            # Airflow's own says how long it waited, but not for what.
+            error = self._in_vain() if is_over else raised
             # Airflow sees to this where a sensor pokes, and where it resumes. Other errors are retried.
             if self.deferrable and (self.never_fail or (self.soft_fail and _is_final(error))):
                 raise AirflowSkipException(f"Skipped instead of failed: {error}") from None
+            if is_over:
+                raise error from None
             raise
 
     @without_stack

@@ -14,6 +14,7 @@ import pytest
 from conftest import Cluster
 
 from airflow_provider_cdf.demo import FUNCTIONS
+from airflow_provider_cdf.versions import HAS_STATES_IN_CALLBACKS
 
 pytestmark = pytest.mark.slow
 
@@ -293,6 +294,10 @@ class TestNotifier:
         work.wait_until(lambda: work.status() == "FAILED_WITH_TERMINAL_ERROR")
         told = work.output()["airflow"]
         assert (told["dag_id"], told["run_id"]) == ("cdf_notifier", work.id)
+        assert "task_id" not in told  # it is the DAG that reports
+        assert told["url"].startswith("http")
+        failed = [one["task_id"] for one in told.get("failed_tasks", [])]
+        assert failed == (["judge"] if HAS_STATES_IN_CALLBACKS else [])
 
 
 @pytest.mark.long

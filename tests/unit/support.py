@@ -156,8 +156,11 @@ class FakeTaskInstance:
     def get_first_reschedule_date(self, context: Any) -> datetime | None:
         return None
 
-    def get_task_states(self, *, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
-        return {self.run_id: self.states.get(task_ids[0], {})}
+    def get_task_states(
+        self, *, dag_id: str, run_ids: list[str], task_ids: list[str] | None = None
+    ) -> dict[str, Any]:
+        wanted = self.states if task_ids is None else {each: self.states.get(each, {}) for each in task_ids}
+        return {self.run_id: {key: state for states in wanted.values() for key, state in states.items()}}
 
 
 def run_to_end(operator: Any, context: dict[str, Any]) -> Any:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
+from moved import EmptyOperator
 from support import FakeTaskInstance, Project, call, function_task
 
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
-from airflow_provider_cdf.operators import callbacks, deadline
+from airflow_provider_cdf.operators import callbacks, deadline, upstream
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
@@ -80,6 +82,21 @@ def test_of_a_lost_worker_tells_nothing_where_airflow_tries_again(
     assert project.task(execution_id, "score", "COMPLETED")
 
 
+def test_what_a_task_raises_reaches_cdf_cut_masked_and_without_its_cause(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    lookup.keep_out_of_logs("correct-horse-battery")
+    error = ValueError("login\ncorrect-horse-battery " + "x" * 1000)
+    error.__cause__ = RuntimeError("confidential")
+    notifier("FAILED_WITH_TERMINAL_ERROR")(of_task(ti, execution_id, exception=error))
+
+    reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
+    message = reported["airflow"]["error"]["message"]
+    assert message.startswith("login *** x")
+    assert len(message) <= 500
+    assert "confidential" not in str(reported)
+
+
 def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, project: Project) -> None:
     # All that Airflow hands over where it knows of no last task.
     context: Any = {"dag": DAG("plant"), "run_id": "manual__1", "reason": "timed_out", "id": execution_id}
@@ -88,7 +105,91 @@ def test_of_a_dag_run_tells_the_reason_and_needs_no_task(execution_id: str, proj
     told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
     assert (told["dag_id"], told["run_id"]) == ("plant", "manual__1")
     assert not told.keys() & {"task_id", "try_number", "failed_tasks", "failed_task_count"}
-    assert told["error"]["message"] == "The DAG run has failed: timed_out."
+    assert told["error"]["message"] == ("The DAG run has failed: timed_out, as its dagrun_timeout is over.")
+
+
+LOG = "https://airflow.example.com/dags/plant/runs/r/tasks/other?try_number=1"
+
+
+def of_dag(execution_id: str, reason: str | None, *task_ids: str, **states: str) -> Any:
+    """What Airflow hands to the callback of a DAG: any one of its tasks, whatever has become of it."""
+    ti = FakeTaskInstance(run_id="r", task_id="other")
+    ti.log_url = LOG  # type: ignore[attr-defined]
+    for key, state in states.items():
+        task_id = key.split("__")[0]  # a__1 is for the map index 1 of task a
+        ti.states.setdefault(task_id, {})[key.replace("__", "_")] = state
+    with DAG("plant") as dag:
+        for task_id in task_ids:
+            EmptyOperator(task_id=task_id)
+    return of_task(ti, execution_id, reason=reason, dag=dag, run_id=ti.run_id)
+
+
+@pytest.mark.parametrize("reason", ["timed_out", "task_failure", None])
+def test_of_a_dag_blames_no_task_that_has_not_failed(
+    reason: str | None, execution_id: str, project: Project
+) -> None:
+    context = of_dag(execution_id, reason, "other", "load", other="success", load="skipped")
+    notifier("FAILED_WITH_TERMINAL_ERROR")(context)
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert (told["dag_id"], told["run_id"]) == ("plant", "r")
+    assert told["url"] == "https://airflow.example.com/dags/plant/runs/r"
+    assert not told.keys() & {"task_id", "try_number", "failed_tasks", "failed_task_count"}
+    assert ("error" in told) == (reason is not None)
+
+
+def test_of_a_dag_names_the_tasks_that_have_failed(execution_id: str, project: Project) -> None:
+    states = {"other": "success", "load": "failed", "judge__0": "success", "judge__12": "failed"}
+    context = of_dag(
+        execution_id, "task_failure", "other", "load", "judge", "end", **states, end="upstream_failed"
+    )
+    notifier("FAILED_WITH_TERMINAL_ERROR")(context)
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert told["failed_task_count"] == 2
+    judge, load = told["failed_tasks"]
+    assert (judge["task_id"], judge["map_index"], judge["state"]) == ("judge", 12, "failed")
+    assert judge["url"].endswith("/runs/r/tasks/judge/mapped/12")
+    assert (load["task_id"], load["state"]) == ("load", "failed")
+    assert "map_index" not in load
+    assert told["error"]["message"] == "The DAG run has failed: task_failure."
+
+
+@needs_task_api
+def test_of_a_dag_names_the_right_one_of_two_with_one_name(execution_id: str, project: Project) -> None:
+    context = of_dag(execution_id, "task_failure", "a", "a_1", "other", a__0="success", a_1="failed")
+    notifier("FAILED_WITH_TERMINAL_ERROR")(context)
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert [(one["task_id"], one.get("map_index")) for one in told["failed_tasks"]] == [("a_1", None)]
+
+
+@pytest.mark.parametrize("why", ["it is not asked", "it does not say"])
+def test_of_a_dag_is_made_also_where_airflow_tells_no_states(
+    why: str, execution_id: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = of_dag(execution_id, "task_failure", "load", load="failed")
+    if why == "it is not asked":
+        monkeypatch.setattr(upstream, "HAS_STATES_IN_CALLBACKS", False)
+    else:
+        context["ti"].states = None
+    notifier("FAILED_WITH_TERMINAL_ERROR")(context)
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert told["error"]["message"] == "The DAG run has failed: task_failure."
+    assert "failed_tasks" not in told
+
+
+@pytest.mark.parametrize("state", ["success", "skipped"])
+def test_of_a_task_that_has_not_failed_blames_it_not(
+    state: str, execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    ti.state = state  # type: ignore[attr-defined]
+    notifier("FAILED_WITH_TERMINAL_ERROR")(of_task(ti, execution_id))
+
+    told = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")["airflow"]
+    assert told["task_id"] == ti.task_id
+    assert "failed_tasks" not in told
 
 
 @pytest.mark.parametrize("is_awaited", [False, True], ids=["called", "awaited"])
@@ -208,6 +309,7 @@ def test_an_output_that_cdf_does_not_take_is_reported_as_a_failure(
     assert "Nothing was sent" not in str(error.value)
     reported = output(project, execution_id, "FAILED_WITH_TERMINAL_ERROR")
     assert said in reported["airflow"]["error"]["message"]
+    assert "failed_tasks" not in reported["airflow"]  # the task has succeeded
     assert "risk" not in reported
 
 

@@ -32,6 +32,12 @@ def test_tasks_ask_airflow_or_the_database() -> None:
         assert hasattr(task_runner.RuntimeTaskInstance, name)
 
 
+def test_callbacks_of_a_dag_ask_where_they_are_answered() -> None:
+    # Others may answer, too; but no release that does not may be asked.
+    if versions.HAS_TASK_API and versions.HAS_STATES_IN_CALLBACKS:
+        assert hasattr(import_module("airflow.dag_processing.processor"), "GetTaskStates")
+
+
 def test_secrets_are_masked_where_it_says() -> None:
     assert callable(import_module(versions.MASKING).mask_secret)
 

@@ -27,6 +27,7 @@ from airflow_provider_cdf.cdf.errors import (
     CdfWaitImpossibleError,
 )
 from airflow_provider_cdf.emulator import CdfEmulator
+from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.operators import task as task_module
 from airflow_provider_cdf.operators import task_kill
 from airflow_provider_cdf.operators.callbacks import report_failure
@@ -89,6 +90,24 @@ def told(project: Project, execution_id: str, status: str = "FAILED_WITH_TERMINA
 def waits(project: Project, execution_id: str) -> bool:
     (score,) = project.execution(execution_id)["executedTasks"]
     return bool(score["status"] == "IN_PROGRESS")
+
+
+def test_what_the_function_raises_reaches_cdf_cut_masked_and_without_its_cause(
+    execution_id: str, project: Project, ti: FakeTaskInstance
+) -> None:
+    lookup.keep_out_of_logs("correct-horse-battery")
+
+    def function() -> Any:
+        raise ValueError("login\ncorrect-horse-battery " + "x" * 1000) from RuntimeError("confidential")
+
+    with pytest.raises(ValueError, match="login") as caught:
+        work(ti, function, execution_id)
+
+    assert str(caught.value.__cause__) == "confidential"  # which Airflow logs
+    says = told(project, execution_id)
+    assert says["error"]["message"].startswith("login *** x")
+    assert len(says["error"]["message"]) <= 500
+    assert "confidential" not in str(says)
 
 
 class TestTheWork:

@@ -203,6 +203,22 @@ def test_on_airflow_2_tries_and_logs_are_told_too(
     ]
 
 
+@pytest.mark.parametrize(
+    ("index", "mapped"), [(-1, ""), (None, ""), (3, "&map_index=3")], ids=["plain", "no index", "mapped"]
+)
+def test_a_task_that_names_itself_links_to_its_log_on_airflow_2_too(index: int | None, mapped: str) -> None:
+    # As TaskInstance.log_url of 2.11 has it.
+    date = "&base_date=2026-11-26T09%3A00%3A00.000000%2B0000"
+    log_url = f"{BASE}/dags/plant/grid?dag_run_id=r%201&task_id=load{mapped}{date}&tab=logs"
+    ti: Any = Instance(run_id="r 1", task_id="load", log_url=log_url)
+    ti.map_index = index
+
+    said = failure(ti, [], ValueError("down"))["airflow"]
+
+    assert said["url"] == f"{BASE}/dags/plant/grid?dag_run_id=r%201"
+    assert said["failed_tasks"][0]["url"] == log_url
+
+
 def test_where_airflow_tells_no_address_there_are_no_links(execution_id: str, project: Project) -> None:
     with DAG("plant"):
         operator = make(execution_id)

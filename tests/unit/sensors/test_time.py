@@ -195,6 +195,29 @@ class TestExecutionTimeout:
         assert not sensor.poke({"ti": ti}).is_done
 
 
+class TestTimeoutAtTheFirstLook:
+    """It is over before there is anything to defer."""
+
+    @pytest.fixture(autouse=True)
+    def late(self, ti: FakeTaskInstance) -> None:
+        ti.start_date -= timedelta(hours=1)
+
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_skips_where_told_to_and_says_what_for(
+        self, option: str, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance
+    ) -> None:
+        sensor = make(deferrable=True, **{option: True})
+
+        with pytest.raises(
+            AirflowSkipException, match=r"Skipped .* Waited in vain for timeout=600 s: until "
+        ):
+            sensor.execute({"ti": ti})
+
+    def test_fails_otherwise(self, make: Any, cdf: ScriptedCdf, ti: FakeTaskInstance) -> None:
+        with pytest.raises(AirflowSensorTimeout, match="Waited in vain for timeout=600 s: until "):
+            make(deferrable=True).execute({"ti": ti})
+
+
 class TestNoEvent:
     """Airflow starts a deferred task once more now and then (apache/airflow#65248)."""
 
