@@ -16,6 +16,7 @@ from airflow_provider_cdf.cdf.messages import told
 from airflow_provider_cdf.fields import TextFields, is_literal, refuse_operators, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, not_known
+from airflow_provider_cdf.places import names_place
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -56,6 +57,7 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "output")
 
+    @names_place
     def __init__(
         self,
         *,

@@ -12,6 +12,7 @@ from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
 from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.operators.cancelling import after_cancelling
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
     text_fields = template_fields
 
+    @names_place
     def __init__(
         self,
         *,
@@ -55,6 +57,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         self.cdf_conn_id = cdf_conn_id
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task."""
         _refuse_mistakes(kwargs)

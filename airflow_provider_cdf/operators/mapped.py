@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.operators.address import mistake_in_address
+from airflow_provider_cdf.places import names_place
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,6 +38,7 @@ def _checking(kind: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
     class Checking(kind):  # type: ignore[misc]  # whichever Airflow has
         __slots__ = ()
 
+        @names_place
         def expand(self, **mapped: Any) -> Any:
             given = {**self.kwargs, **dict.fromkeys(mapped, _LATER)}
             check(given)
@@ -45,6 +47,7 @@ def _checking(kind: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
                     check({**given, name: value})
             return super().expand(**mapped)
 
+        @names_place
         def expand_kwargs(self, kwargs: Any, **more: Any) -> Any:
             for one in kwargs if isinstance(kwargs, list | tuple) else ():
                 if isinstance(one, Mapping):

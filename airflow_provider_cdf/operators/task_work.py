@@ -23,6 +23,7 @@ from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
@@ -95,6 +96,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
     text_fields: Sequence[str] = ADDRESS
     mistake = ""  # one in the address is refused when it is made
 
+    @names_place
     def __init__(
         self,
         *,
@@ -136,6 +138,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
         self._last_report: LastReport | None = None
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
         refuse_mistakes(kwargs, is_whole=False)

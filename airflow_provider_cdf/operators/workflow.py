@@ -20,6 +20,7 @@ from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
 from airflow_provider_cdf.triggers.polling import MAX_POLL_SILENCE
@@ -94,6 +95,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     text_fields = tuple(name for name in template_fields if name != "input")
     collections_of_text = ("metadata", "task_outputs")
 
+    @names_place
     def __init__(
         self,
         *,
@@ -146,6 +148,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._cancellation: Cancellation | None = None
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
         _refuse_mistakes_among(kwargs)

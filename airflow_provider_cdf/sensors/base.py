@@ -27,6 +27,7 @@ from airflow_provider_cdf.cdf.messages import ids, told
 from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
 from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE, POLL_INTERVAL
@@ -69,6 +70,7 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
     text_fields = template_fields
 
+    @names_place
     def __init__(
         self,
         *,
@@ -96,6 +98,7 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
         self._is_unserved = False
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task."""
         _refuse_mistakes(kwargs)

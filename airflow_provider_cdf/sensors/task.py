@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.fields import as_text, is_literal, refuse_operators
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 
@@ -46,6 +47,7 @@ class CdfTaskSensor(ExecutionSensor):
     text_fields = template_fields
     collections_of_text = ("target_status",)
 
+    @names_place
     def __init__(
         self,
         *,
