@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -280,11 +281,19 @@ def as_output(result: Any) -> tuple[Any, dict[str, Any]]:
 
     :raises CdfInputError: if CDF does not take it.
     """
+    from pydantic import BaseModel
+
     from airflow_provider_cdf.cdf.values import json_object
     from airflow_provider_cdf.operators.cdf_task import RETURN_VALUE
     from airflow_provider_cdf.operators.reporting import checked_output
 
-    value = json_object({RETURN_VALUE: result}, "output")[RETURN_VALUE]
+    try:
+        value = json_object({RETURN_VALUE: result}, "output")[RETURN_VALUE]
+    except CdfInputError:
+        # An object is the output itself, and what is wrong with it stands there.
+        if isinstance(result, Mapping | BaseModel) or (is_dataclass(result) and not isinstance(result, type)):
+            json_object(result, "output")
+        raise
     return value, checked_output(value if isinstance(value, dict) else {RETURN_VALUE: value})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,6 +90,11 @@ def told(project: Project, execution_id: str, status: str = "FAILED_WITH_TERMINA
 def waits(project: Project, execution_id: str) -> bool:
     (score,) = project.execution(execution_id)["executedTasks"]
     return bool(score["status"] == "IN_PROGRESS")
+
+
+@dataclass
+class Verdict:
+    risk: float
 
 
 class TestTheWork:
@@ -265,11 +271,13 @@ class TestFailure:
         ("result", "said"),
         [
             ({1, 2}, "The output.return_value is not JSON: it is set."),
-            ({"risk": float("nan")}, "The output.return_value.risk is not JSON: it is nan."),
+            ({"risk": float("nan")}, "The output.risk is not JSON: it is nan."),
+            ([float("nan")], "The output.return_value[0] is not JSON: it is nan."),
+            (Verdict(float("nan")), "The output.risk is not JSON: it is nan."),
             ({"text": "x" * 100_001}, "CDF takes at most 100000"),
             ({"airflow": {}}, "has the key 'airflow'"),
         ],
-        ids=["a set", "NaN", "too much", "our own key"],
+        ids=["a set", "NaN", "NaN in a list", "NaN in a dataclass", "too much", "our own key"],
     )
     def test_of_an_output_that_cdf_does_not_take_is_reported_at_once(
         self, result: Any, said: str, execution_id: str, project: Project, ti: FakeTaskInstance, clear: Any
