@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
+from wording import assert_well_said
 
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
@@ -83,9 +84,9 @@ def test_a_sensor_takes_durations_that_are(kind: type) -> None:
 
 @SENSORS
 def test_deferrable_is_true_or_false(kind: type) -> None:
-    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
+    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\. \[task '"):
         sensor(kind, deferrable="False")
-    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
+    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\. \[task '"):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", deferrable="False")
 
 
@@ -93,7 +94,7 @@ def test_deferrable_is_true_or_false(kind: type) -> None:
     "name", ["wait_for_completion", "cancel_on_kill", "cancel_on_timeout", "retry_from_failure"]
 )
 def test_a_flag_is_true_or_false(name: str) -> None:
-    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not 'no'\.$"):
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not 'no'\. \[task 'r', "):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", **{name: "no"})
 
 
@@ -123,6 +124,52 @@ def test_an_input_that_is_no_json_is_seen_in_the_dag_file(value: Any, words: str
 def test_task_outputs_that_are_no_list_of_ids_are_seen_in_the_dag_file(names: Any) -> None:
     with pytest.raises(ValueError, match=r"^task_outputs must be a list of external ids"):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", task_outputs=names)
+
+
+RUN: dict[str, Any] = {
+    "task_id": "r",
+    "workflow_external_id": "w",
+    "version": "1",
+    "wait_for_completion": False,
+}
+
+
+@pytest.mark.parametrize(
+    "argument", [{"task_outputs": ["read"]}, {"task_outputs": "{{ x }}"}, {"timeout": 60}]
+)
+def test_what_needs_a_wait_is_refused_without_one(argument: dict[str, Any]) -> None:
+    (name,) = argument
+
+    def refused() -> Any:
+        return pytest.raises(ValueError, match=rf"^{name} needs wait_for_completion: ")
+
+    with DAG("plant", default_args={"task_outputs": ["other"], "timeout": 5}):
+        with refused() as caught:
+            CdfWorkflowRunOperator(**RUN, **argument)
+        assert_well_said(str(caught.value))
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN, **argument)
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN).expand(
+                **{name: [value] for name, value in argument.items()}
+            )
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN).expand_kwargs([{"input": {}}, argument])
+    with DAG("other", default_args={"wait_for_completion": False}), refused():
+        CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", **argument)
+
+
+def test_what_needs_a_wait_may_stand_in_default_args() -> None:
+    defaults = {"task_outputs": ["read"], "timeout": 60}
+    with (
+        DAG("plant", default_args=defaults),
+        TaskGroup("north", default_args={"timeout": timedelta(hours=1)}),
+    ):
+        CdfWorkflowRunOperator(**RUN)
+        mapped = CdfWorkflowRunOperator.partial(**{**RUN, "task_id": "each"}).expand(input=[{}])
+    assert mapped.unmap({"input": {}}).task_outputs == ["read"]
+    CdfWorkflowRunOperator(**RUN, default_args=defaults)
+    CdfWorkflowRunOperator(**RUN, task_outputs=[], timeout=None)
 
 
 def test_a_status_that_is_no_text_is_refused_like_another() -> None:

@@ -70,7 +70,10 @@ MISTAKES = [
         "cdf_inbox('box', trigger_dag_id='d', workflow_external_id='w', task_external_id='t', poll_interval=0)",
         r"poll_interval .* \[",
     ),
-    ("task.cdf_task(**OF, failure_status='DONE')(lambda: None).override(task_id='judge')()", r"\[task 'judge', "),
+    (
+        "task.cdf_task(**OF, failure_status='DONE')(lambda: None).override(task_id='judge')()",
+        r"\[task 'judge', ",
+    ),
     ("task.cdf_task(**OF)(lambda: None).override(task_id='judge')(cdf_task=1)", r"\[task 'judge', "),
     (
         "task.cdf_task(execution_id='x', task_external_id='s')(lambda a: None).override(task_id='judge')"

@@ -291,7 +291,7 @@ def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
     ],
 )
 def test_an_id_that_is_none_is_seen_by_everything_that_takes_one(make_one: Any) -> None:
-    with DAG("plant"), pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\.$"):
+    with DAG("plant"), pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\. \["):
         make_one(execution_id="abc")
     with DAG("pipe"):
         make_one(execution_id="{{ abc }}")

@@ -228,7 +228,9 @@ def test_a_parameter_that_gets_no_value_is_named_with_the_function() -> None:
 
     told = "The function 'judge' gets no value for its parameter 'cdf'. The CDF task comes as cdf_task. [task 'judge', "
     assert str(unknown.value).startswith(told)
-    assert str(keyword.value).startswith("The function 'grade' gets no value for its parameter 'factor'. [task")
+    assert str(keyword.value).startswith(
+        "The function 'grade' gets no value for its parameter 'factor'. [task"
+    )
     assert str(among.value).startswith("The function 'sort' gets no value for its parameter 'factor'. [task")
     for caught in (unknown, keyword, among):
         assert_well_said(str(caught.value))
