@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -37,6 +38,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
 
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
     text_fields = template_fields
+    pushed_ids: Mapping[str, str] = MappingProxyType({})
 
     @names_place
     def __init__(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.operators.address import mistake_in_address
@@ -43,7 +43,9 @@ def _checking(kind: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
             given = {**self.kwargs, **dict.fromkeys(mapped, _LATER)}
             check(given)
             for name, values in mapped.items():
-                for value in values if isinstance(values, list | tuple) else ():
+                # The results of another task are not known, but whose they are is.
+                known = [values] if isinstance(values, XComArg) else values
+                for value in known if isinstance(known, list | tuple) else ():
                     check({**given, name: value})
             return super().expand(**mapped)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -84,6 +85,7 @@ class CdfTaskUpdateOperator(TextFields, UsesHook, BaseOperator):
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "task_output")
     text_fields: Sequence[str] = (*ADDRESS, "status")
+    pushed_ids = MappingProxyType({"return_value": "cdf_task_id"})
 
     @names_place
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred, conf
@@ -94,6 +95,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     )
     text_fields = tuple(name for name in template_fields if name != "input")
     collections_of_text = ("metadata", "task_outputs")
+    pushed_ids = MappingProxyType({"return_value": "execution_id", "execution_id": "execution_id"})
 
     @names_place
     def __init__(

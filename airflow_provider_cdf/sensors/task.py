@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
@@ -46,6 +47,7 @@ class CdfTaskSensor(ExecutionSensor):
     )
     text_fields = template_fields
     collections_of_text = ("target_status",)
+    pushed_ids = MappingProxyType({"return_value": "cdf_task_id"})
 
     @names_place
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from wording import assert_well_said
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.fields import is_literal
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -192,6 +195,94 @@ def test_an_operator_in_place_of_its_output_is_refused_with_what_to_write(kind: 
         with pytest.raises(ValueError, match=r"write each\.output, "):
             sensor(kind, task_id="mapped", execution_id=mapped)
         sensor(kind, task_id="right", execution_id=run.output)
+
+
+ID = "11111111-1111-4111-8111-111111111111"
+TO_RUN = "Write what the task that starts the execution returns, such as run.output."
+TO_WAITS = "Write what a CdfTaskSensor returns, such as waits.output."
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("execution_id", lambda of: of.waits.output, f"waits.output, which is a CDF task's id. {TO_RUN}"),
+        ("execution_id", lambda of: of.waits, f"waits.output, which is a CDF task's id. {TO_RUN}"),
+        (
+            "execution_id",
+            lambda of: of.all_wait.output,
+            f"all_wait.output, which is a CDF task's id. {TO_RUN}",
+        ),
+        (
+            "execution_id",
+            lambda of: of.waits.output["x"],
+            "waits.output['x'], which is not an execution's id.",
+        ),
+        ("execution_id", lambda of: of.run.output["id"], "run.output['id'], which is not an execution's id."),
+        ("execution_id", lambda of: of.report.output, f"report.output, which is a CDF task's id. {TO_RUN}"),
+        ("execution_id", lambda of: of.stop.output, f"stop.output, which is not an execution's id. {TO_RUN}"),
+        ("cdf_task_id", lambda of: of.run.output, f"run.output, which is an execution's id. {TO_WAITS}"),
+        ("cdf_task_id", lambda of: of.ended.output, f"ended.output, which is an execution's id. {TO_WAITS}"),
+    ],
+)
+def test_an_xcom_of_ours_that_holds_another_id_is_refused(name: str, given: Any, words: str) -> None:
+    with DAG("plant"):
+        value = given(tasks_of_ours())
+        address = {name: value} if name == "cdf_task_id" else {name: value, "task_external_id": "b"}
+        takers: list[Any] = [
+            lambda: CdfTaskUpdateOperator(task_id="t", **address),
+            lambda: CdfTaskOperator(task_id="t", python_callable=print, **address),
+            lambda: CdfTaskNotifier(status="COMPLETED", **address),
+            lambda: CdfTaskUpdateOperator.partial(task_id="t", **address),
+            lambda: CdfTaskUpdateOperator.partial(task_id="t", output={}).expand_kwargs([address]),
+        ]
+        if name == "execution_id":
+            takers += [
+                lambda: CdfTaskSensor(task_id="t", **address),
+                lambda: CdfWorkflowSensor(task_id="t", execution_id=value),
+                lambda: CdfWorkflowCancelOperator(task_id="t", execution_id=value),
+                lambda: CdfWorkflowSensor.partial(task_id="t", execution_id=value),
+            ]
+        for taker in takers:
+            with pytest.raises(ValueError, match=f"^{name} is given ") as caught:
+                taker()
+            assert words in str(caught.value)
+            assert_well_said(str(caught.value))
+
+
+def test_an_xcom_that_may_hold_the_id_is_not_refused() -> None:
+    class OfAUser(CdfTaskSensor):
+        """Its execute() may return what it likes."""
+
+    with DAG("plant"):
+        of = tasks_of_ours()
+        own = OfAUser(task_id="own", execution_id=ID, task_external_id="a")
+        for index, value in enumerate(
+            [of.run.output, of.run.output["execution_id"], of.ended.output, own.output]
+        ):
+            CdfWorkflowSensor(task_id=f"waits{index}", execution_id=value)
+        CdfTaskUpdateOperator(task_id="by_id", cdf_task_id=of.waits.output)
+        CdfWorkflowSensor.partial(task_id="each").expand(execution_id=of.runs.output)
+
+
+def test_a_task_mapped_over_other_ids_is_refused() -> None:
+    with DAG("plant"):
+        wrong = tasks_of_ours().all_wait.output
+        with pytest.raises(ValueError, match=r"^execution_id is given all_wait\.output, .* \[task 'each', "):
+            CdfWorkflowSensor.partial(task_id="each").expand(execution_id=wrong)
+
+
+def tasks_of_ours() -> Any:
+    task = {"execution_id": ID, "task_external_id": "a"}
+    run = {"workflow_external_id": "w", "version": "1"}
+    return SimpleNamespace(
+        run=CdfWorkflowRunOperator(task_id="run", **run),
+        runs=CdfWorkflowRunOperator.partial(task_id="runs", **run).expand(input=[{}]),
+        waits=CdfTaskSensor(task_id="waits", **task),
+        all_wait=CdfTaskSensor.partial(task_id="all_wait", task_external_id="a").expand(execution_id=[ID]),
+        report=CdfTaskUpdateOperator(task_id="report", **task),
+        stop=CdfWorkflowCancelOperator(task_id="stop", execution_id=ID),
+        ended=CdfWorkflowSensor(task_id="ended", execution_id=ID),
+    )
 
 
 @pytest.mark.parametrize("name", ["task_external_id", "target_status", "parent_task_external_id"])
