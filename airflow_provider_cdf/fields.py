@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import XComArg, XComNotFound
 
@@ -110,13 +111,15 @@ def _id_from_xcom(xcom: XComArg, context: Context) -> Any:
 
 def as_text(value: Any) -> Any:
     """
-    Return a number as its text, also within lists and dicts, and anything else as it is.
+    Return a number, or a UUID, as its text, also within lists and dicts, and anything else as it is.
 
     A float by itself stays one and is refused later: where an id or a version is meant, 1.10 and 1.1 are the
     same number. As a value in a dict, such as metadata, it is most likely a measured one.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, UUID):
+        return str(value)
     return _texts(value) if isinstance(value, dict | list | tuple) else value
 
 
@@ -163,7 +166,7 @@ def refuse_operators(**fields: Any) -> None:
 
 def _refuse_other_ids(name: str, value: Any) -> None:
     is_xcom = hasattr(value, "resolve")
-    task = getattr(value, "operator", None) if is_xcom else value
+    task: Any = getattr(value, "operator", None) if is_xcom else value
     if _task_id_of(task) is None:
         return
     key = str(value.key) if is_xcom else "return_value"

@@ -10,7 +10,13 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.arguments import flag
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    refuse_operators,
+    refuse_wrong_ids,
+)
 from airflow_provider_cdf.operators.cancelling import after_cancelling
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.places import names_place
@@ -53,7 +59,7 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         super().__init__(**kwargs)
         if not is_from_mapped(self):
             _refuse_mistakes({"execution_id": execution_id, "reason": reason, "cdf_conn_id": cdf_conn_id})
-        self.execution_id = execution_id
+        self.execution_id = as_text(execution_id)
         self.reason = reason
         self.unless_succeeded = flag(unless_succeeded, "unless_succeeded")
         self.cdf_conn_id = cdf_conn_id

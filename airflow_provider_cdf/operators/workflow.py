@@ -476,8 +476,8 @@ def _refuse_what_needs_a_wait(wait_for_completion: object, own: Mapping[str, Any
         return
     if own.get("task_outputs") not in (None, (), []):
         raise ValueError(
-            "task_outputs needs wait_for_completion: without it, the task ends before there are any. Leave out "
-            "one of them. What one CDF task has put out is the XCom output of a CdfTaskSensor."
+            "task_outputs needs wait_for_completion: without it, the task ends before there are any. Leave "
+            "out one of them. What one CDF task has put out is the XCom output of a CdfTaskSensor."
         )
     if own.get("timeout") is not None:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
@@ -283,6 +284,69 @@ def tasks_of_ours() -> Any:
         stop=CdfWorkflowCancelOperator(task_id="stop", execution_id=ID),
         ended=CdfWorkflowSensor(task_id="ended", execution_id=ID),
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "missing"),
+    [
+        (CdfWorkflowRunOperator, {"workflow_external_id": "w"}, "version"),
+        (CdfWorkflowRunOperator, {}, "version and workflow_external_id"),
+        (CdfTaskSensor, {"execution_id": ID}, "task_external_id"),
+        (CdfTaskSensor, {"task_external_id": "a"}, "execution_id"),
+        (CdfWorkflowSensor, {}, "execution_id"),
+        (CdfWorkflowCancelOperator, {}, "execution_id"),
+        (CdfTaskOperator, {"execution_id": ID, "task_external_id": "a"}, "python_callable"),
+    ],
+)
+def test_a_mapped_task_is_given_what_it_needs(kind: Any, given: dict[str, Any], missing: str) -> None:
+    refused = rf"^{missing} must be given, in partial\(\) or in expand\(\)\. \[task 't', "
+    with DAG("plant"):
+        with pytest.raises(TypeError, match=refused) as caught:
+            kind.partial(task_id="t", **given).expand(doc_md=["a"])
+        assert_well_said(str(caught.value))
+        with pytest.raises(TypeError, match=refused):
+            kind.partial(task_id="t", **given).expand_kwargs([{"doc_md": "a"}])
+    all_values = {"version": "1", "python_callable": print}
+    values = {name: all_values.get(name, ID) for name in missing.split(" and ")}
+    with DAG("north", default_args=values):
+        kind.partial(task_id="t", **given).expand(doc_md=["a"])
+    with DAG("south"), TaskGroup("g", default_args=values):
+        kind.partial(task_id="t", **given).expand(doc_md=["a"])
+    with DAG("east"):
+        kind.partial(task_id="t", **given).expand_kwargs([values])
+        waits = CdfTaskSensor(task_id="waits", execution_id=ID, task_external_id="a")
+        kind.partial(task_id="later", **given).expand_kwargs(waits.output)
+
+
+def test_a_class_of_a_user_may_give_what_ours_needs() -> None:
+    class First(CdfWorkflowRunOperator):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(version="1", **kwargs)
+
+    with DAG("plant"):
+        mapped = First.partial(task_id="t", workflow_external_id="w").expand(input=[{}])
+    assert mapped.unmap({"input": {}}).version == "1"
+
+
+def test_an_id_may_be_a_uuid() -> None:
+    ids: dict[str, Any] = {"execution_id": UUID(ID), "task_external_id": "a"}
+    with DAG("plant"):
+        made = [
+            CdfTaskSensor(task_id="a", **ids),
+            CdfWorkflowSensor(task_id="b", execution_id=UUID(ID)),
+            CdfWorkflowCancelOperator(task_id="c", execution_id=UUID(ID)),
+            CdfTaskOperator(task_id="d", python_callable=print, **ids),
+            CdfTaskUpdateOperator(task_id="e", **ids),
+            CdfTaskNotifier(status="COMPLETED", **ids),
+        ]
+        by_id = [
+            CdfTaskOperator(task_id="f", python_callable=print, cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+            CdfTaskUpdateOperator(task_id="g", cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+            CdfTaskNotifier(status="COMPLETED", cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+        ]
+        mapped = CdfTaskSensor.partial(task_id="h", task_external_id="a").expand(execution_id=[UUID(ID)])
+    assert {one.execution_id for one in made} == {one.cdf_task_id for one in by_id} == {ID}
+    assert mapped.unmap({"execution_id": UUID(ID)}).execution_id == ID
 
 
 @pytest.mark.parametrize("name", ["task_external_id", "target_status", "parent_task_external_id"])

@@ -1,4 +1,4 @@
-"""What is refused where a DAG file is read names the task and the line, in Airflow's list of import errors."""
+"""What is refused where a DAG file is read names the task and the line, also in Airflow's list of errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ MISTAKES = [
         r"its own dag_id\. \[",
     ),
     (
-        "cdf_inbox('box', trigger_dag_id='d', workflow_external_id='w', task_external_id='t', poll_interval=0)",
+        "cdf_inbox('i', trigger_dag_id='d', workflow_external_id='w', task_external_id='t', poll_interval=0)",
         r"poll_interval .* \[",
     ),
     (

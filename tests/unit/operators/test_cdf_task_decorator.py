@@ -226,8 +226,9 @@ def test_a_parameter_that_gets_no_value_is_named_with_the_function() -> None:
         with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
             grade(factor=1, x=2)
 
-    told = "The function 'judge' gets no value for its parameter 'cdf'. The CDF task comes as cdf_task. [task 'judge', "
-    assert str(unknown.value).startswith(told)
+    assert str(unknown.value).startswith(
+        "The function 'judge' gets no value for its parameter 'cdf'. The CDF task comes as cdf_task. [task "
+    )
     assert str(keyword.value).startswith(
         "The function 'grade' gets no value for its parameter 'factor'. [task"
     )
