@@ -302,16 +302,16 @@ def test_a_mapped_task_is_given_what_it_needs(kind: Any, given: dict[str, Any], 
     refused = rf"^{missing} must be given, in partial\(\) or in expand\(\)\. \[task 't', "
     with DAG("plant"):
         with pytest.raises(TypeError, match=refused) as caught:
-            kind.partial(task_id="t", **given).expand(doc_md=["a"])
+            kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
         assert_well_said(str(caught.value))
         with pytest.raises(TypeError, match=refused):
-            kind.partial(task_id="t", **given).expand_kwargs([{"doc_md": "a"}])
+            kind.partial(task_id="t", **given).expand_kwargs([{"cdf_conn_id": "a"}])
     all_values = {"version": "1", "python_callable": print}
     values = {name: all_values.get(name, ID) for name in missing.split(" and ")}
     with DAG("north", default_args=values):
-        kind.partial(task_id="t", **given).expand(doc_md=["a"])
+        kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
     with DAG("south"), TaskGroup("g", default_args=values):
-        kind.partial(task_id="t", **given).expand(doc_md=["a"])
+        kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
     with DAG("east"):
         kind.partial(task_id="t", **given).expand_kwargs([values])
         waits = CdfTaskSensor(task_id="waits", execution_id=ID, task_external_id="a")

@@ -13,7 +13,7 @@ from wording import assert_well_said
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.task_work import CdfTaskOperator
-from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_ON_KILL
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 needs_coroutines = pytest.mark.skipif(not HAS_COROUTINE_TASKS, reason="Airflow 3.2")
@@ -215,7 +215,7 @@ def test_a_parameter_that_gets_no_value_is_named_with_the_function() -> None:
         def grade(cdf_task: CdfTask, *, factor: int) -> None: ...
 
         @task.cdf_task(**of("{{ x }}"))
-        def sort(factor: int, ti: Any, cdf_task: CdfTask) -> None: ...
+        def sort(factor: int, cdf_task: CdfTask, ti: Any) -> None: ...
 
         with pytest.raises(TypeError) as unknown:
             judge()
@@ -235,6 +235,19 @@ def test_a_parameter_that_gets_no_value_is_named_with_the_function() -> None:
     assert str(among.value).startswith("The function 'sort' gets no value for its parameter 'factor'. [task")
     for caught in (unknown, keyword, among):
         assert_well_said(str(caught.value))
+
+
+@pytest.mark.skipif(not HAS_ON_KILL, reason="Airflow 3.3 allows it")
+def test_a_parameter_behind_one_of_the_context_is_named_alike() -> None:
+    with DAG("plant"):
+
+        @task.cdf_task(**of("{{ x }}"))
+        def judge(ti: Any, factor: int, cdf_task: CdfTask) -> None: ...
+
+        with pytest.raises(
+            TypeError, match=r"^The function 'judge' gets no value for its parameter 'factor'"
+        ):
+            judge()
 
 
 def test_a_parameter_of_a_mapped_function_that_gets_no_value_is_named_when_it_runs() -> None:
