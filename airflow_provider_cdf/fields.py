@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from airflow.providers.common.compat.sdk import XComArg, XComNotFound
 
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
 #: Fields that hold one id, which another task leaves in an XCom.
-_IDS = frozenset({"execution_id", "cdf_task_id"})
+_IDS = ("execution_id", "cdf_task_id")
+#: What each of them is, in words, and what to write there.
+_MEANT = {
+    "execution_id": ("an execution's", "what the task that starts the execution returns, such as run.output"),
+    "cdf_task_id": ("a CDF task's", "what a CdfTaskSensor returns, such as waits.output"),
+}
 #: Attribute of an environment whose templates become text although others of the operator do not.
 _TEXT = "renders_to_text"
 
@@ -27,6 +33,8 @@ class TextFields:
     becomes its text. An id that was to come from the XCom of a task that has left none is ``None``.
     """
 
+    #: Of a task: which argument of another task each XCom is for that holds an id, by its key.
+    pushed_ids: Mapping[str, str]
     #: Template fields that are text, or hold nothing but text.
     text_fields: Sequence[str] = ()
     #: Those of them that may be a list or a dict, which one template may render to, if the DAG says so.
@@ -103,13 +111,15 @@ def _id_from_xcom(xcom: XComArg, context: Context) -> Any:
 
 def as_text(value: Any) -> Any:
     """
-    Return a number as its text, also within lists and dicts, and anything else as it is.
+    Return a number, or a UUID, as its text, also within lists and dicts, and anything else as it is.
 
     A float by itself stays one and is refused later: where an id or a version is meant, 1.10 and 1.1 are the
     same number. As a value in a dict, such as metadata, it is most likely a measured one.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, UUID):
+        return str(value)
     return _texts(value) if isinstance(value, dict | list | tuple) else value
 
 
@@ -136,11 +146,14 @@ def is_literal(value: Any) -> bool:
 
 def refuse_operators(**fields: Any) -> None:
     """
-    Refuse an operator in place of its ``.output``, at any depth, as a DAG file may have it by mistake.
+    Refuse an operator in place of its ``.output``, at any depth, as a DAG file may have it by mistake; and,
+    where an id is asked for, an XCom of ours that holds another one or none.
 
     :raises ValueError: with what to write instead.
     """
     for name, value in fields.items():
+        if name in _IDS:
+            _refuse_other_ids(name, value)
         if isinstance(value, Mapping):
             refuse_operators(**{f"{name}[{key!r}]": one for key, one in value.items()})
         elif isinstance(value, list | tuple):
@@ -149,6 +162,22 @@ def refuse_operators(**fields: Any) -> None:
             raise ValueError(
                 f"{name} is the task {task_id!r} itself: write {task_id}.output, which is what it returns."
             )
+
+
+def _refuse_other_ids(name: str, value: Any) -> None:
+    is_xcom = hasattr(value, "resolve")
+    task: Any = getattr(value, "operator", None) if is_xcom else value
+    if _task_id_of(task) is None:
+        return
+    key = str(value.key) if is_xcom else "return_value"
+    # Of the class itself: one that a user makes of ours may push what it likes. A mapped task has one, too.
+    pushed = vars(getattr(task, "operator_class", type(task))).get("pushed_ids")
+    if pushed is None or pushed.get(key) == name:
+        return
+    written = f"{task.task_id}.output" + ("" if key == "return_value" else f"[{key!r}]")
+    other = pushed.get(key)
+    holds = f"{_MEANT[other][0]} id" if other else f"not {_MEANT[name][0]} id"
+    raise ValueError(f"{name} is given {written}, which is {holds}. Write {_MEANT[name][1]}.")
 
 
 def is_from_mapped(operator: Any) -> bool:

@@ -10,12 +10,14 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_cdf.arguments import seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.operators.inbox import CdfStartOperator, CdfWaitingTasksOperator
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 #: The schedule of an inbox that a watcher wakes. ``None`` is Airflow's: by hand only.
 WATCHER = "watcher"
 
 
+@names_place
 def cdf_inbox(
     dag_id: str,
     *,

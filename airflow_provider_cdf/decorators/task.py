@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,16 @@ from airflow.providers.common.compat.sdk import DecoratedOperator
 from airflow_provider_cdf.operators.address import refuse_mistakes
 from airflow_provider_cdf.operators.callbacks import report_failure, with_callback
 from airflow_provider_cdf.operators.task_work import PARAMETER, CdfTaskOperator
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.versions import HAS_TASK_API
 
 if TYPE_CHECKING or HAS_TASK_API:
     from airflow.sdk.bases.decorator import _TaskDecorator
 else:
     from airflow.decorators.base import _TaskDecorator
+
+#: What inspect, in its versions, and Airflow say of a parameter that gets no value.
+_WITHOUT_VALUE = re.compile(r"missing (?:a )?required [^:]*: '?(\w+)")
 
 
 class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
@@ -25,6 +30,7 @@ class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
     template_fields: Sequence[str] = CdfTaskOperator.template_fields
     custom_operator_name = "@task.cdf_task"
 
+    @names_place
     def __init__(
         self,
         *,
@@ -41,7 +47,21 @@ class CdfDecoratedOperator(DecoratedOperator, CdfTaskOperator):
             op_kwargs[PARAMETER] = None
         called = {"python_callable": python_callable, "op_args": op_args or (), "op_kwargs": op_kwargs}
         arguments: dict[str, Any] = {**kwargs, **called, "kwargs_to_upstream": called}
-        super().__init__(**arguments)
+        try:
+            super().__init__(**arguments)
+        except TypeError as error:
+            # inspect's words name neither the function nor what it is given.
+            if found := _WITHOUT_VALUE.search(str(error)):
+                raise TypeError(_no_value(python_callable, found[1])) from None
+            raise
+
+
+def _no_value(function: Callable[..., Any], parameter: str) -> str:
+    has_task = PARAMETER in inspect.signature(function).parameters
+    return (
+        f"The function {function.__name__!r} gets no value for its parameter {parameter!r}."
+        f"{'' if has_task else f' The CDF task comes as {PARAMETER}.'}"
+    )
 
 
 def _given_already() -> ValueError:
@@ -49,11 +69,13 @@ def _given_already() -> ValueError:
 
 
 class _CdfTaskDecorator(_TaskDecorator[..., Any, CdfDecoratedOperator]):
+    @names_place
     def _validate_arg_names(self, func: Any, kwargs: dict[str, Any]) -> None:
         if PARAMETER in kwargs:
             raise _given_already()
         super()._validate_arg_names(func, kwargs)
 
+    @names_place
     def _expand(self, *args: Any, **kwargs: Any) -> Any:
         expanded: Any = super()._expand(*args, **kwargs)
         # As for any mapped task: the DAG processor takes its callbacks from here.

@@ -13,10 +13,11 @@ from asgiref.sync import sync_to_async
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError, CdfNothingToReportToError
 from airflow_provider_cdf.cdf.foreign import one_line
 from airflow_provider_cdf.cdf.messages import told
-from airflow_provider_cdf.fields import TextFields, is_literal, refuse_operators, render_only
+from airflow_provider_cdf.fields import TextFields, as_text, is_literal, refuse_operators, render_only
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import MAY_STILL_WAIT, is_retried, not_known
 from airflow_provider_cdf.operators.ending import GOOD
+from airflow_provider_cdf.places import names_place
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -61,6 +62,7 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "output")
 
+    @names_place
     def __init__(
         self,
         *,
@@ -92,10 +94,10 @@ class CdfTaskNotifier(TextFields, BaseNotifier):
         super().__init__(**kwargs)
         self.status = status
         self.output = output
-        self.execution_id = execution_id
+        self.execution_id = as_text(execution_id)
         self.task_external_id = task_external_id
         self.parent_task_external_id = parent_task_external_id
-        self.cdf_task_id = cdf_task_id
+        self.cdf_task_id = as_text(cdf_task_id)
         self.cdf_conn_id = cdf_conn_id
 
     def render_template_fields(self, context: Context, jinja_env: Environment | None = None) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_cdf.arguments import flag
 from airflow_provider_cdf.cdf.errors import CdfError, CdfInputError
-from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    refuse_operators,
+    refuse_wrong_ids,
+)
 from airflow_provider_cdf.operators.cancelling import after_cancelling
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -36,7 +44,9 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
 
     template_fields: Sequence[str] = ("execution_id", "reason", "cdf_conn_id")
     text_fields = template_fields
+    pushed_ids: Mapping[str, str] = MappingProxyType({})
 
+    @names_place
     def __init__(
         self,
         *,
@@ -49,12 +59,13 @@ class CdfWorkflowCancelOperator(TextFields, BaseOperator):
         super().__init__(**kwargs)
         if not is_from_mapped(self):
             _refuse_mistakes({"execution_id": execution_id, "reason": reason, "cdf_conn_id": cdf_conn_id})
-        self.execution_id = execution_id
+        self.execution_id = as_text(execution_id)
         self.reason = reason
         self.unless_succeeded = flag(unless_succeeded, "unless_succeeded")
         self.cdf_conn_id = cdf_conn_id
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task."""
         _refuse_mistakes(kwargs)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_cdf.fields import TextFields
 from airflow_provider_cdf.operators.address import mistake_in_address
+from airflow_provider_cdf.places import names_place
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,21 +39,53 @@ def _checking(kind: Any, check: Callable[[Mapping[str, Any]], None]) -> Any:
     class Checking(kind):  # type: ignore[misc]  # whichever Airflow has
         __slots__ = ()
 
+        @names_place
         def expand(self, **mapped: Any) -> Any:
             given = {**self.kwargs, **dict.fromkeys(mapped, _LATER)}
+            _refuse_gaps(self, {*self.kwargs, *mapped})
             check(given)
             for name, values in mapped.items():
-                for value in values if isinstance(values, list | tuple) else ():
+                # The results of another task are not known, but whose they are is.
+                known = [values] if isinstance(values, XComArg) else values
+                for value in known if isinstance(known, list | tuple) else ():
                     check({**given, name: value})
             return super().expand(**mapped)
 
+        @names_place
         def expand_kwargs(self, kwargs: Any, **more: Any) -> Any:
             for one in kwargs if isinstance(kwargs, list | tuple) else ():
                 if isinstance(one, Mapping):
+                    _refuse_gaps(self, {*self.kwargs, *one})
                     check({**self.kwargs, **one})
             return super().expand_kwargs(kwargs, **more)
 
     return Checking
+
+
+def _refuse_gaps(partial: Any, given: set[str]) -> None:
+    """
+    Refuse a mapped task that is not given what it needs, which Airflow finds when it runs.
+
+    :raises TypeError: while the file is parsed, as for a task that is not mapped.
+    """
+    kind = partial.operator_class
+    if not _is_ours(kind):
+        return  # which may itself give what one of ours needs
+    parameters = [
+        one
+        for each in kind.__mro__
+        if _is_ours(each)
+        for one in inspect.signature(each.__init__).parameters.values()
+    ]
+    needed = {one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty}
+    dag, group = partial.kwargs.get("dag"), partial.kwargs.get("task_group")
+    defaults = {name for each in (dag, group) for name in getattr(each, "default_args", None) or ()}
+    if missing := sorted(needed - given - defaults):
+        raise TypeError(f"{' and '.join(missing)} must be given, in partial() or in expand().")
+
+
+def _is_ours(kind: Any) -> bool:
+    return str(kind.__module__).startswith("airflow_provider_cdf.")
 
 
 def make_what_is_needed(mapped: Any, fields: Sequence[str], context: Context) -> Any:

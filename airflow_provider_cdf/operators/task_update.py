@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -31,6 +32,7 @@ from airflow_provider_cdf.operators.address import (
 )
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ class CdfTaskUpdateOperator(TextFields, UsesHook, BaseOperator):
 
     template_fields: Sequence[str] = (*ADDRESS, "status", "task_output")
     text_fields: Sequence[str] = (*ADDRESS, "status")
+    pushed_ids = MappingProxyType({"return_value": "cdf_task_id"})
 
+    @names_place
     def __init__(
         self,
         *,
@@ -134,6 +138,7 @@ class CdfTaskUpdateOperator(TextFields, UsesHook, BaseOperator):
         self.has_reported = False
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """
         Prepare a mapped task. Without a ``status`` here, its trigger rule is ``all_done``.

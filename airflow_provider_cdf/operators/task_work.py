@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.address import ADDRESS, refuse_mistakes, target_of, which
 from airflow_provider_cdf.operators.callbacks import partial_with_callback, report_failure, with_callback
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.polling import POLL_INTERVAL
 from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_TASK_API
@@ -95,6 +97,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
     text_fields: Sequence[str] = ADDRESS
     mistake = ""  # one in the address is refused when it is made
 
+    @names_place
     def __init__(
         self,
         *,
@@ -136,6 +139,7 @@ class CdfTaskOperator(TextFields, UsesHook, PythonOperator):
         self._last_report: LastReport | None = None
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
         refuse_mistakes(kwargs, is_whole=False)
@@ -277,11 +281,19 @@ def as_output(result: Any) -> tuple[Any, dict[str, Any]]:
 
     :raises CdfInputError: if CDF does not take it.
     """
+    from pydantic import BaseModel
+
     from airflow_provider_cdf.cdf.values import json_object
     from airflow_provider_cdf.operators.cdf_task import RETURN_VALUE
     from airflow_provider_cdf.operators.reporting import checked_output
 
-    value = json_object({RETURN_VALUE: result}, "output")[RETURN_VALUE]
+    try:
+        value = json_object({RETURN_VALUE: result}, "output")[RETURN_VALUE]
+    except CdfInputError:
+        # An object is the output itself, and what is wrong with it stands there.
+        if isinstance(result, Mapping | BaseModel) or (is_dataclass(result) and not isinstance(result, type)):
+            json_object(result, "output")
+        raise
     return value, checked_output(value if isinstance(value, dict) else {RETURN_VALUE: value})
 
 

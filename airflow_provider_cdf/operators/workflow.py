@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred, conf
@@ -20,6 +21,7 @@ from airflow_provider_cdf.operators.cancel import CdfWorkflowCancelOperator
 from airflow_provider_cdf.operators.cancelling import KILL_PATIENCE, Cancellation
 from airflow_provider_cdf.operators.mapped import with_checks
 from airflow_provider_cdf.operators.waits import WaitsForEnd, stored
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
 from airflow_provider_cdf.triggers.polling import MAX_POLL_SILENCE
@@ -93,7 +95,9 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
     )
     text_fields = tuple(name for name in template_fields if name != "input")
     collections_of_text = ("metadata", "task_outputs")
+    pushed_ids = MappingProxyType({"return_value": "execution_id", "execution_id": "execution_id"})
 
+    @names_place
     def __init__(
         self,
         *,
@@ -121,6 +125,13 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
                 version=version,
                 task_outputs=task_outputs,
             )
+            # Airflow has merged default_args in, which hold for many tasks, and hands them over as well.
+            defaults = kwargs.get("default_args") or {}
+            own = {"task_outputs": task_outputs, "timeout": timeout}
+            _refuse_what_needs_a_wait(
+                wait_for_completion,
+                {name: value for name, value in own.items() if defaults.get(name) is not value},
+            )
         super().__init__(**kwargs)
         # Only now does it hold the user's, which may come from default_args.
         self.on_failure_callback = with_callback(self.on_failure_callback, cancel_orphan)
@@ -146,6 +157,7 @@ class CdfWorkflowRunOperator(TextFields, WaitsForEnd):
         self._cancellation: Cancellation | None = None
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task, with the failure callback that each of its instances has."""
         _refuse_mistakes_among(kwargs)
@@ -454,6 +466,26 @@ def _refuse_mistakes(input: object, metadata: object, **fields: Any) -> None:  #
         raise ValueError(problem)
 
 
+def _refuse_what_needs_a_wait(wait_for_completion: object, own: Mapping[str, Any]) -> None:
+    """
+    Refuse what a task is told itself, and has no effect where it does not wait.
+
+    :raises ValueError: while the file is parsed.
+    """
+    if wait_for_completion is not False:
+        return
+    if own.get("task_outputs") not in (None, (), []):
+        raise ValueError(
+            "task_outputs needs wait_for_completion: without it, the task ends before there are any. Leave "
+            "out one of them. What one CDF task has put out is the XCom output of a CdfTaskSensor."
+        )
+    if own.get("timeout") is not None:
+        raise ValueError(
+            "timeout needs wait_for_completion: without it, there is no wait to end. Leave out one of them. "
+            "How long the task itself may take is Airflow's execution_timeout."
+        )
+
+
 def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
     """
     Refuse mistakes in the arguments of a mapped task.
@@ -462,6 +494,8 @@ def _refuse_mistakes_among(arguments: Mapping[str, Any]) -> None:
     """
     named = ("input", "metadata", "workflow_external_id", "version", "task_outputs")
     _refuse_mistakes(**{name: arguments.get(name) for name in named})
+    # Those of default_args are not among them.
+    _refuse_what_needs_a_wait(arguments.get("wait_for_completion"), arguments)
 
 
 def _problem_of_names(task_outputs: object) -> str | None:

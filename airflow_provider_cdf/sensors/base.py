@@ -24,9 +24,16 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_cdf.arguments import flag, seconds
 from airflow_provider_cdf.cdf.errors import CdfError, CdfWaitRefusedError
 from airflow_provider_cdf.cdf.messages import ids, told
-from airflow_provider_cdf.fields import TextFields, is_from_mapped, refuse_operators, refuse_wrong_ids
+from airflow_provider_cdf.fields import (
+    TextFields,
+    as_text,
+    is_from_mapped,
+    refuse_operators,
+    refuse_wrong_ids,
+)
 from airflow_provider_cdf.hooks.using import UsesHook
 from airflow_provider_cdf.operators.mapped import with_checks
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.stack import without_stack
 from airflow_provider_cdf.triggers.broken import BROKEN, resumed_after_failure
 from airflow_provider_cdf.triggers.polling import BACKSTOP, MAX_POLL_SILENCE, POLL_INTERVAL
@@ -69,6 +76,7 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
     template_fields: Sequence[str] = ("execution_id", "cdf_conn_id")
     text_fields = template_fields
 
+    @names_place
     def __init__(
         self,
         *,
@@ -87,7 +95,7 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
         if not is_from_mapped(self):
             _refuse_mistakes({"execution_id": execution_id, "cdf_conn_id": cdf_conn_id})
         super().__init__(poke_interval=poke_interval, **kwargs)
-        self.execution_id = execution_id
+        self.execution_id: str = as_text(execution_id)
         self.cdf_conn_id = cdf_conn_id
         self.deferrable = flag(deferrable, "deferrable")
         self.max_poll_silence = seconds(max_poll_silence, "max_poll_silence")
@@ -96,6 +104,7 @@ class ExecutionSensor(TextFields, UsesHook, BaseSensorOperator):
         self._is_unserved = False
 
     @classmethod
+    @names_place
     def partial(cls, **kwargs: Any) -> Any:
         """Prepare a mapped task."""
         _refuse_mistakes(kwargs)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.cdf.errors import CdfError
 from airflow_provider_cdf.fields import as_text, is_literal, refuse_operators
+from airflow_provider_cdf.places import names_place
 from airflow_provider_cdf.sensors.base import ExecutionSensor
 from airflow_provider_cdf.triggers.task import CdfTaskTrigger
 
@@ -45,7 +47,9 @@ class CdfTaskSensor(ExecutionSensor):
     )
     text_fields = template_fields
     collections_of_text = ("target_status",)
+    pushed_ids = MappingProxyType({"return_value": "cdf_task_id"})
 
+    @names_place
     def __init__(
         self,
         *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_cdf.sensors.base import ExecutionSensor
@@ -23,6 +24,8 @@ class CdfWorkflowSensor(ExecutionSensor):
 
     :xcom return_value: the execution's id.
     """
+
+    pushed_ids = MappingProxyType({"return_value": "execution_id"})
 
     @property
     def goal(self) -> str:

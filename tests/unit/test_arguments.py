@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
+from wording import assert_well_said
 
 from airflow_provider_cdf.arguments import number_or, seconds
 from airflow_provider_cdf.cdf.errors import CdfInputError
 from airflow_provider_cdf.fields import is_literal
+from airflow_provider_cdf.notifications.task import CdfTaskNotifier
+from airflow_provider_cdf.operators.task import CdfTaskOperator, CdfTaskUpdateOperator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, CdfWorkflowRunOperator
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
@@ -83,9 +88,9 @@ def test_a_sensor_takes_durations_that_are(kind: type) -> None:
 
 @SENSORS
 def test_deferrable_is_true_or_false(kind: type) -> None:
-    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
+    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\. \[task '"):
         sensor(kind, deferrable="False")
-    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\.$"):
+    with pytest.raises(TypeError, match=r"^deferrable must be True or False, not 'False'\. \[task '"):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", deferrable="False")
 
 
@@ -93,7 +98,7 @@ def test_deferrable_is_true_or_false(kind: type) -> None:
     "name", ["wait_for_completion", "cancel_on_kill", "cancel_on_timeout", "retry_from_failure"]
 )
 def test_a_flag_is_true_or_false(name: str) -> None:
-    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not 'no'\.$"):
+    with pytest.raises(TypeError, match=rf"^{name} must be True or False, not 'no'\. \[task 'r', "):
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", **{name: "no"})
 
 
@@ -125,6 +130,52 @@ def test_task_outputs_that_are_no_list_of_ids_are_seen_in_the_dag_file(names: An
         CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", task_outputs=names)
 
 
+RUN: dict[str, Any] = {
+    "task_id": "r",
+    "workflow_external_id": "w",
+    "version": "1",
+    "wait_for_completion": False,
+}
+
+
+@pytest.mark.parametrize(
+    "argument", [{"task_outputs": ["read"]}, {"task_outputs": "{{ x }}"}, {"timeout": 60}]
+)
+def test_what_needs_a_wait_is_refused_without_one(argument: dict[str, Any]) -> None:
+    (name,) = argument
+
+    def refused() -> Any:
+        return pytest.raises(ValueError, match=rf"^{name} needs wait_for_completion: ")
+
+    with DAG("plant", default_args={"task_outputs": ["other"], "timeout": 5}):
+        with refused() as caught:
+            CdfWorkflowRunOperator(**RUN, **argument)
+        assert_well_said(str(caught.value))
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN, **argument)
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN).expand(
+                **{name: [value] for name, value in argument.items()}
+            )
+        with refused():
+            CdfWorkflowRunOperator.partial(**RUN).expand_kwargs([{"input": {}}, argument])
+    with DAG("other", default_args={"wait_for_completion": False}), refused():
+        CdfWorkflowRunOperator(task_id="r", workflow_external_id="w", version="1", **argument)
+
+
+def test_what_needs_a_wait_may_stand_in_default_args() -> None:
+    defaults = {"task_outputs": ["read"], "timeout": 60}
+    with (
+        DAG("plant", default_args=defaults),
+        TaskGroup("north", default_args={"timeout": timedelta(hours=1)}),
+    ):
+        CdfWorkflowRunOperator(**RUN)
+        mapped = CdfWorkflowRunOperator.partial(**{**RUN, "task_id": "each"}).expand(input=[{}])
+    assert mapped.unmap({"input": {}}).task_outputs == ["read"]
+    CdfWorkflowRunOperator(**RUN, default_args=defaults)
+    CdfWorkflowRunOperator(**RUN, task_outputs=[], timeout=None)
+
+
 def test_a_status_that_is_no_text_is_refused_like_another() -> None:
     with pytest.raises(CdfInputError, match=r"^CDF has no status 1 here\."):
         sensor(CdfTaskSensor, target_status=1)
@@ -145,6 +196,157 @@ def test_an_operator_in_place_of_its_output_is_refused_with_what_to_write(kind: 
         with pytest.raises(ValueError, match=r"write each\.output, "):
             sensor(kind, task_id="mapped", execution_id=mapped)
         sensor(kind, task_id="right", execution_id=run.output)
+
+
+ID = "11111111-1111-4111-8111-111111111111"
+TO_RUN = "Write what the task that starts the execution returns, such as run.output."
+TO_WAITS = "Write what a CdfTaskSensor returns, such as waits.output."
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("execution_id", lambda of: of.waits.output, f"waits.output, which is a CDF task's id. {TO_RUN}"),
+        ("execution_id", lambda of: of.waits, f"waits.output, which is a CDF task's id. {TO_RUN}"),
+        (
+            "execution_id",
+            lambda of: of.all_wait.output,
+            f"all_wait.output, which is a CDF task's id. {TO_RUN}",
+        ),
+        (
+            "execution_id",
+            lambda of: of.waits.output["x"],
+            "waits.output['x'], which is not an execution's id.",
+        ),
+        ("execution_id", lambda of: of.run.output["id"], "run.output['id'], which is not an execution's id."),
+        ("execution_id", lambda of: of.report.output, f"report.output, which is a CDF task's id. {TO_RUN}"),
+        ("execution_id", lambda of: of.stop.output, f"stop.output, which is not an execution's id. {TO_RUN}"),
+        ("cdf_task_id", lambda of: of.run.output, f"run.output, which is an execution's id. {TO_WAITS}"),
+        ("cdf_task_id", lambda of: of.ended.output, f"ended.output, which is an execution's id. {TO_WAITS}"),
+    ],
+)
+def test_an_xcom_of_ours_that_holds_another_id_is_refused(name: str, given: Any, words: str) -> None:
+    with DAG("plant"):
+        value = given(tasks_of_ours())
+        address = {name: value} if name == "cdf_task_id" else {name: value, "task_external_id": "b"}
+        takers: list[Any] = [
+            lambda: CdfTaskUpdateOperator(task_id="t", **address),
+            lambda: CdfTaskOperator(task_id="t", python_callable=print, **address),
+            lambda: CdfTaskNotifier(status="COMPLETED", **address),
+            lambda: CdfTaskUpdateOperator.partial(task_id="t", **address),
+            lambda: CdfTaskUpdateOperator.partial(task_id="t", output={}).expand_kwargs([address]),
+        ]
+        if name == "execution_id":
+            takers += [
+                lambda: CdfTaskSensor(task_id="t", **address),
+                lambda: CdfWorkflowSensor(task_id="t", execution_id=value),
+                lambda: CdfWorkflowCancelOperator(task_id="t", execution_id=value),
+                lambda: CdfWorkflowSensor.partial(task_id="t", execution_id=value),
+            ]
+        for taker in takers:
+            with pytest.raises(ValueError, match=f"^{name} is given ") as caught:
+                taker()
+            assert words in str(caught.value)
+            assert_well_said(str(caught.value))
+
+
+def test_an_xcom_that_may_hold_the_id_is_not_refused() -> None:
+    class OfAUser(CdfTaskSensor):
+        """Its execute() may return what it likes."""
+
+    with DAG("plant"):
+        of = tasks_of_ours()
+        own = OfAUser(task_id="own", execution_id=ID, task_external_id="a")
+        for index, value in enumerate(
+            [of.run.output, of.run.output["execution_id"], of.ended.output, own.output]
+        ):
+            CdfWorkflowSensor(task_id=f"waits{index}", execution_id=value)
+        CdfTaskUpdateOperator(task_id="by_id", cdf_task_id=of.waits.output)
+        CdfWorkflowSensor.partial(task_id="each").expand(execution_id=of.runs.output)
+
+
+def test_a_task_mapped_over_other_ids_is_refused() -> None:
+    with DAG("plant"):
+        wrong = tasks_of_ours().all_wait.output
+        with pytest.raises(ValueError, match=r"^execution_id is given all_wait\.output, .* \[task 'each', "):
+            CdfWorkflowSensor.partial(task_id="each").expand(execution_id=wrong)
+
+
+def tasks_of_ours() -> Any:
+    task = {"execution_id": ID, "task_external_id": "a"}
+    run = {"workflow_external_id": "w", "version": "1"}
+    return SimpleNamespace(
+        run=CdfWorkflowRunOperator(task_id="run", **run),
+        runs=CdfWorkflowRunOperator.partial(task_id="runs", **run).expand(input=[{}]),
+        waits=CdfTaskSensor(task_id="waits", **task),
+        all_wait=CdfTaskSensor.partial(task_id="all_wait", task_external_id="a").expand(execution_id=[ID]),
+        report=CdfTaskUpdateOperator(task_id="report", **task),
+        stop=CdfWorkflowCancelOperator(task_id="stop", execution_id=ID),
+        ended=CdfWorkflowSensor(task_id="ended", execution_id=ID),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "missing"),
+    [
+        (CdfWorkflowRunOperator, {"workflow_external_id": "w"}, "version"),
+        (CdfWorkflowRunOperator, {}, "version and workflow_external_id"),
+        (CdfTaskSensor, {"execution_id": ID}, "task_external_id"),
+        (CdfTaskSensor, {"task_external_id": "a"}, "execution_id"),
+        (CdfWorkflowSensor, {}, "execution_id"),
+        (CdfWorkflowCancelOperator, {}, "execution_id"),
+        (CdfTaskOperator, {"execution_id": ID, "task_external_id": "a"}, "python_callable"),
+    ],
+)
+def test_a_mapped_task_is_given_what_it_needs(kind: Any, given: dict[str, Any], missing: str) -> None:
+    refused = rf"^{missing} must be given, in partial\(\) or in expand\(\)\. \[task 't', "
+    with DAG("plant"):
+        with pytest.raises(TypeError, match=refused) as caught:
+            kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
+        assert_well_said(str(caught.value))
+        with pytest.raises(TypeError, match=refused):
+            kind.partial(task_id="t", **given).expand_kwargs([{"cdf_conn_id": "a"}])
+    all_values = {"version": "1", "python_callable": print}
+    values = {name: all_values.get(name, ID) for name in missing.split(" and ")}
+    with DAG("north", default_args=values):
+        kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
+    with DAG("south"), TaskGroup("g", default_args=values):
+        kind.partial(task_id="t", **given).expand(cdf_conn_id=["a"])
+    with DAG("east"):
+        kind.partial(task_id="t", **given).expand_kwargs([values])
+        waits = CdfTaskSensor(task_id="waits", execution_id=ID, task_external_id="a")
+        kind.partial(task_id="later", **given).expand_kwargs(waits.output)
+
+
+def test_a_class_of_a_user_may_give_what_ours_needs() -> None:
+    class First(CdfWorkflowRunOperator):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(version="1", **kwargs)
+
+    with DAG("plant"):
+        mapped = First.partial(task_id="t", workflow_external_id="w").expand(input=[{}])
+    assert mapped.unmap({"input": {}}).version == "1"
+
+
+def test_an_id_may_be_a_uuid() -> None:
+    ids: dict[str, Any] = {"execution_id": UUID(ID), "task_external_id": "a"}
+    with DAG("plant"):
+        made = [
+            CdfTaskSensor(task_id="a", **ids),
+            CdfWorkflowSensor(task_id="b", execution_id=UUID(ID)),
+            CdfWorkflowCancelOperator(task_id="c", execution_id=UUID(ID)),
+            CdfTaskOperator(task_id="d", python_callable=print, **ids),
+            CdfTaskUpdateOperator(task_id="e", **ids),
+            CdfTaskNotifier(status="COMPLETED", **ids),
+        ]
+        by_id = [
+            CdfTaskOperator(task_id="f", python_callable=print, cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+            CdfTaskUpdateOperator(task_id="g", cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+            CdfTaskNotifier(status="COMPLETED", cdf_task_id=UUID(ID)),  # type: ignore[arg-type]
+        ]
+        mapped = CdfTaskSensor.partial(task_id="h", task_external_id="a").expand(execution_id=[UUID(ID)])
+    assert {one.execution_id for one in made} == {one.cdf_task_id for one in by_id} == {ID}
+    assert mapped.unmap({"execution_id": UUID(ID)}).execution_id == ID
 
 
 @pytest.mark.parametrize("name", ["task_external_id", "target_status", "parent_task_external_id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComNotFound, task
@@ -17,6 +18,8 @@ from airflow_provider_cdf.operators.workflow import CdfWorkflowCancelOperator, C
 from airflow_provider_cdf.sensors.task import CdfTaskSensor
 from airflow_provider_cdf.sensors.workflow import CdfWorkflowSensor
 from airflow_provider_cdf.versions import AIRFLOW_VERSION
+
+EXECUTION = "059edaa4-a17a-4102-910e-2c3591500cce"
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -153,6 +156,8 @@ def test_a_mapped_task_keeps_its_text_too() -> None:
         ({"a": 1, "b": 0.72, "c": True, 7: None}, {"a": "1", "b": "0.72", "c": True, "7": None}),
         ([1, "2", 3.5], ["1", "2", "3.5"]),
         ((1, 2), ["1", "2"]),
+        (UUID(EXECUTION), EXECUTION),
+        ({"batch": UUID(EXECUTION)}, {"batch": EXECUTION}),
     ],
     ids=repr,
 )
@@ -178,6 +183,19 @@ def test_an_id_that_no_task_has_left_is_none_however_it_is_asked_for(
     monkeypatch.setattr(type(before.output), "resolve", resolve)
     operator.render_template_fields({}, dag.get_template_env())
     assert operator.execution_id is None
+
+
+def test_an_id_from_an_xcom_may_be_a_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DAG("plant", render_template_as_native_obj=True) as dag:
+        before = BaseOperator(task_id="before")
+        operators = [
+            Runs(task_id="run", execution_id=before.output),
+            Runs(task_id="other", execution_id="{{ params.id }}"),
+        ]
+    monkeypatch.setattr(type(before.output), "resolve", lambda *_, **__: UUID(EXECUTION))
+    for operator in operators:
+        operator.render_template_fields({"params": {"id": UUID(EXECUTION)}}, dag.get_template_env())
+    assert [one.execution_id for one in operators] == [EXECUTION] * 2
 
 
 def test_an_id_from_an_xcom_is_not_rendered_a_second_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +309,7 @@ def test_a_mistake_in_a_literal_is_seen_while_the_file_is_parsed(
     ],
 )
 def test_an_id_that_is_none_is_seen_by_everything_that_takes_one(make_one: Any) -> None:
-    with DAG("plant"), pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\.$"):
+    with DAG("plant"), pytest.raises(ValueError, match=r"^execution_id must be a UUID\. It is 'abc'\. \["):
         make_one(execution_id="abc")
     with DAG("pipe"):
         make_one(execution_id="{{ abc }}")

@@ -20,7 +20,7 @@ PACKAGE = Path(airflow_provider_cdf.__file__).parent
 
 def head(message: str) -> str:
     """Return the begin of a message that says what is wrong: up to the reason, a full stop or the ids."""
-    return re.split(r"[.;?] |: | \[(?=task|execution|workflow)", message, maxsplit=1)[0]
+    return re.split(r"[.;?] |: | \[(?=task|execution|workflow|line)", message, maxsplit=1)[0]
 
 
 def flaws(message: str) -> list[str]:

@@ -8,11 +8,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, task
 from moved import DagSerialization
 from support import FakeTaskInstance, Project, function_task, run_to_end
+from wording import assert_well_said
 
 from airflow_provider_cdf.operators.callbacks import report_failure
 from airflow_provider_cdf.operators.cdf_task import CdfTask
 from airflow_provider_cdf.operators.task_work import CdfTaskOperator
-from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS
+from airflow_provider_cdf.versions import HAS_COROUTINE_TASKS, HAS_ON_KILL
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 needs_coroutines = pytest.mark.skipif(not HAS_COROUTINE_TASKS, reason="Airflow 3.2")
@@ -202,3 +203,60 @@ class TestArguments:
 
             with pytest.raises(ValueError, match="task_external_id"):
                 judge()
+
+
+def test_a_parameter_that_gets_no_value_is_named_with_the_function() -> None:
+    with DAG("plant"):
+
+        @task.cdf_task(**of("{{ x }}"))
+        def judge(cdf: CdfTask) -> None: ...
+
+        @task.cdf_task(**of("{{ x }}"))
+        def grade(cdf_task: CdfTask, *, factor: int) -> None: ...
+
+        @task.cdf_task(**of("{{ x }}"))
+        def sort(factor: int, cdf_task: CdfTask, ti: Any) -> None: ...
+
+        with pytest.raises(TypeError) as unknown:
+            judge()
+        with pytest.raises(TypeError) as keyword:
+            grade()
+        with pytest.raises(TypeError) as among:
+            sort()
+        with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
+            grade(factor=1, x=2)
+
+    assert str(unknown.value).startswith(
+        "The function 'judge' gets no value for its parameter 'cdf'. The CDF task comes as cdf_task. [task "
+    )
+    assert str(keyword.value).startswith(
+        "The function 'grade' gets no value for its parameter 'factor'. [task"
+    )
+    assert str(among.value).startswith("The function 'sort' gets no value for its parameter 'factor'. [task")
+    for caught in (unknown, keyword, among):
+        assert_well_said(str(caught.value))
+
+
+@pytest.mark.skipif(not HAS_ON_KILL, reason="Airflow 3.3 allows it")
+def test_a_parameter_behind_one_of_the_context_is_named_alike() -> None:
+    with DAG("plant"):
+
+        @task.cdf_task(**of("{{ x }}"))
+        def judge(ti: Any, factor: int, cdf_task: CdfTask) -> None: ...
+
+        with pytest.raises(
+            TypeError, match=r"^The function 'judge' gets no value for its parameter 'factor'"
+        ):
+            judge()
+
+
+def test_a_parameter_of_a_mapped_function_that_gets_no_value_is_named_when_it_runs() -> None:
+    with DAG("plant"):
+
+        @task.cdf_task(**of("{{ x }}"))
+        def judge(cdf: CdfTask, name: str) -> None: ...
+
+        mapped = judge.expand(name=["a"]).operator
+
+    with pytest.raises(TypeError, match=r"^The function 'judge' gets no value .* 'cdf'\. .* cdf_task\.$"):
+        mapped.unmap({"op_kwargs": {"name": "a"}})

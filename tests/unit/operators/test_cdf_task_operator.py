@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -108,6 +109,11 @@ def test_what_the_function_raises_reaches_cdf_cut_masked_and_without_its_cause(
     assert says["error"]["message"].startswith("login *** x")
     assert len(says["error"]["message"]) <= 500
     assert "confidential" not in str(says)
+
+
+@dataclass
+class Verdict:
+    risk: float
 
 
 class TestTheWork:
@@ -284,11 +290,13 @@ class TestFailure:
         ("result", "said"),
         [
             ({1, 2}, "The output.return_value is not JSON: it is set."),
-            ({"risk": float("nan")}, "The output.return_value.risk is not JSON: it is nan."),
+            ({"risk": float("nan")}, "The output.risk is not JSON: it is nan."),
+            ([float("nan")], "The output.return_value[0] is not JSON: it is nan."),
+            (Verdict(float("nan")), "The output.risk is not JSON: it is nan."),
             ({"text": "x" * 100_001}, "CDF takes at most 100000"),
             ({"airflow": {}}, "has the key 'airflow'"),
         ],
-        ids=["a set", "NaN", "too much", "our own key"],
+        ids=["a set", "NaN", "NaN in a list", "NaN in a dataclass", "too much", "our own key"],
     )
     def test_of_an_output_that_cdf_does_not_take_is_reported_at_once(
         self, result: Any, said: str, execution_id: str, project: Project, ti: FakeTaskInstance, clear: Any
