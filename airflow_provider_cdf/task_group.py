@@ -186,8 +186,8 @@ class CdfTaskGroup(TaskGroup):
             one.as_teardown(on_failure_fail_dagrun=True)
         around = self.parent_group
         if around is not None and not around.is_root and not isinstance(around, CdfTaskGroup):
-            # What is behind a group waits for the last tasks in it that are no teardowns. ``outcome`` has to be
-            # a teardown: a short circuit would skip it.
+            # What is behind a group waits for the last tasks in it that are no teardowns. ``outcome`` has to
+            # be a teardown: a short circuit would skip it.
             _Reported(task_id="reported", trigger_rule="all_success").set_upstream(self._report)
 
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
