@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -318,6 +319,25 @@ def test_a_teardown_cancels_what_the_run_has_started_before_it_died(
 
     assert states(run)["run"] == "failed"
     assert execution_of(project, run)["status"] == "TERMINATED"
+
+
+@pytest.mark.parametrize("name", ["cdf_inbox_work", "cdf_called"])
+def test_the_conf_that_the_document_makes_fits(
+    name: str,
+    airflow_db: None,
+    cdf_default: CdfEmulator,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "json.dumps" in one)
+    exec(compile(str(block), "conf.py", "exec"), {})
+    conf = json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    run = run_dag(examples_folder() / f"{name}.py", run_conf=conf)
+
+    assert run.state == "success"
+    assert project.task(conf["execution_id"], "score", "COMPLETED")["output"]["risk"] == 0.72
 
 
 class TestDirectWay:
