@@ -33,9 +33,9 @@ class CdfTaskGroup(TaskGroup):
     marks failed. If the work has failed, or was not done, the report fails too, and the DAG run with it.
 
     What comes behind the group waits for the report. One more task, ``outcome``, fails with the report: a DAG
-    run has the state of its last tasks, which may be skipped where something comes behind. For what comes
-    behind a group *around* this one, Airflow passes over teardowns: name this group there, too. The report of
-    a CdfTaskGroup around this one does wait for this report.
+    run has the state of its last tasks, which may be skipped where something comes behind. What comes behind
+    a group *around* this one, mapped or not, waits for the report too. There this group ends with one more
+    task, ``reported``, as Airflow passes over teardowns.
 
     As of any operator, what is not given, or ``None``, is that of ``default_args``: of the group, of those
     around it, of the DAG.
@@ -184,6 +184,11 @@ class CdfTaskGroup(TaskGroup):
         # Without setups: a report is also due where the sensor has failed.
         for one in (self._report, outcome):
             one.as_teardown(on_failure_fail_dagrun=True)
+        around = self.parent_group
+        if around is not None and not around.is_root and not isinstance(around, CdfTaskGroup):
+            # What is behind a group waits for the last tasks in it that are no teardowns. ``outcome`` has to
+            # be a teardown: a short circuit would skip it.
+            _Reported(task_id="reported", trigger_rule="all_success").set_upstream(self._report)
 
     def get_leaves(self) -> Generator[BaseOperator, None, None]:
         """Return what the tasks behind the group wait for. Airflow passes over teardowns."""
@@ -201,6 +206,15 @@ def _groups_in(group: TaskGroup) -> Generator[CdfTaskGroup, None, None]:
 
 def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+class _Reported(BaseOperator):
+    """Succeeds behind a report that has: for what waits for a group around."""
+
+    _is_empty = True  # Airflow's mark of what needs no worker
+
+    def execute(self, context: Context) -> None:
+        """Do nothing; what matters is what this task waits for."""
 
 
 class _Outcome(BaseOperator):

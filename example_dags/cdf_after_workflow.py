@@ -1,7 +1,13 @@
-"""
+r"""
 A DAG that runs when a CDF workflow has completed: one that CDF's own schedule has started, mostly.
 
 Needs Airflow 3. The event names the executions that have ended.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_after_workflow
 """
 
 from __future__ import annotations

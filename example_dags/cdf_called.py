@@ -1,8 +1,14 @@
-"""
+r"""
 Does the work of one CDF task, whose CDF function has started the DAG run: docs/patterns.md has the function.
 
 The run's conf is what CDF called the function with, and has the task's id. The execution is not known here,
 so the input is taken from the conf.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs", has ``conf.py``):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_called --conf "$(python conf.py)"
 """
 
 from __future__ import annotations

@@ -1,7 +1,13 @@
-"""
+r"""
 Airflow does one task of a CDF workflow; if that comes to nothing, the execution is cancelled.
 
 The report is a task as any other. Where it fails or is skipped, a teardown ends the execution.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_cancel_teardown
 """
 
 from __future__ import annotations

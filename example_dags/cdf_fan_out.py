@@ -1,9 +1,15 @@
-"""
+r"""
 Airflow does the children of a CDF dynamic task, all or none.
 
 How many there are is known when CDF has made them, so the sensor, the work and the report are mapped over
 them. If the work for one of them fails, none is reported, and the teardown cancels the execution. Where CDF
 has made none, there is nothing to report, and the execution goes on.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_fan_out
 """
 
 from __future__ import annotations

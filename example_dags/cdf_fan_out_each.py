@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does the children of a CDF dynamic task, each by itself.
 
 One mapped task waits for its child, does the work and reports. What happens to one of them is no matter to
 the others.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_fan_out_each
 """
 
 from __future__ import annotations

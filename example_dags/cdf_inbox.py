@@ -1,8 +1,14 @@
-"""
+r"""
 An inbox: each CDF task that waits gets a run of the DAG ``cdf_inbox_work``, however its workflow was started.
 
 CDF starts its workflow itself, by a schedule or a data trigger. Airflow, which may sit behind a firewall that
 lets nothing in, looks every minute which tasks wait.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_inbox
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""Does the work of one CDF task, which the DAG ``cdf_inbox`` names in the run's conf."""
+r"""
+Does the work of one CDF task, which the DAG ``cdf_inbox`` names in the run's conf.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs", has ``conf.py``):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_inbox_work --conf "$(python conf.py)"
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,13 @@ A DAG that tells CDF how it has ended, by its callbacks.
 
 The least to write, and the least promise: see docs/patterns.md. Mostly CDF starts the workflow, and the DAG
 run is given the execution in its conf; here it starts one itself.
+
+To try it, trigger it in the Airflow that this starts in a checkout:
+
+    cdf-demo --keep
+
+Under ``airflow dags test`` of Airflow 3.3.2 a DAG's callback cannot read XComs: it fails, the DAG run is
+green all the same, and CDF goes on waiting.
 """
 
 from __future__ import annotations

@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does one task of a CDF workflow, reports in a teardown, and cancels if it could not report.
 
 The way that leaves the least behind: CDF is told of every end that Airflow lets a task see, and where nothing
 could be reported, as CDF's task had not begun yet, the execution is cancelled.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_report_and_cancel
 """
 
 from __future__ import annotations

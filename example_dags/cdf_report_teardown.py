@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does one task of a CDF workflow, and reports in a teardown.
 
 A teardown also runs where Airflow skips everything else: after a short circuit, and when a person marks the
 DAG run failed.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_report_teardown
 """
 
 from __future__ import annotations

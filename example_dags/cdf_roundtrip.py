@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does one task of a CDF workflow.
 
 CDF reads a pump's sensors, leaves the judgement to Airflow (task ``score``, ``isAsyncComplete``), and
 publishes what Airflow reports. Should anything fail on the way, CDF is told so instead of waiting for hours.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_roundtrip
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""Airflow runs a CDF workflow, waits for its end without holding a worker slot, and uses a task's output."""
+r"""
+Airflow runs a CDF workflow, waits for its end without holding a worker slot, and uses a task's output.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_run_and_wait
+"""
 
 from __future__ import annotations
 

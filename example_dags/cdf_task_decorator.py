@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does one task of a CDF workflow with one Python function.
 
 The shortest way: the function waits for the CDF task, gets it as ``cdf_task``, and what it returns becomes
 the task's output. Should it fail, CDF is told so after the last try.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_task_decorator
 """
 
 from __future__ import annotations

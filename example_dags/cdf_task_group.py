@@ -1,8 +1,14 @@
-"""
+r"""
 Airflow does one task of a CDF workflow with several tasks of its own.
 
 The group waits for the CDF task first and reports last. The report is a teardown: it is also made where the
 short circuit skips everything else, and where a person marks the DAG run failed.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_task_group
 """
 
 from __future__ import annotations

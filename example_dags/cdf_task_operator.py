@@ -1,7 +1,13 @@
-"""
+r"""
 Airflow does one task of a CDF workflow with one Python function, without TaskFlow.
 
 The same as ``cdf_task_decorator``, as a class: for DAGs that are made of operators.
+
+To try it in a checkout (docs/emulator.md, "The example DAGs"):
+
+    python -m airflow_provider_cdf.emulator --workflows example_dags/workflows \
+      --functions airflow_provider_cdf.demo:FUNCTIONS
+    airflow dags test cdf_task_operator
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_cdf.emulator.functions import from_text
+from airflow_provider_cdf.emulator.functions import from_text, named
 from airflow_provider_cdf.emulator.rules.clock import RunningClock
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
             project=options.project,
             client_id=options.client_id,
             client_secret=options.client_secret,
-            functions=dict(options.function),
+            functions={**options.functions, **dict(options.function)},
+            secrets=dict(options.secret),
             clock=RunningClock(options.speed),
             retain=options.retain,
         )
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda *_: stop.set())
-    print(_greeting(emulator), flush=True)  # noqa: T201 - a program's output
+    print(_greeting(emulator, has_files=bool(options.workflows)), flush=True)  # noqa: T201 - a program's output
     # In short waits: Python runs signal handlers only when the main thread is awake, and a signal that comes
     # just before a wait, or to another thread, does not wake it.
     while not stop.wait(0.5):
@@ -82,6 +83,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="EXTERNAL_ID=DOES",
         help="what a function does: a webhook's URL, module:function, a fixed response in JSON, or !REASON to"
         " fail",
+    )
+    add(
+        "--functions",
+        default={},
+        type=_functions,
+        metavar="MODULE:NAME",
+        help="the same for many, as a dict in a Python module; --function comes before it",
+    )
+    add(
+        "--secret",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="one secret of functions",
     )
     add("--speed", type=float, default=1, help="seconds of workflow time in a real second (default: 1)")
     add("--retain", type=int, metavar="N", help="forget all but the last N ended executions")
@@ -119,11 +135,24 @@ def _function(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _greeting(emulator: CdfEmulator) -> str:
+def _functions(text: str) -> dict[str, Any]:
+    try:
+        found = named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a dict of functions by external id")
+    return found
+
+
+def _greeting(emulator: CdfEmulator, *, has_files: bool) -> str:
     with emulator.turn() as engine:
         versions = [
             f"{version.workflow_external_id} ({version.version})" for version in engine.store.versions
         ]
+    nothing = f"none yet{', as --workflows has none' if has_files else ''}: upload some"
+    if not has_files:
+        nothing += ", or give --workflows"
     open_to = (
         ""
         if emulator.local_only
@@ -137,7 +166,7 @@ def _greeting(emulator: CdfEmulator) -> str:
   project        {emulator.project}
   client id      {emulator.client_id}
   client secret  {emulator.client_secret}
-  workflows      {", ".join(versions) or "none yet: upload some, or give --workflows"}
+  workflows      {", ".join(versions) or nothing}
 
   export AIRFLOW_CONN_CDF_DEFAULT='{emulator.airflow_connection_uri()}'
 

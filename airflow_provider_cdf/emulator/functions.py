@@ -13,6 +13,8 @@ import httpx
 
 from airflow_provider_cdf.emulator.rules.functions import Reply
 
+_NAMED = re.compile(r"([\w.]+):(\w+)")
+
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
@@ -50,14 +52,25 @@ def from_text(text: str) -> Any:
         return Webhook(text)
     with contextlib.suppress(ValueError):
         return json.loads(text)
-    if not (match := re.fullmatch(r"([\w.]+):(\w+)", text)):
+    if not _NAMED.fullmatch(text):
         raise ValueError(
             f"'{text}' is neither the URL of a webhook, nor module:function, nor JSON, nor !REASON"
         )
-    try:
-        handler = getattr(importlib.import_module(match[1]), match[2])
-    except Exception as error:  # whatever a module does while it is imported
-        raise ValueError(f"'{text}' cannot be loaded: {type(error).__name__}: {error}") from None
-    if not callable(handler):
+    if not callable(handler := named(text)):
         raise ValueError(f"'{text}' is not a function")
     return handler
+
+
+def named(text: str) -> Any:
+    """
+    What a module has under a name.
+
+    :param text: ``module:name``
+    :raises ValueError: if it is not of this form, or cannot be loaded
+    """
+    if not (match := _NAMED.fullmatch(text)):
+        raise ValueError(f"'{text}' is not of the form MODULE:NAME")
+    try:
+        return getattr(importlib.import_module(match[1]), match[2])
+    except Exception as error:  # whatever a module does while it is imported
+        raise ValueError(f"'{text}' cannot be loaded: {type(error).__name__}: {error}") from None

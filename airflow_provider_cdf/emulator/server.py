@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from types import TracebackType
+from secrets import token_urlsafe
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -50,6 +50,7 @@ class CdfEmulator:
     :param functions: by external id what a function does: a JSON value that it answers, a
         :class:`~airflow_provider_cdf.emulator.Reply`, or a callable ``handle(client, data, ...)``.
         Others answer ``{}``.
+    :param secrets: what every callable gets as ``secrets``
     :param cdf_requests: by ``"GET /timeseries"`` what cdf tasks get as answer; ``{"items": []}`` otherwise
     :param port: 0 for any free one
     :param host: the address to listen at; anything but loopback lets others in
@@ -70,6 +71,7 @@ class CdfEmulator:
         *,
         variables: Mapping[str, Any] | None = None,
         functions: Mapping[str, Any] | None = None,
+        secrets: Mapping[str, str] = MappingProxyType({}),
         cdf_requests: Mapping[str, Any] | None = None,
         port: int = 0,
         host: str = "127.0.0.1",
@@ -88,7 +90,8 @@ class CdfEmulator:
             raise ValueError(f"The number of ended executions to remember cannot be {retain}")
         self.project = project
         self.client_id = client_id
-        self.client_secret = client_secret or secrets.token_urlsafe(24)
+        self.client_secret = client_secret or token_urlsafe(24)
+        self._secrets = dict(secrets)
         self._clock = clock or RunningClock()
         #: What workflows do. While the emulator runs it belongs to its threads: see :meth:`turn`.
         self.engine = Engine(
@@ -182,7 +185,7 @@ class CdfEmulator:
         """
         listening = self._listen()
         self._port = listening.getsockname()[1]
-        self._driver = Driver(self.engine, self._clock, self._make_client)
+        self._driver = Driver(self.engine, self._clock, self._make_client, self._secrets)
         config = uvicorn.Config(
             self._application(self._driver),
             log_level="warning",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,13 +101,13 @@ def test_roundtrip_tells_cdf_when_the_work_in_airflow_fails(
 BROKEN = {"vibration": "broken"}
 
 
-def run_dag_where(cdf: CdfEmulator, name: str, **functions: Any) -> Any:
+def run_dag_where(cdf: CdfEmulator, name: str | Path, **functions: Any) -> Any:
     """Run an example while CDF's functions answer something else."""
     with cdf.turn() as engine:
         for function, answer in functions.items():
             engine.functions.set(function, answer)
     try:
-        return run_dag(examples_folder() / f"{name}.py", retries=0)
+        return run_dag(examples_folder() / f"{name}.py" if isinstance(name, str) else name, retries=0)
     finally:
         with cdf.turn() as engine:
             for function in functions:
@@ -244,6 +247,59 @@ class TestFanOut:
         assert set(children.values()) <= of_others
 
 
+class TestFanOutOfGroups:
+    """The block of docs/patterns.md, to which the example beside it is the head."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        page = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text()
+        (block,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def each" in one)
+        example = (examples_folder() / "cdf_fan_out_each.py").read_text()
+        head, end, _ = example.partition("    @task.cdf_task(")
+        assert end
+        judge = """\
+@task
+def judge(task_input):
+    return {"risk": task_input["function"]["data"]["vibration"] / 10}
+
+"""
+        file = tmp_path / "fan_out_of_groups.py"
+        # On each Airflow: airflow.sdk has these on 3 only.
+        imports = """\
+from airflow.providers.common.compat.sdk import task_group
+from airflow_provider_cdf.task_group import CdfTaskGroup
+"""
+        file.write_text(head.replace("from airflow.pro", f"{imports}from airflow.pro", 1))
+        with file.open("a") as written:
+            written.write(textwrap.indent(judge + block, "    "))
+        return file
+
+    def test_is_green_to_the_end_of_the_workflow(
+        self, file: Path, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        # Which of several tasks comes first is chance, and `ended` before a report waits for ever here.
+        assert "each.child.reported" in read_dag(file).get_task("ended").upstream_task_ids
+
+        run = run_dag(file)
+
+        assert run.state == "success"
+        assert execution_of(project, run, "fleet_check")["status"] == "COMPLETED"
+        assert states(run)["ended"] == "success"
+
+    def test_is_red_where_one_child_fails(
+        self, file: Path, airflow_db: None, cdf_default: CdfEmulator, project: Project
+    ) -> None:
+        pumps = copy.deepcopy(FUNCTIONS["list_pumps"])
+        pumps["tasks"][1]["parameters"]["function"]["data"] = BROKEN
+        run = run_dag_where(cdf_default, file, list_pumps=pumps)
+
+        assert run.state == "failed"
+        execution = execution_of(project, run, "fleet_check")
+        assert execution["status"] == "FAILED"
+        children = [one for one in execution["executedTasks"] if one.get("parentTaskExternalId") == "inspect"]
+        assert "FAILED_WITH_TERMINAL_ERROR" in [one["status"] for one in children]
+
+
 def test_a_teardown_cancels_what_the_run_has_started_before_it_died(
     airflow_db: None, cdf_default: CdfEmulator, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +319,25 @@ def test_a_teardown_cancels_what_the_run_has_started_before_it_died(
 
     assert states(run)["run"] == "failed"
     assert execution_of(project, run)["status"] == "TERMINATED"
+
+
+@pytest.mark.parametrize("name", ["cdf_inbox_work", "cdf_called"])
+def test_the_conf_that_the_document_makes_fits(
+    name: str,
+    airflow_db: None,
+    cdf_default: CdfEmulator,
+    project: Project,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "emulator.md").read_text()
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "json.dumps" in one)
+    exec(compile(str(block), "conf.py", "exec"), {})
+    conf = json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    run = run_dag(examples_folder() / f"{name}.py", run_conf=conf)
+
+    assert run.state == "success"
+    assert project.task(conf["execution_id"], "score", "COMPLETED")["output"]["risk"] == 0.72
 
 
 class TestDirectWay:

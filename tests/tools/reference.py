@@ -67,8 +67,9 @@ TOP = """\
 
 Every parameter, default and XCom of the public classes. This page is made from the code:
 [CONTRIBUTING.md](../CONTRIBUTING.md#documents) says how. All operators and sensors also take Airflow's own
-arguments, such as `retries`, `trigger_rule` and `execution_timeout`. *Template* says whether a parameter may
-hold a Jinja template, or an XCom of another task.
+arguments, such as `retries`, `trigger_rule` and `execution_timeout`, and take each by its name. Elsewhere,
+what stands behind a `*` is taken by its name only. *Template* says whether a parameter may hold a Jinja
+template, or an XCom of another task.
 
 ## How do I use an XCom?
 
@@ -155,7 +156,22 @@ def _other(one: Callable[..., Any]) -> str:
     name = one.__name__
     made = one.__init__ if isinstance(one, type) else one
     where = f"`from airflow_provider_cdf.{OTHERS[one]} import {name}`"
-    return f"### `{name}`\n\n{where}\n\n{_prose(one)}\n\n{_parameters(made, _fields(one, 'param'))}"
+    parts = [
+        f"### `{name}`\n",
+        f"{where}\n",
+        f"`{_called(name, made)}`\n",
+        f"{_prose(one)}\n",
+        _parameters(made, _fields(one, "param")),
+    ]
+    return "\n".join(parts)
+
+
+def _called(name: str, function: Callable[..., Any]) -> str:
+    """How a function is called: what stands behind the `*` is only taken by its name."""
+    arguments = list(_named(function).values())
+    positional = [one.name for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    named = [one.name for one in arguments if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    return f"{name}({', '.join([*positional, *(['*', *named] if named else [])])})"
 
 
 def _method(method: Callable[..., Any]) -> str:
@@ -164,9 +180,10 @@ def _method(method: Callable[..., Any]) -> str:
     if list(inspect.signature(twin).parameters) != list(signature.parameters):
         raise ValueError(f"{name} and its twin for coroutines take different arguments.")
     calls = f"async for one in hook.a{name}" if inspect.isasyncgenfunction(twin) else f"await hook.a{name}"
+    called = _called(f"hook.{name}", method)
     parts = [
         f"### `CdfHook.{name}`\n",
-        f"`hook.{name}(...) -> {signature.return_annotation}`; for coroutines `{calls}(...)`\n",
+        f"`{called} -> {signature.return_annotation}`; for coroutines `{calls}(...)`\n",
         f"{_prose(method)}\n",
     ]
     if _named(method):

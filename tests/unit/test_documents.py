@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
+from airflow_provider_cdf.emulator.__main__ import _parser
 from airflow_provider_cdf.get_provider_info import get_provider_info
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
 
@@ -114,6 +115,25 @@ def _reference() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "example_dags").glob("*.py")), ids=lambda file: file.stem)
+def test_an_example_says_how_to_try_it(file: Path) -> None:
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    if file.stem == "cdf_notifier":  # of which Airflow's `dags test` calls no callback that works
+        assert "\n    cdf-demo --keep\n" in text
+        return
+    (emulator,) = re.findall(r"^    python -m airflow_provider_cdf.emulator (.*?[^\\])\n", text, re.M | re.S)
+    options = _parser().parse_args(emulator.replace("\\\n", " ").split())
+    assert "list_pumps" in options.functions
+    assert all((ROOT / path).is_dir() for path in options.workflows)
+    assert re.search(rf"^    airflow dags test {file.stem}( --conf .*)?$", text, re.M)
+
+
+def test_the_reference_shows_which_arguments_go_by_name() -> None:
+    page = _reference().page()
+    assert "`hook.run_workflow(workflow_external_id, version, *, input, metadata) -> " in page
+    assert "`CdfTaskGroup(group_id, *, execution_id, task_external_id, " in page
 
 
 def test_the_reference_is_what_the_docstrings_say() -> None:

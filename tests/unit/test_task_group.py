@@ -189,6 +189,31 @@ class TestNeighbours:
         assert outcome.upstream_task_ids == {"score.report"}
         assert (outcome.is_teardown, outcome.on_failure_fail_dagrun) == (True, True)
 
+    @pytest.mark.parametrize("is_mapped", [True, False])
+    def test_behind_a_group_around_wait_for_the_report(self, is_mapped: bool) -> None:
+        with DAG("plant", default_args={"trigger_rule": "all_done"}) as dag:
+
+            @task_group
+            def around(child: str) -> None:
+                with TaskGroup("deep"), group(task_external_id=child):
+                    empty("work")
+
+            behind = empty("next")
+            (around.expand(child=["a", "b"]) if is_mapped else around("a")) >> behind
+        inside = "around.deep.score"
+        # Airflow adds the work itself, which the report waits for anyway.
+        assert behind.upstream_task_ids == {f"{inside}.work", f"{inside}.reported"}
+        reported = dag.get_task(f"{inside}.reported")
+        assert reported.upstream_task_ids == {f"{inside}.report"}
+        assert (reported.is_teardown, reported.trigger_rule) == (False, "all_success")
+        assert reported.inherits_from_empty_operator  # so that it takes no worker
+
+    def test_behind_no_other_group_need_one_more_task(self) -> None:
+        inner = {"execution_id": ID, "task_external_id": "inner"}
+        with DAG("plant") as dag, group(), CdfTaskGroup("inner", **inner):
+            empty("work")
+        assert not [one for one in dag.task_ids if "reported" in one]
+
     def test_before_the_group_come_before_the_sensor(self) -> None:
         with DAG("plant") as dag:
             with group() as cdf:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from airflow_provider_cdf.emulator.rules.clock import Clock, ManualClock
@@ -24,12 +25,20 @@ class Driver:
     :param engine: the engine, which belongs to the driver from now on
     :param clock: the engine's clock
     :param make_client: makes the client for handlers that take one
+    :param secrets: for handlers that take them
     """
 
-    def __init__(self, engine: Engine, clock: Clock, make_client: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        make_client: Callable[[], Any],
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._engine = engine
         self.clock = clock
         self._make_client = make_client
+        self._secrets = dict(secrets)
         self._turn = threading.Condition()
         self._stopped = False
         #: By task id: when calls were made that a stopped clock waits for, in real time and in this order.
@@ -113,7 +122,7 @@ class Driver:
     def _call(self, call: FunctionCall) -> None:
         response, error = None, None
         try:
-            response = call_handler(call, self._make_client)
+            response = call_handler(call, self._make_client, self._secrets)
         except (Exception, SystemExit) as failure:
             log.warning("Function '%s' failed", call.function_external_id, exc_info=True)
             error = f"{type(failure).__name__}: {failure}"

@@ -43,6 +43,10 @@ async def token(request: Request, tokens: TheTokens) -> JsonAnswer:
         client_id, client_secret = _basic(encoded)
     if form.get("grant_type") != "client_credentials":
         return _refuse_token(400, "unsupported_grant_type", "The emulator knows client_credentials only.")
+    if "client_assertion" in form:
+        return _refuse_token(
+            401, "invalid_client", "The emulator takes client secrets only, and no private_key_jwt."
+        )
     if not tokens.knows(client_id, client_secret):
         return _refuse_token(401, "invalid_client", "The client id or the client secret is wrong.")
     answer = {"access_token": tokens.issue(), "token_type": "Bearer", "expires_in": tokens.lifetime}

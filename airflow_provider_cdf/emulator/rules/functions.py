@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 #: ``handle(client, data, secrets, function_call_info)``, of which a handler takes what it names.
@@ -101,17 +102,20 @@ class Functions:
         return 1_000_000_000_000 + zlib.crc32(external_id.encode(errors="replace"))
 
 
-def call_handler(call: FunctionCall, client: Callable[[], Any]) -> Any:
+def call_handler(
+    call: FunctionCall, client: Callable[[], Any], secrets: Mapping[str, str] = MappingProxyType({})
+) -> Any:
     """
     Call a handler the way CDF does: by keyword, with those of its parameters that it names.
 
     :param call: the call to make
     :param client: makes the client, which costs something, for handlers that take one
+    :param secrets: for handlers that take them
     """
     available: dict[str, Callable[[], Any]] = {
         "client": client,
         "data": lambda: copy.deepcopy(call.data),
-        "secrets": dict,
+        "secrets": lambda: dict(secrets),
         "function_call_info": lambda: {
             "function_id": str(call.function_id),
             "call_id": str(call.call_id),

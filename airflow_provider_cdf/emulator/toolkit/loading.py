@@ -27,6 +27,9 @@ log = logging.getLogger("airflow_provider_cdf.emulator.toolkit")
 #: What is in a file, by the end of its name in lower case: ``my.WorkflowVersion.yaml``.
 _WORKFLOW, _VERSION, _TRIGGER = "workflow", "workflowversion", "workflowtrigger"
 
+_ENDS = ".Workflow.yaml, .WorkflowVersion.yaml or .WorkflowTrigger.yaml"
+_FILES_NAMED = 5
+
 #: The fields that are versions: a version is what the file says, and 1.10 is not 1.1. None: any index.
 _VERSIONS: dict[str, list[FieldPath]] = {
     _WORKFLOW: [],
@@ -88,15 +91,24 @@ def load(
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found = (file for pattern in ("*.yaml", "*.yml") for file in path.rglob(pattern))
-        return sorted(file for file in found if file.is_file())
+        files = sorted(file for file in found if file.is_file())
+        if not any(_kind(file) in _VERSIONS for file in files):
+            log.warning("%s: no workflow was read from it. %s", path, _why_none(path, files))
+        return files
     if not path.exists():
         raise ToolkitError(f"{path}: there is no such file or directory")
     if _kind(path) not in _VERSIONS:
-        raise ToolkitError(
-            f"{path}: its name does not say what is in it; it must end with .Workflow.yaml,"
-            " .WorkflowVersion.yaml or .WorkflowTrigger.yaml"
-        )
+        raise ToolkitError(f"{path}: its name does not say what is in it; it must end with {_ENDS}")
     return [path]
+
+
+def _why_none(directory: Path, files: list[Path]) -> str:
+    """Only where nothing was read: else a Toolkit module's files of other kinds would each be a warning."""
+    if not files:
+        return "It has no .yaml files."
+    names = ", ".join(str(file.relative_to(directory)) for file in files[:_FILES_NAMED])
+    more = f" and {len(files) - _FILES_NAMED} more" if len(files) > _FILES_NAMED else ""
+    return f"The name of a file must end with {_ENDS}. Left alone: {names}{more}."
 
 
 def _kind(file: Path) -> str:

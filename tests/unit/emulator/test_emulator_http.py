@@ -65,6 +65,12 @@ class TestTokens:
         answer = httpx.post(cdf.token_url, data=credentials(cdf, **{wrong: "guess"}))
         assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
+    def test_signed_assertion_is_refused_for_what_it_is(self, cdf: CdfEmulator) -> None:
+        form = {"grant_type": "client_credentials", "client_id": cdf.client_id, "client_assertion": "a.b.c"}
+        answer = httpx.post(cdf.token_url, data=form)
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
+        assert "takes client secrets only" in answer.json()["error_description"]
+
     def test_other_grants_are_refused(self, cdf: CdfEmulator) -> None:
         answer = httpx.post(cdf.token_url, data=credentials(cdf, grant_type="password"))
         assert (answer.status_code, answer.json()["error"]) == (400, "unsupported_grant_type")

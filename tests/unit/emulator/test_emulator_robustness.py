@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from emulator_helpers import World, function
 from emulator_http import Api
 
 from airflow_provider_cdf.emulator import CdfEmulator, RunningClock
+from airflow_provider_cdf.emulator.__main__ import main
 from airflow_provider_cdf.emulator.api import http
 from airflow_provider_cdf.emulator.functions import from_text
 from airflow_provider_cdf.emulator.toolkit import ToolkitError, load
@@ -305,6 +307,50 @@ def test_mistake_in_a_toolkit_file_is_not_blamed_on_the_file_that_waits_for_it(t
     (tmp_path / "a.WorkflowVersion.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(ToolkitError, match=r"a\.WorkflowVersion\.yaml: 'utf-8' codec"):
         load([tmp_path], World().engine)
+
+
+def test_what_was_read_is_said_at_the_start_and_what_to_do_where_nothing_was(tmp_path: Path) -> None:
+    with program("--port", "0") as (_, printed):
+        assert "none yet: upload some, or give --workflows\n" in printed
+    (tmp_path / "pump_health.yaml").write_text("workflowExternalId: pump_health")
+    with program("--port", "0", "--workflows", str(tmp_path)) as (_, printed):
+        assert "none yet, as --workflows has none: upload some\n" in printed
+
+
+def test_functions_of_a_module_and_secrets_come_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def ask(secrets):\n    return secrets\n\n"
+        "FUNCTIONS = {'a': ask, 'b': {'of': 'the module'}, 'c': {'of': 'the module'}}\n"
+    )
+    options = ["--functions", "mine:FUNCTIONS", "--function", 'c={"of": "the line"}']
+    options += ["--secret", "user=cdf", "--secret", "url=http://x/?a=b"]
+    with program("--port", "0", *options, cwd=tmp_path) as (_, printed):
+        with httpx.Client(base_url=url_in(printed)) as client:
+            api = Api(Program(printed), client)  # type: ignore[arg-type]
+            execution = api.run(function("a"), function("b"), function("c"))
+            deadline = time.monotonic() + 60
+            while (ended := api.execution(execution["id"]))["status"] == "RUNNING":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        said = {one["externalId"]: one["output"]["response"] for one in ended["executedTasks"]}
+        assert said["a"] == {"user": "cdf", "url": "http://x/?a=b"}
+        assert (said["b"], said["c"]) == ({"of": "the module"}, {"of": "the line"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "'nothing' is not of the form MODULE:NAME"),
+        ("json:nothing", "'json:nothing' cannot be loaded: AttributeError"),
+        ("json:dumps", "'json:dumps' is not a dict of functions"),
+    ],
+)
+def test_functions_that_are_none_are_refused(
+    text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--functions", text])
+    assert message in capsys.readouterr().err
 
 
 def test_module_that_fails_while_it_is_imported_is_named(

@@ -266,6 +266,32 @@ def test_file_whose_name_does_not_say_what_is_in_it_is_refused(tmp_path: Path) -
     load([tmp_path], World().engine)  # a directory may hold whatever it likes
 
 
+def test_directory_of_which_nothing_was_read_names_what_was_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load([tmp_path], World().engine)
+    assert f"{tmp_path}: no workflow was read from it. It has no .yaml files." in caplog.text
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.Group.yml").write_text("name: a")
+    (tmp_path / "pump_health.yaml").write_text(VERSION)
+    load([tmp_path], World().engine)
+    assert "must end with .Workflow.yaml, .WorkflowVersion.yaml or .WorkflowTrigger.yaml" in caplog.text
+    assert f"Left alone: {Path('in/a.Group.yml')}, pump_health.yaml." in caplog.text
+    for number in range(9):
+        (tmp_path / f"{number}.yaml").touch()
+    load([tmp_path], World().engine)
+    assert "Left alone: 0.yaml, 1.yaml, 2.yaml, 3.yaml, 4.yaml and 6 more." in caplog.text
+
+
+def test_files_of_other_kinds_are_no_matter_where_there_is_a_workflow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, WorkflowVersion=VERSION, Group="name: a")
+    (tmp_path / "b.yaml").touch()
+    load([tmp_path], World().engine, VARIABLES)
+    assert caplog.text == ""
+
+
 def test_fixture_sets_the_default_connection(cdf_emulator: CdfEmulator, tmp_path: Path) -> None:  # noqa: F811
     import os
 
