@@ -48,6 +48,7 @@ class Sender:
         # A login is for the credentials that it was made for, so there no others are looked for.
         self.settings = settings if login is None else replace(settings, source=None)
         self._own_login = login
+        self._of_proxies = proxy_secrets()
         # A wait reads the same words at each poll.
         self._cleaned = lru_cache(MOST_CLEANED)(lambda words: without_secrets(words, self._secrets))
 
@@ -163,4 +164,4 @@ class Sender:
 
     @property
     def _secrets(self) -> list[str]:
-        return [*self.settings.credentials.secrets, *self._login.known_tokens, *proxy_secrets()]
+        return [*self.settings.credentials.secrets, *self._login.known_tokens, *self._of_proxies]
