@@ -17,11 +17,14 @@ from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.hooks import lookup
 from airflow_provider_cdf.notifications.task import CdfTaskNotifier
 from airflow_provider_cdf.operators import callbacks, deadline, upstream
-from airflow_provider_cdf.versions import HAS_TASK_API
+from airflow_provider_cdf.versions import HAS_STATES_IN_CALLBACKS, HAS_TASK_API
 
 pytestmark = pytest.mark.usefixtures("cdf_default")
 
 needs_task_api = pytest.mark.skipif(not HAS_TASK_API, reason="DAGs of Airflow 3")
+needs_states = pytest.mark.skipif(
+    not HAS_STATES_IN_CALLBACKS, reason="the DAG processor of this Airflow tells no states"
+)
 
 UNKNOWN = "11111111-2222-4333-8444-555555555555"
 
@@ -138,6 +141,7 @@ def test_of_a_dag_blames_no_task_that_has_not_failed(
     assert ("error" in told) == (reason is not None)
 
 
+@needs_states
 def test_of_a_dag_names_the_tasks_that_have_failed(execution_id: str, project: Project) -> None:
     states = {"other": "success", "load": "failed", "judge__0": "success", "judge__12": "failed"}
     context = of_dag(
@@ -156,6 +160,7 @@ def test_of_a_dag_names_the_tasks_that_have_failed(execution_id: str, project: P
 
 
 @needs_task_api
+@needs_states
 def test_of_a_dag_names_the_right_one_of_two_with_one_name(execution_id: str, project: Project) -> None:
     context = of_dag(execution_id, "task_failure", "a", "a_1", "other", a__0="success", a_1="failed")
     notifier("FAILED_WITH_TERMINAL_ERROR")(context)
