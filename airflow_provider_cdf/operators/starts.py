@@ -114,14 +114,6 @@ class _Listed:
     def submit_ids(self) -> set[object]:
         return {one.metadata.get(SUBMIT_ID) for one in (*self.own, *self.earlier)}
 
-    @property
-    def tries(self) -> set[int | None]:
-        return {try_number_of(submit_id) for submit_id in self.submit_ids}
-
-    @property
-    def tries_of_namesakes(self) -> set[int | None]:
-        return {try_number_of(one.metadata.get(SUBMIT_ID)) for one in self.namesakes}
-
 
 @dataclass(frozen=True)
 class Found:
@@ -232,9 +224,7 @@ class Starts:
         def is_open(listed: _Listed) -> bool:
             if noted or is_complete:
                 return not noted <= listed.submit_ids
-            # What the try before has started before a clear is none of this try's business, named or not.
-            has_appeared = this.is_first_since_a_clear and this.number - 1 in listed.tries_of_namesakes
-            return this.number > 1 and this.number - 1 not in listed.tries and not has_appeared
+            return this.number > 1 and not self._is_accounted_for(this.number - 1, listed)
 
         listed = yield from self._look(is_open, within=submitting.NONCE_DEAD_AFTER)
         if listed.unreadable and is_open(listed):
@@ -244,6 +234,16 @@ class Starts:
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
         return (yield from self._settle(listed))
+
+    def _is_accounted_for(self, number: int, listed: _Listed) -> bool:
+        """Whether what an earlier try may have started is listed, as far as can be told without a note."""
+        # What was started before a clear is none of this try's business, if it is this task's at all.
+        namesakes = listed.namesakes if self._this.is_first_since_a_clear else []
+        # One that found an execution of any use has gone on with it, and started nothing.
+        return any(
+            try_number_of(one.metadata.get(SUBMIT_ID)) == number or not has_ended_badly(one)
+            for one in (*listed.own, *listed.earlier, *namesakes)
+        )
 
     def start(
         self,

@@ -681,6 +681,32 @@ class TestAClearOfADagRunThatHasEnded:
         assert waits
 
 
+class TestWithoutAStore:
+    """A try that went on with an older execution has started nothing."""
+
+    @pytest.fixture(autouse=True)
+    def endless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever is waited for would take an hour."""
+        monkeypatch.setattr(submitting, "NONCE_DEAD_AFTER", 3600.0)
+
+    def test_a_retry_after_such_a_try_waits_for_nothing(self, workflow: str, ti: FakeTaskInstance) -> None:
+        first = run(workflow, ti)
+        for ti.try_number in (2, 3):
+            assert run(workflow, ti) == first
+
+    @pytest.mark.parametrize("has_ended", [True, False], ids=["completed", "running"])
+    def test_nor_does_a_clear_after_it(
+        self, project: Project, workflow: str, ti: FakeTaskInstance, has_ended: bool
+    ) -> None:
+        first = run(workflow, ti)
+        ti.try_number = 2
+        assert run(workflow, ti) == first
+        if has_ended:
+            end(project, first)
+        ti.try_number, ti.max_tries = 3, 2
+        assert run(workflow, ti) != first
+
+
 class TestADagRunThatWasMadeAgain:
     """A DAG run that was deleted and made again has the ids of the old one."""
 
