@@ -17,7 +17,7 @@ from support import Project
 from airflow_provider_cdf.demo import FUNCTIONS, examples_folder
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators.workflow import CdfWorkflowRunOperator
-from airflow_provider_cdf.versions import HAS_TASK_API
+from airflow_provider_cdf.versions import AIRFLOW_VERSION, HAS_TASK_API
 
 #: All but those that work on what they are handed over, by an inbox or by a CDF function.
 EXAMPLES = sorted(
@@ -247,6 +247,9 @@ class TestFanOut:
         assert set(children.values()) <= of_others
 
 
+@pytest.mark.skipif(
+    (3, 1) <= AIRFLOW_VERSION < (3, 2), reason="Airflow 3.1 looks for the tasks in the example of the same id"
+)
 class TestFanOutOfGroups:
     """The block of docs/patterns.md, to which the example beside it is the head."""
 
@@ -255,8 +258,6 @@ class TestFanOutOfGroups:
         page = (Path(__file__).parents[2] / "docs" / "patterns.md").read_text()
         (block,) = (one for one in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def each" in one)
         example = (examples_folder() / "cdf_fan_out_each.py").read_text()
-        # An id of its own: Airflow 3.1 takes the DAG of an id that it has seen first.
-        example = example.replace('"cdf_fan_out_each"', '"fan_out_of_groups"')
         head, end, _ = example.partition("    @task.cdf_task(")
         assert end
         judge = """\
