@@ -98,7 +98,7 @@ def test_two_demos_run_at_once_and_leave_nothing_behind(kept: Demo, tmp_path: Pa
     urls = re.search(r"Airflow at (http\S+), the emulator at (http\S+)\.", kept.text())
     assert urls, kept.text()
     kept.process.send_signal(signal.SIGINT)
-    assert kept.process.wait(timeout=30) == 130, kept.text()
+    assert kept.process.wait(timeout=180) == 130, kept.text()
     kept.assert_nothing_is_left(home)
 
 
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken_is_said_in_plain_words(option: str, tmp_path: Path
         taken.listen()
         port = taken.getsockname()[1]
         demo = Demo(tmp_path, option, str(port))
-        assert demo.process.wait(timeout=60) == 1
+        assert demo.process.wait(timeout=180) == 1
     assert f"{port}" in demo.text()
     assert "taken" in demo.text()
     assert "Traceback" not in demo.text()
@@ -136,7 +136,7 @@ def test_a_process_that_dies_ends_the_demo_with_its_last_lines(tmp_path: Path) -
         if "scheduler" in process.cmdline() and "scheduler" not in process.parent().cmdline()
     ]
     scheduler.kill()
-    assert demo.process.wait(timeout=60) == 1
+    assert demo.process.wait(timeout=180) == 1
     assert "Airflow's scheduler has died (killed by SIGKILL)" in demo.text()
     assert "Traceback" not in demo.text()
     left = re.search(r"Airflow's logs are in (\S+)", demo.text())
@@ -151,5 +151,5 @@ def test_sigterm_stops_everything_half_way_through_the_start(tmp_path: Path) -> 
     while len(demo.processes()) < 3 and time.monotonic() < deadline:
         time.sleep(0.1)
     demo.process.terminate()
-    assert demo.process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert demo.process.wait(timeout=180) == 128 + signal.SIGTERM
     demo.assert_nothing_is_left()
