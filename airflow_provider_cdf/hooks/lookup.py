@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,10 @@ async def aread_settings(hook: BaseHook, conn_id: str) -> Settings:
 def _extra_as_it_is(connection: Connection) -> object:
     """Return an extra that Airflow made an empty one of, because it cannot parse it."""
     extra = connection.extra
-    return extra if isinstance(extra, str) and extra.strip() not in ("", "{}") else {}
+    try:
+        return json.loads(extra) if extra else {}
+    except (TypeError, ValueError):
+        return extra
 
 
 async def find(hook: BaseHook, conn_id: str) -> Connection:

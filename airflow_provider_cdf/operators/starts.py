@@ -229,7 +229,7 @@ class Starts:
         listed = yield from self._look(is_open, within=submitting.NONCE_DEAD_AFTER)
         if listed.unreadable and is_open(listed):
             raise conversations.inconclusive(listed.unreadable)
-        if this.is_first_since_a_clear:
+        if this.is_first_since_a_clear and not noted:
             self._name_namesakes(listed)
         # What has not appeared until now never will.
         self._noted = [one for one in self._noted if one.submit_id in listed.submit_ids]
@@ -237,13 +237,12 @@ class Starts:
 
     def _is_accounted_for(self, number: int, listed: _Listed) -> bool:
         """Whether what an earlier try may have started is listed, as far as can be told without a note."""
-        # What was started before a clear is none of this try's business, if it is this task's at all.
-        namesakes = listed.namesakes if self._this.is_first_since_a_clear else []
-        # One that found an execution of any use has gone on with it, and started nothing.
-        return any(
-            try_number_of(one.metadata.get(SUBMIT_ID)) == number or not has_ended_badly(one)
-            for one in (*listed.own, *listed.earlier, *namesakes)
-        )
+        before_a_clear = self._this.is_first_since_a_clear
+        known = [*listed.own, *listed.earlier, *(listed.namesakes if before_a_clear else [])]
+        if any(try_number_of(one.metadata.get(SUBMIT_ID)) == number for one in known):
+            return True
+        # One that found an execution of its own life, of any use, has gone on with it, and started nothing.
+        return not all(map(has_ended_badly, known if before_a_clear else listed.own))
 
     def start(
         self,

@@ -26,7 +26,7 @@ from operator_support import (
 )
 from support import FakeTaskInstance, Project, function_task
 
-from airflow_provider_cdf.cdf import submitting
+from airflow_provider_cdf.cdf import clock, submitting
 from airflow_provider_cdf.cdf.errors import CdfAnswerError, CdfError, CdfSessionError, CdfTimeoutError
 from airflow_provider_cdf.emulator import CdfEmulator
 from airflow_provider_cdf.operators import notes, starts
@@ -693,6 +693,27 @@ class TestWithoutAStore:
         first = run(workflow, ti)
         for ti.try_number in (2, 3):
             assert run(workflow, ti) == first
+
+    @pytest.mark.parametrize("has_ended", [True, False], ids=["completed", "running"])
+    def test_what_was_started_before_a_clear_says_nothing_of_the_tries_after_it(
+        self,
+        project: Project,
+        workflow: str,
+        ti: FakeTaskInstance,
+        monkeypatch: pytest.MonkeyPatch,
+        has_ended: bool,
+    ) -> None:
+        ti.max_tries = 2
+        first = run(workflow, ti, retries=2)
+        if has_ended:
+            end(project, first)
+        # Cleared. The next try dies while CDF takes its request, and another one follows.
+        ti.max_tries = 3
+        late = {"airflow_run_key": key(ti), "airflow_submit_id": f"{ti.id}.2.late"}
+        ti.try_number = 3
+        monkeypatch.setattr(clock, "sleep", lambda seconds: project.run(workflow, metadata=late))
+        found = run(workflow, ti, retries=2)
+        assert project.execution(found)["metadata"] == late
 
     @pytest.mark.parametrize("has_ended", [True, False], ids=["completed", "running"])
     def test_nor_does_a_clear_after_it(
