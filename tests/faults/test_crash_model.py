@@ -279,6 +279,8 @@ class Task:
     began: float
     retries: int
     has_store: bool
+    #: From the second try on, it runs on an Airflow that has a store.
+    is_upgraded: bool
     clear_empties: bool
     success_empties: bool
     airflow_name: str | None
@@ -321,6 +323,7 @@ class Task:
         """Start the next try; perhaps in two processes."""
         dice = self.world.dice
         self.number += 1
+        self.has_store |= self.is_upgraded and self.number > 1
         self.state, self.changed_at = "running", self.world.now
         self.current_id = str(uuid.UUID(int=dice.getrandbits(128)))
         crash_after = dice.choice([None, None, dice.uniform(0, 3), dice.uniform(0, 60), dice.uniform(0, 400)])
@@ -459,6 +462,8 @@ class Task:
                 raise
             if starts.left_running:
                 self.excuses.add(NOT_TO_BE_ASKED)
+            if self.current_id == try_id and not self.has_store:
+                self.has_died_starting = False  # without a note, too, the next try has looked for that
             if not self.waits:
                 return str(execution.id)
             seen = yield from self.wait(execution.id, try_id, dies_at)
@@ -573,14 +578,17 @@ def scenario(seed: int, time: Clock) -> tuple[World, list[Task], dict[str, float
     random.seed(seed)  # the jitter of pauses
     world = time.world = World(dice)
     names = dice.choice([(None, None), ("blue", "green")])
-    kind = dice.choice(["store", "store", "store emptied by success", "store emptied by clears", "no store"])
+    kind = dice.choice(
+        ["store", "store", "store emptied by success", "store emptied by clears", "no store", "upgraded"]
+    )
     tasks = [
         Task(
             world,
             name=name,
             began=dice.uniform(0, 100),
             retries=dice.choice([0, 1, 3]),
-            has_store=kind != "no store",
+            has_store=kind not in ("no store", "upgraded"),
+            is_upgraded=kind == "upgraded",
             clear_empties=kind == "store emptied by clears",
             success_empties=kind == "store emptied by success",
             airflow_name=airflow_name,
